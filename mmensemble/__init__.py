@@ -1,0 +1,84 @@
+"""mmensemble: scikit-learn-style ensembles of multimodal models, exported whole to ONNX.
+
+The names below are loaded on first use (PEP 562), so ``import mmensemble`` loads neither scikit-learn, torch nor onnx,
+and a scoring host needs none of them. The estimators that train neural networks live in ``mmensemble_estimators``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mmensemble.compose import ColumnSelector, on_column
+    from mmensemble.exceptions import (
+        ConfigurationError,
+        DataError,
+        DeviceError,
+        ExportError,
+        MissingDependencyError,
+        MmensembleError,
+        ModelFileError,
+        ParityError,
+    )
+    from mmensemble.export import export_onnx, to_graph
+    from mmensemble.fusion import SoftVoting, Stacking
+    from mmensemble.multimodal import MultimodalClassifier
+    from mmensemble.scoring import OnnxPredictor, score_file
+
+__all__ = [
+    "ColumnSelector",
+    "ConfigurationError",
+    "DataError",
+    "DeviceError",
+    "ExportError",
+    "MissingDependencyError",
+    "MmensembleError",
+    "ModelFileError",
+    "MultimodalClassifier",
+    "OnnxPredictor",
+    "ParityError",
+    "SoftVoting",
+    "Stacking",
+    "export_onnx",
+    "on_column",
+    "score_file",
+    "to_graph",
+]
+
+_HOME = {
+    "ColumnSelector": "mmensemble.compose",
+    "MultimodalClassifier": "mmensemble.multimodal",
+    "OnnxPredictor": "mmensemble.scoring",
+    "SoftVoting": "mmensemble.fusion",
+    "Stacking": "mmensemble.fusion",
+    "export_onnx": "mmensemble.export",
+    "on_column": "mmensemble.compose",
+    "score_file": "mmensemble.scoring",
+    "to_graph": "mmensemble.export",
+}
+
+# What a bare scoring install lacks, and the extra that brings it.
+_EXTRA_OF = {"sklearn": "train", "joblib": "train", "scipy": "train", "onnx": "train", "onnx_ir": "train"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(_HOME.get(name, "mmensemble.exceptions")), name)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRA_OF:
+            raise
+        from mmensemble.exceptions import MissingDependencyError
+
+        raise MissingDependencyError(package, _EXTRA_OF[package]) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,99 @@
+"""The errors of mmensemble; this module imports nothing.
+
+::
+
+    Exception
+    └── MmensembleError
+        ├── ConfigurationError (ValueError)      a parameter, or a combination of them, that cannot work
+        ├── DataError (ValueError)               a cell, a row or a column that cannot be used
+        ├── ExportError                          a part of a composition that has no ONNX form
+        │   └── ParityError                      an exported graph that disagrees with its estimator
+        ├── ModelFileError                       a damaged, foreign or newer model file
+        ├── DeviceError                          a device that was asked for by name and does not work
+        └── MissingDependencyError (ImportError) a package of an extra that is not installed
+
+Errors that describe a bad value are also ``ValueError``, so code written for scikit-learn catches them unchanged.
+scikit-learn's own ``NotFittedError`` and data-validation messages are left as they are.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "DataError",
+    "DeviceError",
+    "ExportError",
+    "MissingDependencyError",
+    "MmensembleError",
+    "ModelFileError",
+    "ParityError",
+]
+
+
+class MmensembleError(Exception):
+    """Base class of every error that mmensemble raises on its own account."""
+
+
+class ConfigurationError(MmensembleError, ValueError):
+    """A parameter, or a combination of parameters, that cannot work."""
+
+
+class DataError(MmensembleError, ValueError):
+    """A cell, row or column that cannot be used.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong and what to do about it.
+    row : int, default=None
+        Position of the row, counted from 0, in the data that were passed in.
+    column : str or int, default=None
+        The column's name.
+    """
+
+    def __init__(self, message: str, *, row: int | None = None, column: str | int | None = None) -> None:
+        self.message = message
+        self.row = row
+        self.column = column
+        place = []
+        if row is not None:
+            place.append(f"row {row}")
+        if column is not None:
+            place.append(f"column {column!r}")
+        super().__init__(f"{', '.join(place)}: {message}" if place else message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments are lost by BaseException's own pickling, and joblib pickles errors of its workers.
+        return _rebuild_data_error, (self.message, self.row, self.column)
+
+
+def _rebuild_data_error(message: str, row: int | None, column: str | int | None) -> DataError:
+    return DataError(message, row=row, column=column)
+
+
+class ExportError(MmensembleError):
+    """A part of a composition that has no ONNX form."""
+
+
+class ParityError(ExportError):
+    """An exported graph whose scores differ from the estimator's by more than the tolerance."""
+
+
+class ModelFileError(MmensembleError):
+    """A model file that is damaged, was not written by mmensemble, or is newer than this version reads."""
+
+
+class DeviceError(MmensembleError):
+    """A device that was asked for by name and does not work here."""
+
+
+class MissingDependencyError(MmensembleError, ImportError):
+    """A package that is not installed; the message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package = package
+        self.extra = extra
+        super().__init__(f"{package} is not installed; run: pip install 'mmensemble[{extra}]'")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return MissingDependencyError, (self.package, self.extra)

@@ -1,0 +1,42 @@
+"""Host-side preprocessing: cells → batched arrays, without torch, and back from the JSON of a model file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmensemble.exceptions import ModelFileError
+from mmensemble.preprocessing._base import PRESENT, Encoded, Preprocessor, TensorSpec, is_missing
+from mmensemble.preprocessing.image import ImagePreprocessor
+from mmensemble.preprocessing.tabular import TabularPreprocessor
+from mmensemble.preprocessing.text import TextPreprocessor
+
+__all__ = [
+    "PRESENT",
+    "Encoded",
+    "ImagePreprocessor",
+    "Preprocessor",
+    "TabularPreprocessor",
+    "TensorSpec",
+    "TextPreprocessor",
+    "is_missing",
+    "preprocessor_from_dict",
+]
+
+_KINDS: dict[str, type[Preprocessor]] = {
+    cls.kind: cls for cls in (TextPreprocessor, ImagePreprocessor, TabularPreprocessor)
+}
+
+
+def preprocessor_from_dict(state: dict[str, Any]) -> Preprocessor:
+    """Rebuild any preprocessor from its `Preprocessor.to_dict`.
+
+    Raises
+    ------
+    ModelFileError
+        If its kind is unknown to this version.
+    """
+    if state.get("kind") not in _KINDS:
+        raise ModelFileError(
+            f"the preprocessor kind {state.get('kind')!r} is unknown here; this version knows {sorted(_KINDS)}"
+        )
+    return _KINDS[state["kind"]].from_dict(state)

@@ -1,0 +1,140 @@
+"""What every preprocessor is: the host half of an estimator. Imports numpy only.
+
+A preprocessor works in two steps, because training and scoring both want the first one done ahead (once, or in a
+worker thread) and the second one a batch at a time:
+
+``encode``
+    cells of its columns → one item per row, with a list of the rows that are missing and of those that are bad;
+``collate``
+    a choice of rows → the named, padded arrays that the network or the ONNX graph takes.
+
+Every preprocessor emits, next to its own arrays, ``present``: False where the row lacks this modality.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mmensemble.exceptions import DataError
+
+__all__ = ["PRESENT", "Encoded", "Preprocessor", "TensorSpec", "is_missing"]
+
+PRESENT = "present"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """The dtype and shape of one array that a preprocessor emits.
+
+    Parameters
+    ----------
+    dtype : str
+        A numpy dtype name; ``"object"`` stands for strings.
+    shape : tuple of int or str
+        A string names a dynamic axis; the first one is always ``"batch"``.
+    """
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass
+class Encoded:
+    """The encoded rows of one preprocessor.
+
+    Parameters
+    ----------
+    items : sequence of length n_rows
+        One encoded item per row. Missing and bad rows hold a placeholder that collates like any other.
+    present : ndarray of bool, shape (n_rows,)
+        False where the modality is missing or bad.
+    errors : dict of int to str
+        What is wrong with each bad row, by its position.
+    lengths : ndarray of int, shape (n_rows,)
+        What the row costs the network relative to others: tokens for text, 1 where all items are alike.
+    """
+
+    items: Any
+    present: np.ndarray
+    errors: dict[int, str]
+    lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    def raise_for_errors(self, column: str | int | None = None) -> None:
+        """Raise the first bad row as a `DataError` that names the row and the column."""
+        for row in sorted(self.errors):
+            raise DataError(self.errors[row], row=row, column=column)
+
+
+class Preprocessor(ABC):
+    """Cells of one or more columns → named arrays, the same in fit, predict and the exported model.
+
+    Attributes
+    ----------
+    kind : str
+        The name under which the preprocessor stands in a model file.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def tensors(self) -> dict[str, TensorSpec]:
+        """The arrays that `collate` returns, ``present`` excepted."""
+
+    @abstractmethod
+    def encode(self, *columns: Sequence[Any]) -> Encoded:
+        """Encode rows, given one sequence of cells per column. Never raises for a bad cell: see `Encoded.errors`."""
+
+    @abstractmethod
+    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]: ...
+
+    def collate(self, encoded: Encoded, rows: Sequence[int] | np.ndarray | slice) -> dict[str, np.ndarray]:
+        """Batch some encoded rows.
+
+        Parameters
+        ----------
+        encoded : Encoded
+            What `encode` returned.
+        rows : array-like of int, or slice
+            The rows wanted, in the order wanted.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The arrays named by `tensors`, each with the batch as first axis, and ``present`` (n,) bool.
+        """
+        rows = np.arange(len(encoded))[rows]
+        return {**self._collate(encoded, rows), PRESENT: encoded.present[rows]}
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-serialisable description from which `from_dict` rebuilds the preprocessor."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, state: dict[str, Any]) -> Preprocessor:
+        """Rebuild a preprocessor from `to_dict`'s description."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.to_dict() == other.to_dict()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self.to_dict())))
+
+
+def is_missing(cell: object) -> bool:
+    """Tell whether a cell says that its modality is missing: None, NaN or pandas' NA and NaT."""
+    if cell is None:
+        return True
+    if isinstance(cell, (float, np.floating)):
+        return bool(np.isnan(cell))
+    # pandas need not be installed to score, so its two singletons are known by the names of their types.
+    return type(cell).__name__ in {"NAType", "NaTType"}

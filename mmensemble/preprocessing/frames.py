@@ -1,0 +1,79 @@
+"""Cells out of whatever holds them: pandas, polars and Arrow frames, dicts, sequences. Imports numpy and narwhals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+
+from mmensemble.exceptions import DataError
+
+__all__ = ["column_cells", "column_names", "leaf_cells", "n_rows"]
+
+
+def column_names(X: Any) -> list[str] | None:
+    """Return the column names of a frame or dict of columns, None for anything without columns."""
+    if isinstance(X, Mapping):
+        return list(X)
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    return list(frame.columns) if isinstance(frame, nw.DataFrame) else None
+
+
+def n_rows(X: Any) -> int:
+    """Count the rows of a frame, a dict of columns or a sequence."""
+    if isinstance(X, Mapping):
+        return len(next(iter(X.values()))) if X else 0
+    return int(X.shape[0]) if hasattr(X, "shape") else len(X)
+
+
+def column_cells(X: Any, column: str) -> Sequence[Any]:
+    """Return the cells of one column as a list, or as a numpy array where the column is numeric.
+
+    Raises
+    ------
+    DataError
+        If there is no such column.
+    """
+    if isinstance(X, Mapping):
+        names: list[str] = list(X)
+        if column in X:
+            return leaf_cells(X[column])
+    else:
+        frame = nw.from_native(X, eager_only=True)
+        names = list(frame.columns)
+        if column in names:
+            return _series_cells(frame[column])
+    raise DataError(f"there is no such column; the columns are {names}", column=column)
+
+
+def leaf_cells(X: Any) -> Sequence[Any]:
+    """Return the cells of a leaf estimator's input: a sequence, a series, or a frame or array of one column.
+
+    Raises
+    ------
+    DataError
+        If the input has several columns, or is one string or one image where a sequence of them is expected.
+    """
+    if isinstance(X, (str, bytes)) or not (hasattr(X, "__len__") or hasattr(X, "__iter__")):
+        raise DataError(f"a sequence of cells is expected, not one {type(X).__name__}; wrap it in a list")
+    if isinstance(X, np.ndarray):
+        return X[:, 0] if X.ndim == 2 and X.shape[1] == 1 else X
+    native = nw.from_native(X, eager_only=True, allow_series=True, pass_through=True)
+    if isinstance(native, nw.DataFrame):
+        if len(native.columns) != 1:
+            raise DataError(
+                f"one column is expected, not {len(native.columns)} ({list(native.columns)}); "
+                "choose it with mmensemble.on_column"
+            )
+        return _series_cells(native[native.columns[0]])
+    if isinstance(native, nw.Series):
+        return _series_cells(native)
+    return X if isinstance(X, (list, tuple)) else list(X)
+
+
+def _series_cells(series: nw.Series[Any]) -> Sequence[Any]:
+    if series.dtype.is_numeric() and not series.is_null().any():
+        return series.to_numpy()
+    return series.to_list()

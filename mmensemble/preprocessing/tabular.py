@@ -1,0 +1,108 @@
+"""Tabular columns on their way to a scikit-learn estimator inside the graph. Imports numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from mmensemble.preprocessing._base import Encoded, Preprocessor, TensorSpec, is_missing
+
+__all__ = ["TabularPreprocessor"]
+
+FEATURES = "features"
+
+ColumnType = Literal["float", "string"]
+
+
+class TabularPreprocessor(Preprocessor):
+    """Columns of numbers and strings → one float32 matrix, or one array per column.
+
+    A row is missing when all its columns are; of a row that lacks only some, the numbers stay NaN for the estimator
+    to impute and the strings become empty.
+
+    Parameters
+    ----------
+    columns : dict of str to {"float", "string"}
+        The columns, in order, and what they hold.
+    layout : {"matrix", "columns"}, default="matrix"
+        ``"matrix"``: one array ``features`` (n, n_columns); numbers only, or strings only. ``"columns"``: one array
+        (n, 1) per column, named as the column, as a ``ColumnTransformer`` takes them.
+
+    Examples
+    --------
+    >>> facts = TabularPreprocessor({"weight": "float", "price": "float"})
+    >>> encoded = facts.encode([1.5, None, 2], [3.0, None, "four"])
+    >>> facts.collate(encoded, slice(None))["features"].tolist()
+    [[1.5, 3.0], [0.0, 0.0], [0.0, 0.0]]
+    >>> encoded.errors
+    {2: "column 'price': 'four' is not a number"}
+    """
+
+    kind: ClassVar[str] = "tabular"
+
+    def __init__(self, columns: dict[str, ColumnType], *, layout: Literal["matrix", "columns"] = "matrix") -> None:
+        self.columns = columns
+        self.layout = layout
+
+    @property
+    def tensors(self) -> dict[str, TensorSpec]:
+        dtypes = {name: "float32" if kind == "float" else "object" for name, kind in self.columns.items()}
+        if self.layout == "columns":
+            return {name: TensorSpec(dtype, ("batch", 1)) for name, dtype in dtypes.items()}
+        (dtype,) = set(dtypes.values())
+        return {FEATURES: TensorSpec(dtype, ("batch", len(dtypes)))}
+
+    def encode(self, *columns: Sequence[Any]) -> Encoded:
+        n_rows = len(columns[0])
+        errors: dict[int, str] = {}
+        missing = np.ones(n_rows, dtype=bool)
+        values: dict[str, np.ndarray] = {}
+        for (name, kind), cells in zip(self.columns.items(), columns, strict=True):
+            absent = np.fromiter((is_missing(cell) for cell in cells), dtype=bool, count=n_rows)
+            missing &= absent
+            read = _numbers if kind == "float" else _strings
+            values[name] = read(name, cells, absent, errors)
+        present = ~missing
+        present[list(errors)] = False
+        for column in values.values():
+            column[~present] = 0.0 if column.dtype.kind == "f" else ""
+        return Encoded(values, present, errors, np.ones(n_rows, dtype=np.int64))
+
+    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
+        chosen = {name: column[rows] for name, column in encoded.items.items()}
+        if self.layout == "columns":
+            return {name: column[:, None] for name, column in chosen.items()}
+        return {FEATURES: np.column_stack(list(chosen.values()))}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "columns": self.columns, "layout": self.layout}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> TabularPreprocessor:
+        return cls(state["columns"], layout=state["layout"])
+
+
+def _numbers(name: str, cells: Sequence[Any], absent: np.ndarray, errors: dict[int, str]) -> np.ndarray:
+    if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiub":
+        return cells.astype(np.float32)
+    column = np.full(len(cells), np.nan, dtype=np.float32)
+    for row, cell in enumerate(cells):
+        if absent[row]:
+            continue
+        try:
+            column[row] = float(cell)
+        except (TypeError, ValueError):
+            errors.setdefault(row, f"column {name!r}: {cell!r} is not a number")
+    return column
+
+
+def _strings(name: str, cells: Sequence[Any], absent: np.ndarray, errors: dict[int, str]) -> np.ndarray:
+    column = np.full(len(cells), "", dtype=object)
+    for row, cell in enumerate(cells):
+        if isinstance(cell, str):
+            column[row] = cell
+        elif not absent[row]:
+            errors.setdefault(row, f"column {name!r}: a string is expected, not {cell!r}")
+    return column

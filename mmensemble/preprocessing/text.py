@@ -1,0 +1,132 @@
+"""Text: a `tokenizers` tokenizer, truncated and padded. Imports numpy and tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from mmensemble.preprocessing._base import Encoded, Preprocessor, TensorSpec, is_missing
+
+__all__ = ["TextPreprocessor"]
+
+PAD_TOKEN = "<pad>"
+END_TOKEN = "<eos>"
+
+
+class TextPreprocessor(Preprocessor):
+    """Strings → ``input_ids`` and ``attention_mask``, padded on the right to the longest row of the batch.
+
+    Parameters
+    ----------
+    tokenizer : str
+        A tokenizer in the JSON form of the `tokenizers` library.
+    max_length : int, default=128
+        Longest sequence in tokens, special tokens included; longer texts are cut at the end.
+    pad_id : int, default=0
+        The token id that fills padded positions.
+
+    Examples
+    --------
+    >>> text = TextPreprocessor.train(["a red apple", "a green pear"], vocab_size=300)
+    >>> encoded = text.encode(["a red pear", None])
+    >>> batch = text.collate(encoded, [0, 1])
+    >>> batch["input_ids"].shape == batch["attention_mask"].shape
+    True
+    >>> batch["present"].tolist()
+    [True, False]
+    """
+
+    kind: ClassVar[str] = "text"
+
+    def __init__(self, tokenizer: str, *, max_length: int = 128, pad_id: int = 0) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.pad_id = pad_id
+        self._tokenizer = Tokenizer.from_str(tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], *, vocab_size: int = 2000, max_length: int = 128) -> TextPreprocessor:
+        """Train a byte-level BPE tokenizer (Sennrich et al. 2016; Radford et al. 2019) on texts in any language.
+
+        Every sequence ends in one end token, so that no text, not even an empty one, is an empty sequence.
+
+        Parameters
+        ----------
+        texts : iterable of str
+            The fitting texts.
+        vocab_size : int, default=2000
+            Most entries in the vocabulary, the 256 bytes and the two special tokens included.
+        max_length : int, default=128
+            See `TextPreprocessor`.
+
+        Returns
+        -------
+        TextPreprocessor
+        """
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[PAD_TOKEN, END_TOKEN],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {END_TOKEN}", special_tokens=[(END_TOKEN, tokenizer.token_to_id(END_TOKEN))]
+        )
+        return cls(tokenizer.to_str(), max_length=max_length, pad_id=tokenizer.token_to_id(PAD_TOKEN))
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries in the vocabulary, added tokens included."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def tensors(self) -> dict[str, TensorSpec]:
+        spec = TensorSpec("int64", ("batch", "length"))
+        return {"input_ids": spec, "attention_mask": spec}
+
+    def encode(self, *columns: Sequence[Any]) -> Encoded:
+        (cells,) = columns
+        texts: list[str] = []
+        present = np.ones(len(cells), dtype=bool)
+        errors: dict[int, str] = {}
+        for row, cell in enumerate(cells):
+            if isinstance(cell, str):
+                # A lone surrogate is legal in a str and not in UTF-8.
+                texts.append(cell.encode("utf-8", "replace").decode("utf-8"))
+                continue
+            texts.append("")
+            present[row] = False
+            if not is_missing(cell):
+                errors[row] = f"a text is expected as str, not {type(cell).__name__}"
+        items = [np.asarray(e.ids, dtype=np.int64) for e in self._tokenizer.encode_batch(texts)]
+        lengths = np.fromiter((len(item) for item in items), dtype=np.int64, count=len(items))
+        return Encoded(items, present, errors, lengths)
+
+    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
+        lengths = encoded.lengths[rows]
+        mask = np.arange(max(1, lengths.max(initial=1))) < lengths[:, None]
+        ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
+        if len(rows):
+            ids[mask] = np.concatenate([encoded.items[row] for row in rows])
+        return {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "tokenizer": self.tokenizer,
+            "max_length": self.max_length,
+            "pad_id": self.pad_id,
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> TextPreprocessor:
+        return cls(state["tokenizer"], max_length=state["max_length"], pad_id=state["pad_id"])

@@ -1,0 +1,118 @@
+"""The manifest: what a model file says of itself. Standard library and `mmensemble.preprocessing` only.
+
+It is JSON under the key ``mmensemble`` of the ONNX model's metadata. To change the format: raise `FORMAT_VERSION`,
+teach `Manifest.from_json` to read the older version, and add a file of the older version to the tests. A reader
+refuses a version newer than its own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mmensemble.exceptions import ModelFileError
+from mmensemble.preprocessing import Preprocessor, preprocessor_from_dict
+
+__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Feed", "Manifest"]
+
+METADATA_KEY = "mmensemble"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One group of graph inputs and where they come from.
+
+    The graph's inputs are named ``<name>.<tensor>`` for each of the preprocessor's tensors, and ``<name>.present``.
+
+    Parameters
+    ----------
+    name : str
+        Unique in the model.
+    columns : tuple of str
+        The columns of X that the preprocessor takes, in order.
+    preprocessor : Preprocessor
+        Cells of these columns → arrays.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    preprocessor: Preprocessor
+
+
+@dataclass
+class Manifest:
+    """Everything that scoring needs beside the graph.
+
+    Parameters
+    ----------
+    task : {"classification"}
+        What the model predicts. The graph's output is ``probabilities`` (n, n_classes), float32.
+    classes : list of str, int, float or bool
+        The labels, in the order of the probabilities.
+    feeds : list of Feed
+        The inputs.
+    provenance : dict
+        Who wrote the file: versions, time, the estimator's repr.
+    parity : dict
+        What ``export_onnx(verify=...)`` measured; empty if it was not asked to.
+    """
+
+    task: Literal["classification"]
+    classes: list[Any]
+    feeds: list[Feed]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of X that the model reads, each once."""
+        return list(dict.fromkeys(column for feed in self.feeds for column in feed.columns))
+
+    def to_json(self) -> str:
+        """Return the manifest as JSON."""
+        return json.dumps(
+            {
+                "format_version": FORMAT_VERSION,
+                "task": self.task,
+                "classes": self.classes,
+                "feeds": [
+                    {"name": f.name, "columns": list(f.columns), "preprocessor": f.preprocessor.to_dict()}
+                    for f in self.feeds
+                ],
+                "provenance": self.provenance,
+                "parity": self.parity,
+            },
+            ensure_ascii=False,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read a manifest.
+
+        Raises
+        ------
+        ModelFileError
+            If it is damaged or newer than this version reads.
+        """
+        try:
+            state = json.loads(text)
+            version = state["format_version"]
+            if version > FORMAT_VERSION:
+                raise ModelFileError(
+                    f"the model file has format version {version} and this mmensemble reads up to {FORMAT_VERSION}; "
+                    "upgrade mmensemble on this machine"
+                )
+            return cls(
+                task=state["task"],
+                classes=state["classes"],
+                feeds=[
+                    Feed(f["name"], tuple(f["columns"]), preprocessor_from_dict(f["preprocessor"]))
+                    for f in state["feeds"]
+                ],
+                provenance=state["provenance"],
+                parity=state["parity"],
+            )
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ModelFileError(f"the model file's manifest is damaged ({error!r}); export the model again") from error

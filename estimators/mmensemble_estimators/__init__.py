@@ -1,0 +1,21 @@
+"""Estimators that train neural networks with torch, and fusion strategies that are trained with them.
+
+The half of mmensemble that needs torch. Fitted here, a model is exported by `mmensemble.export_onnx` and scored by
+`mmensemble.OnnxPredictor` without it.
+"""
+
+from __future__ import annotations
+
+from mmensemble.exceptions import MissingDependencyError
+
+try:
+    from mmensemble_estimators.fusion import ConcatFusion
+    from mmensemble_estimators.image import ImageClassifier
+    from mmensemble_estimators.text import TextClassifier
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    if package not in {"torch", "transformers", "skorch", "sklearn", "joblib"}:
+        raise
+    raise MissingDependencyError(package, "train") from error
+
+__all__ = ["ConcatFusion", "ImageClassifier", "TextClassifier"]

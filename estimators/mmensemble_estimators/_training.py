@@ -1,0 +1,269 @@
+"""The training loop, by skorch: what every estimator and joint fusion of this package is trained with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
+from skorch.helper import predefined_split
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from mmensemble.exceptions import ConfigurationError, DeviceError
+
+__all__ = ["TrainingData", "TrainingSettings", "resolve_device", "run_in_batches", "seeded", "train"]
+
+Batch = dict[str, Tensor]
+
+GRADIENT_NORM = 1.0
+PATIENCE = 5
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train, as the estimators' parameters of the same names say it.
+
+    Parameters
+    ----------
+    max_epochs, batch_size : int
+    warmup_fraction : float
+        Share of the steps over which the learning rate rises linearly from 0; a cosine takes it back to 0.
+    device : torch.device
+    autocast : bool
+        Whether to compute in bfloat16 where torch deems it safe.
+    verbose : int
+        Above 0, print a line per epoch.
+    """
+
+    max_epochs: int
+    batch_size: int
+    warmup_fraction: float
+    device: torch.device
+    autocast: bool = False
+    verbose: int = 0
+
+
+class TrainingData(Dataset[int]):
+    """Rows to train on. The items are row numbers; `collate` turns a batch of them into tensors.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (n,)
+        Positions in what `batch` draws from.
+    batch : callable
+        ndarray of positions → the network's inputs as dict of ndarray.
+    target : ndarray, shape (n_all,) or (n_all, n_outputs)
+        Targets, indexed by position.
+    weight : ndarray of float, shape (n_all,)
+        Sample weights, indexed by position.
+    """
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        batch: Callable[[np.ndarray], dict[str, np.ndarray]],
+        target: np.ndarray,
+        weight: np.ndarray,
+    ) -> None:
+        self.rows = rows
+        self.batch = batch
+        self.target = torch.as_tensor(target)
+        self.weight = torch.as_tensor(weight, dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> int:
+        return int(self.rows[index])
+
+    def collate(self, rows: Sequence[int]) -> tuple[Batch, tuple[Tensor, Tensor]]:
+        """Return (inputs, (targets, weights)) of some rows."""
+        positions = np.asarray(rows)
+        return as_tensors(self.batch(positions)), (self.target[positions], self.weight[positions])
+
+
+class _Net(NeuralNet):
+    """skorch's loop with autocast around the forward pass."""
+
+    autocast = False
+
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        device = torch.device(self.device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
+            output = super().infer(x, **fit_params)
+        return output.float()
+
+
+class _WeightedLoss(nn.Module):
+    """Weighted mean of a per-sample loss, so that a weight of 2 equals the row given twice."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, output: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
+        values, weights = target
+        return (self.loss(output, values) * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+class _StopAtNonFiniteLoss(Callback):
+    """End a training that has diverged, rather than return a network of NaN."""
+
+    def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
+        loss = net.history[-1, "batches", -1, "train_loss" if training else "valid_loss"]
+        if not math.isfinite(loss):
+            raise ConfigurationError(
+                f"the loss became {loss} in epoch {len(net.history)}; "
+                "lower learning_rate, or look for extreme values in y"
+            )
+
+
+def train(
+    network: nn.Module,
+    data: TrainingData,
+    settings: TrainingSettings,
+    *,
+    loss: nn.Module,
+    learning_rates: Sequence[tuple[str, float, float]],
+    validation: TrainingData | None = None,
+) -> list[dict[str, Any]]:
+    """Train a network in place.
+
+    AdamW (Loshchilov and Hutter 2019), linear warm-up, cosine decay, gradients clipped to norm 1.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Takes the arrays of a batch as keyword arguments. Parameters that need no gradient stay as they are.
+    data : TrainingData
+    settings : TrainingSettings
+    loss : nn.Module
+        (output, target) → one loss per sample, shape (batch,).
+    learning_rates : sequence of (pattern, learning_rate, weight_decay)
+        The optimiser's groups, by glob pattern over parameter names; the first match counts.
+    validation : TrainingData, default=None
+        Where given, training stops when its loss has not fallen for 5 epochs, and the best weights are restored.
+
+    Returns
+    -------
+    list of dict
+        One per epoch: ``epoch``, ``train_loss``, ``dur`` in seconds, and ``valid_loss`` with `validation`.
+
+    Raises
+    ------
+    ConfigurationError
+        If the loss stops being finite.
+    """
+    n_steps = settings.max_epochs * math.ceil(len(data) / settings.batch_size)
+    n_warmup = settings.warmup_fraction * n_steps
+
+    def factor(step: int) -> float:
+        if step < n_warmup:
+            return (step + 1) / (n_warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1.0, n_steps - n_warmup)))
+
+    callbacks: list[Any] = [
+        ("finite", _StopAtNonFiniteLoss()),
+        ("schedule", LRScheduler(torch.optim.lr_scheduler.LambdaLR, lr_lambda=factor, step_every="batch")),
+        ("clip", GradientNormClipping(GRADIENT_NORM)),
+    ]
+    if validation is not None:
+        callbacks.append(("stop", EarlyStopping(patience=PATIENCE, load_best=True, sink=lambda text: None)))
+    net = _Net(
+        network,
+        criterion=_WeightedLoss(loss),
+        optimizer=torch.optim.AdamW,
+        optimizer__param_groups=[(pattern, {"lr": lr, "weight_decay": decay}) for pattern, lr, decay in learning_rates],
+        max_epochs=settings.max_epochs,
+        batch_size=settings.batch_size,
+        iterator_train__shuffle=True,
+        iterator_train__collate_fn=data.collate,
+        iterator_valid__collate_fn=(validation or data).collate,
+        train_split=None if validation is None else predefined_split(validation),
+        callbacks=callbacks,
+        device=str(settings.device),
+        verbose=settings.verbose,
+        **({"callbacks__print_log": None} if settings.verbose <= 0 else {}),
+    )
+    net.autocast = settings.autocast
+    net.fit(data, y=None)
+    network.eval()
+    wanted = ("epoch", "train_loss", "valid_loss", "dur")
+    return [{key: epoch[key] for key in wanted if key in epoch} for epoch in net.history]
+
+
+def as_tensors(arrays: dict[str, np.ndarray]) -> Batch:
+    """Turn named arrays into tensors that share their memory."""
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch for the block alone: the caller's random state is as it was afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn the estimators' ``device`` into a torch device.
+
+    Raises
+    ------
+    DeviceError
+        If a device is named that torch cannot use here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"device {device!r} does not work here ({reason}); device='auto' uses what works") from error
+    return resolved
+
+
+def run_in_batches(
+    function: Callable[..., Tensor],
+    batch: Callable[[np.ndarray], dict[str, np.ndarray]],
+    order: np.ndarray,
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> np.ndarray:
+    """Apply a network to all rows, batch by batch, without gradients.
+
+    Parameters
+    ----------
+    function : callable
+        Inputs as keyword arguments → Tensor (batch, n_outputs).
+    batch : callable
+        ndarray of positions → the inputs as dict of ndarray.
+    order : ndarray of int, shape (n,)
+        A permutation of the positions: rows of similar length side by side waste the least padding.
+    batch_size : int
+    device : torch.device
+
+    Returns
+    -------
+    ndarray of float32, shape (n, n_outputs)
+        In the order of the positions, not of `order`.
+    """
+    outputs = []
+    with torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            inputs = as_tensors(batch(order[start : start + batch_size]))
+            outputs.append(function(**{name: tensor.to(device) for name, tensor in inputs.items()}).float().cpu())
+    result = torch.cat(outputs).numpy()
+    unsorted = np.empty_like(result)
+    unsorted[order] = result
+    return unsorted

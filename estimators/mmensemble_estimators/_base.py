@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, check_consistent_leng
 from torch import nn
 
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.preprocessing import PRESENT, Encoded, Preprocessor
+from mmensemble.preprocessing import PRESENT, Cells, Encoded, Preprocessor
 from mmensemble.preprocessing.frames import column_names, leaf_cells
 from mmensemble_estimators._network import Network
 from mmensemble_estimators._training import (
@@ -31,6 +30,8 @@ from mmensemble_estimators._training import (
 
 __all__ = ["TorchClassifier", "TorchEstimator"]
 
+_NO_HEAD = "This %(name)s has no head of its own: it is not fitted, or only as a member of a joint fusion."
+
 
 class TorchEstimator(TransformerMixin, BaseEstimator):
     """A scikit-learn estimator of one modality around a torch network.
@@ -39,6 +40,7 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
     """
 
     modality: ClassVar[str]
+    _fractions: ClassVar[tuple[str, ...]] = ("warmup_fraction", "validation_fraction", "label_smoothing")
 
     # The parameters that every leaf has; subclasses list them in their own __init__, as scikit-learn wants it.
     fine_tune: str
@@ -47,6 +49,7 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
     learning_rate: float
     weight_decay: float
     warmup_fraction: float
+    label_smoothing: float
     early_stopping: bool
     validation_fraction: float
     device: str
@@ -59,16 +62,18 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
     history_: list[dict[str, Any]]
 
     @abstractmethod
-    def _fit_preprocessor(self, cells: Sequence[Any]) -> Preprocessor:
+    def _fit_preprocessor(self, cells: Cells) -> Preprocessor:
         """Return the preprocessor, learned from the cells where it learns."""
 
     @abstractmethod
     def _build_encoder(self, preprocessor: Preprocessor) -> nn.Module:
         """Return an untrained (or pretrained) encoder: the preprocessor's arrays → (batch, embedding_size)."""
 
-    def _augment(self, batch: dict[str, np.ndarray], rng: np.random.RandomState) -> dict[str, np.ndarray]:
-        """Vary a training batch at random; the default leaves it as it is."""
-        return batch
+    @abstractmethod
+    def _training_batch(
+        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
+    ) -> dict[str, np.ndarray]:
+        """Return the arrays of a training batch, varied at random where the estimator augments."""
 
     def _check_parameters(self) -> None:
         """Raise `ConfigurationError` for a parameter that cannot work."""
@@ -80,7 +85,7 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
                 raise ConfigurationError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
         if not self.learning_rate > 0:
             raise ConfigurationError(f"learning_rate must be above 0, not {self.learning_rate!r}")
-        for name in ("warmup_fraction", "validation_fraction"):
+        for name in self._fractions:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must lie in [0, 1), not {getattr(self, name)!r}")
 
@@ -94,8 +99,8 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
             verbose=self.verbose,
         )
 
-    def _encode_to_fit(self, X: Any) -> Encoded:
-        """Check the parameters, learn the preprocessor and encode the fitting rows."""
+    def _encode_to_fit(self, X: Any) -> tuple[Cells, Encoded]:
+        """Check the parameters, learn the preprocessor and return the fitting rows' cells and encoding."""
         self._check_parameters()
         cells = leaf_cells(X)
         if len(cells) == 0:
@@ -114,7 +119,7 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         encoded.raise_for_errors(self._column)
         if not encoded.present.any():
             raise DataError("every row is missing; there is nothing to fit", column=self._column)
-        return encoded
+        return cells, encoded
 
     def _encode(self, X: Any) -> Encoded:
         check_is_fitted(self)
@@ -245,7 +250,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
             raise DataError(f"{type(self).__name__}.fit needs y, the labels")
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
-        encoded = self._encode_to_fit(X)
+        cells, encoded = self._encode_to_fit(X)
         check_consistent_length(encoded.present, y)
         weight = np.asarray(_check_sample_weight(sample_weight, encoded.present[:, None], dtype=np.float64))
         self.classes_, target = np.unique(y, return_inverse=True)
@@ -264,9 +269,9 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
                 self.module_.encoder.requires_grad_(False)
             self.history_ = train(
                 self.module_,
-                TrainingData(fitting, lambda r: self._augment(self._batch(encoded, r), rng), target, weight),
+                TrainingData(fitting, lambda r: self._training_batch(cells, encoded, r, rng), target, weight),
                 settings,
-                loss=nn.CrossEntropyLoss(reduction="none"),
+                loss=nn.CrossEntropyLoss(reduction="none", label_smoothing=self.label_smoothing),
                 learning_rates=[("*", self.learning_rate, self.weight_decay)],
                 validation=(
                     None
@@ -309,6 +314,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         DataError
             For a cell that cannot be read; it names the row and the column.
         """
+        check_is_fitted(self, "classes_", msg=_NO_HEAD)
         encoded = self._encode(X)
         if len(encoded) == 0:
             return np.zeros((0, len(self.classes_)), dtype=np.float32)

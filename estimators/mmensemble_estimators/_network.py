@@ -16,18 +16,20 @@ class Network(nn.Module):
     ----------
     encoder : nn.Module
         Named tensors → (batch, embedding_size); has the attribute ``embedding_size``.
-    n_outputs : int
-        Number of logits.
+    n_outputs : int or None
+        Number of logits; None for the encoder of a joint fusion, which has no head of its own.
     """
 
-    def __init__(self, encoder: nn.Module, n_outputs: int) -> None:
+    def __init__(self, encoder: nn.Module, n_outputs: int | None) -> None:
         super().__init__()
         self.encoder = encoder
         self.dropout = nn.Dropout(HEAD_DROPOUT)
-        self.head = nn.Linear(encoder.embedding_size, n_outputs)  # type: ignore[arg-type]
+        self.head = None if n_outputs is None else nn.Linear(encoder.embedding_size, n_outputs)  # type: ignore[arg-type]
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Return the logits, shape (batch, n_outputs)."""
+        if self.head is None:
+            raise RuntimeError("this encoder belongs to a joint fusion and has no head of its own")
         logits: Tensor = self.head(self.dropout(self.encoder(**inputs)))
         return logits
 

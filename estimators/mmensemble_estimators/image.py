@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.preprocessing import ImagePreprocessor
+from mmensemble.preprocessing import Cells, Encoded, ImagePreprocessor
 from mmensemble_estimators._base import TorchClassifier
 from mmensemble_estimators.backbones.image import IMAGE_BACKBONES
 
@@ -43,6 +43,8 @@ class ImageClassifier(TorchClassifier):
         AdamW's decoupled weight decay.
     warmup_fraction : float, default=0.1
         Share of the steps over which the learning rate rises from 0.
+    label_smoothing : float, default=0.0
+        Share of each label that the loss spreads over all classes (Szegedy et al. 2016), against overconfidence.
     early_stopping : bool, default=False
         Set `validation_fraction` of the rows aside, stop when their loss has not fallen for 5 epochs, and restore the
         best weights.
@@ -105,6 +107,7 @@ class ImageClassifier(TorchClassifier):
         learning_rate: float = 2e-3,
         weight_decay: float = 0.01,
         warmup_fraction: float = 0.1,
+        label_smoothing: float = 0.0,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         class_weight: Mapping[Any, float] | str | None = None,
@@ -122,6 +125,7 @@ class ImageClassifier(TorchClassifier):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_fraction = warmup_fraction
+        self.label_smoothing = label_smoothing
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.class_weight = class_weight
@@ -140,14 +144,16 @@ class ImageClassifier(TorchClassifier):
         if unknown:
             raise ConfigurationError(f"augmentation knows {AUGMENTATIONS}, not {sorted(unknown)}")
 
-    def _fit_preprocessor(self, cells: Sequence[Any]) -> ImagePreprocessor:
+    def _fit_preprocessor(self, cells: Cells) -> ImagePreprocessor:
         return ImagePreprocessor(size=self.image_size)
 
     def _build_encoder(self, preprocessor: Any) -> nn.Module:
         return IMAGE_BACKBONES[self.backbone]()
 
-    def _augment(self, batch: dict[str, np.ndarray], rng: np.random.RandomState) -> dict[str, np.ndarray]:
-        pixels = batch["pixels"]
+    def _training_batch(
+        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
+    ) -> dict[str, np.ndarray]:
+        pixels = self._batch(encoded, rows)["pixels"]
         if "flip" in self.augmentation:
             mirrored = rng.random_sample(len(pixels)) < 0.5
             pixels = np.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import nn
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.preprocessing import TextPreprocessor
+from mmensemble.preprocessing import Cells, Encoded, TextPreprocessor
 from mmensemble_estimators._base import TorchClassifier
 from mmensemble_estimators.backbones.text import POOLINGS, TEXT_BACKBONES
 
@@ -30,6 +31,9 @@ class TextClassifier(TorchClassifier):
         How the states of the tokens become one embedding.
     vocab_size : int, default=4000
         Most entries in the tokenizer's vocabulary, at least 258.
+    subword_dropout : float, default=0.1
+        In training, each text is cut before each character with this probability and no token crosses a cut, so that
+        the network sees a word in many segmentations. The idea is BPE-dropout (Provilkov et al. 2020).
     max_length : int, default=128
         Longest text in tokens; the rest is cut.
     max_epochs : int, default=20
@@ -42,6 +46,8 @@ class TextClassifier(TorchClassifier):
         AdamW's decoupled weight decay.
     warmup_fraction : float, default=0.1
         Share of the steps over which the learning rate rises from 0.
+    label_smoothing : float, default=0.1
+        Share of each label that the loss spreads over all classes (Szegedy et al. 2016), against overconfidence.
     early_stopping : bool, default=False
         Set `validation_fraction` of the rows aside, stop when their loss has not fallen for 5 epochs, and restore the
         best weights.
@@ -78,6 +84,8 @@ class TextClassifier(TorchClassifier):
     ----------
     Radford, Narasimhan, Salimans, Sutskever (2018). Improving language understanding by generative pre-training.
 
+    Provilkov, Emelianenko, Voita (2020). BPE-dropout: simple and effective subword regularization. ACL.
+
     Examples
     --------
     >>> from mmensemble_estimators import TextClassifier
@@ -88,6 +96,7 @@ class TextClassifier(TorchClassifier):
     """
 
     modality: ClassVar[str] = "text"
+    preprocessor_: TextPreprocessor
 
     def __init__(
         self,
@@ -96,12 +105,14 @@ class TextClassifier(TorchClassifier):
         fine_tune: str = "all",
         pooling: str = "mean",
         vocab_size: int = 4000,
+        subword_dropout: float = 0.1,
         max_length: int = 128,
         max_epochs: int = 20,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         warmup_fraction: float = 0.1,
+        label_smoothing: float = 0.1,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         class_weight: Mapping[Any, float] | str | None = None,
@@ -114,12 +125,14 @@ class TextClassifier(TorchClassifier):
         self.fine_tune = fine_tune
         self.pooling = pooling
         self.vocab_size = vocab_size
+        self.subword_dropout = subword_dropout
         self.max_length = max_length
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_fraction = warmup_fraction
+        self.label_smoothing = label_smoothing
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.class_weight = class_weight
@@ -127,6 +140,8 @@ class TextClassifier(TorchClassifier):
         self.precision = precision
         self.random_state = random_state
         self.verbose = verbose
+
+    _fractions: ClassVar[tuple[str, ...]] = (*TorchClassifier._fractions, "subword_dropout")
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -139,9 +154,17 @@ class TextClassifier(TorchClassifier):
         if self.vocab_size < 258:
             raise ConfigurationError(f"vocab_size must be at least 258 (256 bytes and 2), not {self.vocab_size!r}")
 
-    def _fit_preprocessor(self, cells: Sequence[Any]) -> TextPreprocessor:
+    def _fit_preprocessor(self, cells: Cells) -> TextPreprocessor:
         texts = (cell for cell in cells if isinstance(cell, str))
         return TextPreprocessor.train(texts, vocab_size=self.vocab_size, max_length=self.max_length)
+
+    def _training_batch(
+        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
+    ) -> dict[str, np.ndarray]:
+        if not self.subword_dropout:
+            return self._batch(encoded, rows)
+        recoded = self.preprocessor_.encode_cut([cells[row] for row in rows], self.subword_dropout, rng)
+        return self._batch(recoded, np.arange(len(rows)))
 
     def _build_encoder(self, preprocessor: Any) -> nn.Module:
         build = TEXT_BACKBONES[self.backbone]

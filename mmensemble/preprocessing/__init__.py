@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from mmensemble.exceptions import ModelFileError
-from mmensemble.preprocessing._base import PRESENT, Encoded, Preprocessor, TensorSpec, is_missing
+from mmensemble.preprocessing._base import PRESENT, Cells, Encoded, Preprocessor, TensorSpec, is_missing
 from mmensemble.preprocessing.image import ImagePreprocessor
 from mmensemble.preprocessing.tabular import TabularPreprocessor
 from mmensemble.preprocessing.text import TextPreprocessor
 
 __all__ = [
     "PRESENT",
+    "Cells",
     "Encoded",
     "ImagePreprocessor",
     "Preprocessor",

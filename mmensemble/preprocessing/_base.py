@@ -22,9 +22,11 @@ import numpy as np
 
 from mmensemble.exceptions import DataError
 
-__all__ = ["PRESENT", "Encoded", "Preprocessor", "TensorSpec", "is_missing"]
+__all__ = ["PRESENT", "Cells", "Encoded", "Preprocessor", "TensorSpec", "is_missing"]
 
 PRESENT = "present"
+
+Cells = Sequence[Any] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Preprocessor(ABC):
         """The arrays that `collate` returns, ``present`` excepted."""
 
     @abstractmethod
-    def encode(self, *columns: Sequence[Any]) -> Encoded:
+    def encode(self, *columns: Cells) -> Encoded:
         """Encode rows, given one sequence of cells per column. Never raises for a bad cell: see `Encoded.errors`."""
 
     @abstractmethod
@@ -124,7 +126,7 @@ class Preprocessor(ABC):
         """Rebuild a preprocessor from `to_dict`'s description."""
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.to_dict() == other.to_dict()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
         return hash((type(self), repr(self.to_dict())))

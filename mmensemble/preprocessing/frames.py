@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 
 from mmensemble.exceptions import DataError
+from mmensemble.preprocessing._base import Cells
 
 __all__ = ["column_cells", "column_names", "leaf_cells", "n_rows"]
 
@@ -28,7 +29,7 @@ def n_rows(X: Any) -> int:
     return int(X.shape[0]) if hasattr(X, "shape") else len(X)
 
 
-def column_cells(X: Any, column: str) -> Sequence[Any]:
+def column_cells(X: Any, column: str) -> Cells:
     """Return the cells of one column as a list, or as a numpy array where the column is numeric.
 
     Raises
@@ -48,7 +49,7 @@ def column_cells(X: Any, column: str) -> Sequence[Any]:
     raise DataError(f"there is no such column; the columns are {names}", column=column)
 
 
-def leaf_cells(X: Any) -> Sequence[Any]:
+def leaf_cells(X: Any) -> Cells:
     """Return the cells of a leaf estimator's input: a sequence, a series, or a frame or array of one column.
 
     Raises
@@ -73,7 +74,7 @@ def leaf_cells(X: Any) -> Sequence[Any]:
     return X if isinstance(X, (list, tuple)) else list(X)
 
 
-def _series_cells(series: nw.Series[Any]) -> Sequence[Any]:
+def _series_cells(series: nw.Series[Any]) -> Cells:
     if series.dtype.is_numeric() and not series.is_null().any():
         return series.to_numpy()
     return series.to_list()

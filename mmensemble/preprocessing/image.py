@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from mmensemble.preprocessing._base import Encoded, Preprocessor, TensorSpec, is_missing
+from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing
 
 __all__ = ["ImagePreprocessor"]
 
@@ -66,7 +65,7 @@ class ImagePreprocessor(Preprocessor):
     def tensors(self) -> dict[str, TensorSpec]:
         return {"pixels": TensorSpec("uint8", ("batch", self.size, self.size, 3))}
 
-    def encode(self, *columns: Sequence[Any]) -> Encoded:
+    def encode(self, *columns: Cells) -> Encoded:
         (cells,) = columns
         items = np.zeros((len(cells), self.size, self.size, 3), dtype=np.uint8)
         present = np.zeros(len(cells), dtype=bool)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from mmensemble.preprocessing._base import Encoded, Preprocessor, TensorSpec, is_missing
+from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing
 
 __all__ = ["TabularPreprocessor"]
 
@@ -54,7 +53,7 @@ class TabularPreprocessor(Preprocessor):
         (dtype,) = set(dtypes.values())
         return {FEATURES: TensorSpec(dtype, ("batch", len(dtypes)))}
 
-    def encode(self, *columns: Sequence[Any]) -> Encoded:
+    def encode(self, *columns: Cells) -> Encoded:
         n_rows = len(columns[0])
         errors: dict[int, str] = {}
         missing = np.ones(n_rows, dtype=bool)
@@ -84,7 +83,7 @@ class TabularPreprocessor(Preprocessor):
         return cls(state["columns"], layout=state["layout"])
 
 
-def _numbers(name: str, cells: Sequence[Any], absent: np.ndarray, errors: dict[int, str]) -> np.ndarray:
+def _numbers(name: str, cells: Cells, absent: np.ndarray, errors: dict[int, str]) -> np.ndarray:
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiub":
         return cells.astype(np.float32)
     column = np.full(len(cells), np.nan, dtype=np.float32)
@@ -98,7 +97,7 @@ def _numbers(name: str, cells: Sequence[Any], absent: np.ndarray, errors: dict[i
     return column
 
 
-def _strings(name: str, cells: Sequence[Any], absent: np.ndarray, errors: dict[int, str]) -> np.ndarray:
+def _strings(name: str, cells: Cells, absent: np.ndarray, errors: dict[int, str]) -> np.ndarray:
     column = np.full(len(cells), "", dtype=object)
     for row, cell in enumerate(cells):
         if isinstance(cell, str):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from mmensemble.preprocessing._base import Encoded, Preprocessor, TensorSpec, is_missing
+from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing
 
 __all__ = ["TextPreprocessor"]
 
@@ -81,7 +82,7 @@ class TextPreprocessor(Preprocessor):
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"$A {END_TOKEN}", special_tokens=[(END_TOKEN, tokenizer.token_to_id(END_TOKEN))]
         )
-        return cls(tokenizer.to_str(), max_length=max_length, pad_id=tokenizer.token_to_id(PAD_TOKEN))
+        return cls(tokenizer.to_str(), max_length=max_length, pad_id=tokenizer.token_to_id(PAD_TOKEN) or 0)
 
     @property
     def vocab_size(self) -> int:
@@ -93,21 +94,35 @@ class TextPreprocessor(Preprocessor):
         spec = TensorSpec("int64", ("batch", "length"))
         return {"input_ids": spec, "attention_mask": spec}
 
-    def encode(self, *columns: Sequence[Any]) -> Encoded:
+    def encode(self, *columns: Cells) -> Encoded:
         (cells,) = columns
-        texts: list[str] = []
-        present = np.ones(len(cells), dtype=bool)
-        errors: dict[int, str] = {}
-        for row, cell in enumerate(cells):
-            if isinstance(cell, str):
-                # A lone surrogate is legal in a str and not in UTF-8.
-                texts.append(cell.encode("utf-8", "replace").decode("utf-8"))
-                continue
-            texts.append("")
-            present[row] = False
-            if not is_missing(cell):
-                errors[row] = f"a text is expected as str, not {type(cell).__name__}"
-        items = [np.asarray(e.ids, dtype=np.int64) for e in self._tokenizer.encode_batch(texts)]
+        texts, present, errors = _as_texts(cells)
+        return self._encoded(self._tokenizer.encode_batch(texts), present, errors)
+
+    def encode_cut(self, cells: Cells, probability: float, rng: np.random.RandomState) -> Encoded:
+        """Encode in a random segmentation: cut before each character at random, so that no token crosses a cut.
+
+        Parameters
+        ----------
+        cells : sequence of cells
+        probability : float
+            Of a cut before a character.
+        rng : RandomState
+
+        Returns
+        -------
+        Encoded
+        """
+        texts, present, errors = _as_texts(cells)
+        pieces = []
+        for text in texts:
+            cuts = [0, *(np.flatnonzero(rng.random_sample(max(0, len(text) - 1)) < probability) + 1), len(text)]
+            pieces.append([text[start:end] for start, end in pairwise(cuts)])
+        return self._encoded(self._tokenizer.encode_batch(pieces, is_pretokenized=True), present, errors)
+
+    @staticmethod
+    def _encoded(encodings: Sequence[Any], present: np.ndarray, errors: dict[int, str]) -> Encoded:
+        items = [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
         lengths = np.fromiter((len(item) for item in items), dtype=np.int64, count=len(items))
         return Encoded(items, present, errors, lengths)
 
@@ -130,3 +145,20 @@ class TextPreprocessor(Preprocessor):
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> TextPreprocessor:
         return cls(state["tokenizer"], max_length=state["max_length"], pad_id=state["pad_id"])
+
+
+def _as_texts(cells: Cells) -> tuple[list[str], np.ndarray, dict[int, str]]:
+    """Return a text for every cell (empty where there is none), which cells have one, and what is wrong with others."""
+    texts: list[str] = []
+    present = np.ones(len(cells), dtype=bool)
+    errors: dict[int, str] = {}
+    for row, cell in enumerate(cells):
+        if isinstance(cell, str):
+            # A lone surrogate is legal in a str and not in UTF-8.
+            texts.append(cell.encode("utf-8", "replace").decode("utf-8"))
+            continue
+        texts.append("")
+        present[row] = False
+        if not is_missing(cell):
+            errors[row] = f"a text is expected as str, not {type(cell).__name__}"
+    return texts, present, errors

@@ -1,0 +1,10 @@
+"""Scoring of exported models with ONNX Runtime: no torch, no scikit-learn, no onnx."""
+
+from __future__ import annotations
+
+from mmensemble.scoring.batching import ScoredWindow
+from mmensemble.scoring.files import ScoreReport, score_file
+from mmensemble.scoring.manifest import Feed, Manifest
+from mmensemble.scoring.predictor import OnnxPredictor
+
+__all__ = ["Feed", "Manifest", "OnnxPredictor", "ScoreReport", "ScoredWindow", "score_file"]

@@ -32,13 +32,15 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.embedding_size = embedding_size
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed uint8 pixels (batch, height, width, 3) as (batch, embedding_size)."""
-        images = pixels.permute(0, 3, 1, 2).to(self.mean.dtype) / 255.0  # type: ignore[union-attr, arg-type]
-        states = self.backbone(pixel_values=(images - self.mean) / self.std)  # type: ignore[operator]
+        images = pixels.permute(0, 3, 1, 2).to(self.mean.dtype) / 255.0
+        states = self.backbone(pixel_values=(images - self.mean) / self.std)
         return states.pooler_output.flatten(1)
 
 

@@ -1,0 +1,56 @@
+# `make` lists the targets. Each one first brings .venv up to date with pyproject.toml and constraints.txt; once the
+# packages are installed, nothing needs a network.
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# No model hub at run time: what the tests and the demo need, packages carry.
+export HF_HUB_OFFLINE := 1
+export MPLBACKEND := Agg
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench docs clean
+
+help:  ## list the targets
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@echo "Python 3.11 or newer is needed; name another one by: make PYTHON=python3.12 TARGET"
+
+# The build tools come first and --no-build-isolation follows, so that a later install needs no network.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'setuptools>=77.0.3'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+install: $(INSTALLED)  ## create .venv with the project and all its extras
+
+demo: $(INSTALLED)  ## train, fuse, export and score on real data; writes quickstart_output/
+	$(BIN)/python examples/quickstart.py $(DEMO_ARGS)
+
+test: $(INSTALLED)  ## run the tests, and the examples in docstrings and README
+	$(BIN)/python -m pytest --doctest-modules mmensemble estimators tests $(PYTEST_ARGS)
+
+lint: $(INSTALLED)  ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## measure speed; writes benchmark_output/
+	$(BIN)/python tests/benchmarks/run.py $(BENCH_ARGS)
+
+docs: $(INSTALLED)  ## build the documentation into docs/_build/html
+	$(BIN)/python -m sphinx -W -E --keep-going -b html docs docs/_build/html
+
+clean:  ## remove what was built, the environments too
+	rm -rf $(VENV) .venv-scoring build dist *.egg-info estimators/*.egg-info quickstart_output benchmark_output
+	rm -rf docs/_build docs/api/generated docs/gallery docs/sg_execution_times.rst
+	rm -rf .pytest_cache .mypy_cache .ruff_cache
+	find mmensemble estimators examples tests docs -name __pycache__ -type d -prune -exec rm -rf {} +

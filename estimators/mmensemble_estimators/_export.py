@@ -1,0 +1,190 @@
+"""torch networks as parts of an ONNX graph, by torch.onnx's exporter."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from mmensemble.exceptions import ExportError
+from mmensemble.export.graph import OPSET, Frame, Graph, Outputs, Source, any_present, to_graph
+from mmensemble_estimators._members import Standardize
+
+if TYPE_CHECKING:
+    from mmensemble_estimators._base import TorchEstimator
+    from mmensemble_estimators.fusion import JointFusion, JointNetwork
+
+__all__ = ["add_module", "joint_graph", "leaf_feed", "leaf_graph"]
+
+# The exporter specialises axes of length 0 and 1 in the example, so all dynamic ones are longer, and all differ.
+EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 3
+
+
+class _Named(nn.Module):
+    """Positional arguments for a module that takes keywords: the exporter keeps the order of neither dicts nor both."""
+
+    def __init__(self, module: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.module = module
+        self.names = names
+
+    def forward(self, *arrays: Tensor) -> Tensor:
+        output: Tensor = self.module(**dict(zip(self.names, arrays, strict=True)))
+        return output
+
+
+def leaf_graph(estimator: TorchEstimator, source: Source) -> Outputs:
+    """Add a leaf estimator: its encoder, its head and, for a classifier, softmax and the prior of missing rows."""
+    check_is_fitted(estimator)
+    graph = source.graph
+    inputs, present = leaf_feed(estimator, source)
+    with graph.scope("encoder"):
+        embedding = add_module(graph, estimator.module_.encoder, inputs)
+    zeros = graph.constant(np.zeros((1, 1), dtype=np.float32), "missing_embedding")
+    transformed = graph.op("Where", present, embedding, zeros)
+    head = estimator.module_.head
+    if head is None:
+        return Outputs(graph, transformed=transformed, present=present)
+    with graph.scope("head"):
+        logits = graph.op(
+            "Gemm",
+            embedding,
+            graph.constant(head.weight.detach().cpu().numpy(), "weight"),
+            graph.constant(head.bias.detach().cpu().numpy(), "bias"),
+            transB=1,
+        )
+        prior = graph.constant(estimator.class_prior_.astype(np.float32)[None], "class_prior")
+        probabilities = graph.op("Where", present, graph.op("Softmax", logits, axis=1), prior)
+    return Outputs(graph, probabilities=probabilities, transformed=transformed, present=present)
+
+
+class _Fuse(nn.Module):
+    """A joint network from its embeddings on: keywords ``0``, ``1``, … → logits."""
+
+    def __init__(self, network: JointNetwork) -> None:
+        super().__init__()
+        self.fuser = network.fuser
+        self.head = network.head
+
+    def forward(self, **embeddings: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.fuser(list(embeddings.values())))
+        return logits
+
+
+def joint_graph(fusion: JointFusion, source: Source) -> Outputs:
+    """Add a joint fusion: its members' representations, tokens for missing ones, the fuser and the softmax."""
+    if not isinstance(source, Frame):
+        raise ExportError("a composition takes columns of X, and stands behind a step that makes a matrix")
+    graph = source.graph
+    embeddings: dict[str, ir.Value] = {}
+    present: list[ir.Value] = []
+    for number, (member, token) in enumerate(zip(fusion.members_, fusion.network_.missing, strict=True)):
+        with graph.scope(member.name):
+            outputs = to_graph(member.estimator, source.member(member.name, member.columns, member.kinds))
+            if outputs.transformed is None or outputs.present is None:
+                raise ExportError(f"member {member.name!r} ({type(member.estimator).__name__}) gives no representation")
+            embedding = outputs.transformed
+            encoder = fusion.network_.encoders[number]
+            if isinstance(encoder, Standardize):
+                mean, scale = (graph.constant(b.cpu().numpy()[None], n) for n, b in encoder.named_buffers())
+                embedding = graph.op("Div", graph.op("Sub", embedding, mean), scale)
+            missing = graph.constant(token.detach().cpu().numpy()[None], "missing_token")
+            embedding = graph.op("Where", outputs.present, embedding, missing)
+            embedding.shape, embedding.type = ir.Shape(["batch", token.shape[0]]), ir.TensorType(ir.DataType.FLOAT)
+            embeddings[str(number)] = embedding
+            present.append(outputs.present)
+    with graph.scope(type(fusion).__name__):
+        logits = add_module(graph, _Fuse(fusion.network_), embeddings)
+        any_there = any_present(graph, present)
+        prior = graph.constant(fusion.class_prior_.astype(np.float32)[None], "class_prior")
+        probabilities = graph.op("Where", any_there, graph.op("Softmax", logits, axis=1), prior)
+    return Outputs(graph, probabilities=probabilities, present=any_there)
+
+
+def leaf_feed(estimator: TorchEstimator, source: Source) -> tuple[dict[str, ir.Value], ir.Value]:
+    """Return a leaf's inputs without ``present``, and ``present`` as (batch, 1)."""
+    if not isinstance(source, Frame):
+        raise ExportError(f"{type(estimator).__name__} takes raw cells and stands behind a step that makes a matrix")
+    columns = source.column_list() or [estimator._column or estimator.modality]
+    inputs = source.graph.feed(source.name or estimator.modality, columns, estimator.preprocessor_)
+    return {name: inputs[name] for name in estimator.preprocessor_.tensors}, source.graph.present(inputs)
+
+
+def add_module(graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value]) -> ir.Value:
+    """Add a torch module to a graph.
+
+    Parameters
+    ----------
+    graph : Graph
+    module : nn.Module
+        Keyword tensors → one tensor.
+    inputs : mapping of str to Value
+        What each keyword is in the graph; its shape tells which axes are dynamic.
+
+    Returns
+    -------
+    Value
+        The module's output.
+
+    Raises
+    ------
+    ExportError
+        If torch cannot export the module.
+    """
+    was_training = module.training
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    examples, dynamic = [], []
+    for name, value in inputs.items():
+        if value.shape is None or value.dtype is None:
+            raise ExportError(f"the input {name!r} has no shape")
+        shape, axes = [], {}
+        for axis, size in enumerate(value.shape):
+            if isinstance(size, int):
+                shape.append(size)
+            else:
+                shape.append(EXAMPLE_BATCH if axis == 0 else EXAMPLE_LENGTH)
+                axes[axis] = torch.export.Dim.DYNAMIC
+        examples.append(torch.from_numpy(np.zeros(shape, dtype=value.dtype.numpy())))
+        dynamic.append(axes)
+    wrapper = _Named(module.cpu().eval(), list(inputs))
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                wrapper,
+                tuple(examples),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=(tuple(dynamic),),
+                input_names=list(inputs),
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(f"torch cannot export {type(module).__name__}: {str(error).splitlines()[0]}") from error
+    finally:
+        module.to(device).train(was_training)
+    assert program is not None  # noqa: S101 - narrows the type
+    (output,) = graph.inline(program.model, inputs).values()
+    return output
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress and its notes about optional packages off the user's screen."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

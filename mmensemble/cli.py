@@ -1,0 +1,231 @@
+"""The ``mmensemble`` command. Imports click only; each subcommand imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmensemble import __version__
+from mmensemble.exceptions import MissingDependencyError, MmensembleError
+
+__all__ = ["main"]
+
+_EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class _Commands(click.Group):
+    """A group whose commands end an expected failure with one line on stderr and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (MmensembleError, OSError) as error:
+            # click ends quietly by itself when the reader of a pipe has gone.
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mmensemble")
+def main() -> None:
+    """Export fitted multimodal ensembles to ONNX, look into the files, and score with them.
+
+    \b
+    Examples:
+      mmensemble export  model.joblib model.onnx --verify holdout.parquet
+      mmensemble inspect model.onnx
+      mmensemble score   model.onnx items.parquet --output scores.parquet
+    """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
+
+
+@main.command()
+@click.argument("model", type=_EXISTING_FILE)
+@click.argument("input", type=_EXISTING_FILE)
+@click.option("-o", "--output", type=_NEW_FILE, required=True, help="The file to write: .parquet, .pq or .csv.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    default="auto",
+    show_default=True,
+    help="auto takes a GPU that works, else the CPU. A device named here is used or refused.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Most rows at a time.")
+@click.option("--threads", type=click.IntRange(min=1), default=None, help="Threads to use.  [default: all cores]")
+@click.option("--keep", metavar="COLUMN", multiple=True, help="Copy this input column to the output. Repeatable.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["column", "raise"]),
+    default="column",
+    show_default=True,
+    help="Report a bad row in the column 'error', or stop at it.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+@click.option("--quiet", is_flag=True, help="No progress bar and no closing line.")
+def score(
+    model: Path,
+    input: Path,
+    output: Path,
+    device: Any,
+    batch_size: int,
+    threads: int | None,
+    keep: tuple[str, ...],
+    on_error: Any,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Score the rows of INPUT (.parquet, .pq or .csv) with MODEL (.onnx).
+
+    The output has the kept columns, then prediction, probability_<class> for each class, and error. It appears when
+    it is complete. Relative image paths in INPUT start at the working directory.
+
+    \b
+    Examples:
+      mmensemble score model.onnx items.parquet --output scores.parquet
+      mmensemble score model.onnx items.csv -o scores.csv --keep id --keep title
+      mmensemble score model.onnx items.parquet -o scores.parquet --device cuda --batch-size 256 --on-error raise
+    """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
+    from mmensemble.scoring import score_file
+
+    report = score_file(
+        model,
+        input,
+        output,
+        device=device,
+        batch_size=batch_size,
+        n_threads=threads,
+        keep=keep,
+        on_error=on_error,
+        overwrite=overwrite,
+        progress=not quiet and sys.stderr.isatty(),
+    )
+    if not quiet:
+        click.echo(
+            f"{report.n_rows} rows ({report.n_errors} errors) in {report.seconds:.2f} s, "
+            f"{report.rows_per_second:.0f} rows/s on {report.device}"
+        )
+
+
+@main.command()
+@click.argument("model", type=_EXISTING_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def inspect(model: Path, as_json: bool) -> None:
+    """Show what MODEL (.onnx) predicts, what it reads, where it comes from and what can run it here.
+
+    \b
+    Examples:
+      mmensemble inspect model.onnx
+      mmensemble inspect model.onnx --json
+      mmensemble inspect model.onnx --json | jq .classes
+    """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
+    facts = _facts(model)
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+        return
+    click.echo(f"{facts['file']}  {facts['bytes'] / 2**20:.1f} MiB")
+    click.echo(f"task:     {facts['task']}")
+    click.echo(f"classes:  {', '.join(map(str, facts['classes']))}")
+    click.echo("inputs:")
+    for feed in facts["inputs"]:
+        click.echo(f"  {feed['name']}: {feed['modality']} from {', '.join(map(str, feed['columns']))}")
+        for name, tensor in feed["tensors"].items():
+            click.echo(f"    {name}  {tensor['dtype']}  ({', '.join(map(str, tensor['shape']))})")
+    for title in ("provenance", "parity"):
+        click.echo(f"{title}:" if facts[title] else f"{title}: none recorded")
+        for key, value in facts[title].items():
+            click.echo(f"  {key}: {value}")
+    click.echo(f"devices here: {', '.join(facts['devices'])} (ONNX Runtime {facts['onnxruntime']})")
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    import onnxruntime
+
+    from mmensemble.scoring import OnnxPredictor
+    from mmensemble.scoring.providers import DEVICES, why_not
+
+    manifest = OnnxPredictor(path, device="cpu", n_threads=1).manifest
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "task": manifest.task,
+        "classes": manifest.classes,
+        "inputs": [
+            {
+                "name": feed.name,
+                "modality": feed.preprocessor.kind,
+                "columns": list(feed.columns),
+                "tensors": {
+                    f"{feed.name}.{name}": dataclasses.asdict(spec) for name, spec in feed.preprocessor.tensors.items()
+                },
+            }
+            for feed in manifest.feeds
+        ],
+        "provenance": manifest.provenance,
+        "parity": manifest.parity,
+        "devices": [device for device in DEVICES if why_not(device) is None],
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+@main.command()
+@click.argument("estimator", type=_EXISTING_FILE)
+@click.argument("model", type=_NEW_FILE)
+@click.option("--precision", default="fp32", show_default=True, help="Number format of the weights.")
+@click.option(
+    "--verify",
+    type=_EXISTING_FILE,
+    default=None,
+    help="Rows (.parquet, .pq or .csv) on which the model must score as the estimator does.",
+)
+def export(estimator: Path, model: Path, precision: str, verify: Path | None) -> None:
+    """Export a fitted ESTIMATOR (.joblib) to MODEL (.onnx).
+
+    WARNING: a joblib file is a pickle, and loading a pickle runs the code in it. Open only files that you or people
+    you trust have written. The ONNX file that comes out holds no code and can be passed on.
+
+    \b
+    Examples:
+      mmensemble export model.joblib model.onnx
+      mmensemble export model.joblib model.onnx --verify holdout.parquet
+      mmensemble export model.joblib model.onnx --precision fp32 --verify holdout.csv
+    """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
+    fitted = _load_estimator(estimator)
+    frame = None if verify is None else _read_frame(verify)
+    from mmensemble import export_onnx
+
+    export_onnx(fitted, model, precision=precision, verify=frame)
+    click.echo(f"{model}  {model.stat().st_size / 2**20:.1f} MiB")
+
+
+def _load_estimator(path: Path) -> Any:
+    try:
+        import joblib
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("joblib", "train") from error
+    try:
+        return joblib.load(path)
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{path} needs {error.name}, which is not installed here") from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise click.ClickException(f"{path} cannot be loaded: {error!r}") from error
+
+
+def _read_frame(path: Path) -> Any:
+    from mmensemble.scoring.readers import file_format
+
+    try:
+        import pandas as pd
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("pandas", "train") from error
+    return pd.read_parquet(path) if file_format(path) == "parquet" else pd.read_csv(path)
+
+
+if __name__ == "__main__":
+    main()

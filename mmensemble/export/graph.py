@@ -1,0 +1,362 @@
+"""One graph for a whole composition: what is added to it, and how its parts are joined. Imports onnx_ir.
+
+A part of a composition adds itself to a `Graph` through `to_graph(estimator, source)`. Its `source` is either a
+`Frame` (columns of X, still on the host) or a `Tensor` (what an earlier step made, in the graph); what it returns are
+`Outputs`, values in the same graph. So nothing is ever merged: every part writes into the one graph, and a feed or a
+weight that two parts share is there once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir import convenience
+from onnx_ir.passes import Sequential
+from onnx_ir.passes import common as passes
+
+from mmensemble.compose import Columns, as_list
+from mmensemble.exceptions import ExportError
+from mmensemble.preprocessing import PRESENT, Preprocessor, TensorSpec
+from mmensemble.scoring.manifest import Feed
+
+__all__ = [
+    "IR_VERSION",
+    "ML_OPSET",
+    "OPSET",
+    "Frame",
+    "Graph",
+    "Outputs",
+    "Source",
+    "Tensor",
+    "align_classes",
+    "any_present",
+    "member_outputs",
+    "to_graph",
+]
+
+# Opset 23 has attention as one operator; before it ONNX Runtime is slower than eager torch. IR 11 came with it.
+# ai.onnx.ml 3 is the last version with the tree ensembles that skl2onnx writes.
+OPSET = 23
+ML_OPSET = 3
+IR_VERSION = 11
+
+
+class Graph:
+    """An ONNX graph that grows part by part."""
+
+    FLOAT = ir.DataType.FLOAT.value
+    INT64 = ir.DataType.INT64.value
+
+    def __init__(self) -> None:
+        self.feeds: list[Feed] = []
+        self._inputs: dict[str, dict[str, ir.Value]] = {}
+        self._nodes: list[ir.Node] = []
+        self._initializers: list[ir.Value] = []
+        self._scopes: list[str] = []
+        self._opsets = {"": OPSET, "ai.onnx.ml": ML_OPSET}
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Put ``name/`` before the names of everything that is added inside."""
+        self._scopes.append(name)
+        try:
+            yield
+        finally:
+            self._scopes.pop()
+
+    def _name(self, name: str) -> str:
+        # NameFixPass makes names unique at the end; the count keeps them apart until then.
+        return "/".join([*self._scopes, f"{name}_{len(self._nodes) + len(self._initializers)}"])
+
+    def feed(self, name: str, columns: Sequence[str], preprocessor: Preprocessor) -> dict[str, ir.Value]:
+        """Return the inputs that a preprocessor fills, ``present`` as (batch, 1); equal feeds are one.
+
+        Parameters
+        ----------
+        name : str
+            The inputs' prefix; a number is added where it is taken.
+        columns : sequence of str
+            The columns of X.
+        preprocessor : Preprocessor
+
+        Returns
+        -------
+        dict of str to Value
+        """
+        for feed in self.feeds:
+            if feed.columns == tuple(columns) and feed.preprocessor == preprocessor:
+                return self._inputs[feed.name]
+        taken = {feed.name for feed in self.feeds}
+        unique = next(n for n in (name, *(f"{name}_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
+        self.feeds.append(Feed(unique, tuple(columns), preprocessor))
+        specs = {**preprocessor.tensors, PRESENT: TensorSpec("bool", ("batch",))}
+        self._inputs[unique] = {tensor: _input(unique, tensor, spec) for tensor, spec in specs.items()}
+        return self._inputs[unique]
+
+    def present(self, inputs: Mapping[str, ir.Value]) -> ir.Value:
+        """Return a feed's ``present`` input as a column (batch, 1)."""
+        return self.op("Unsqueeze", inputs[PRESENT], self.constant(np.asarray([1])))
+
+    def constant(self, value: Any, name: str = "constant") -> ir.Value:
+        """Add a constant; Python and numpy floats should be given as float32."""
+        array = np.asarray(value)
+        tensor = ir.tensor(array, name=self._name(name))
+        initializer = ir.Value(
+            name=tensor.name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        self._initializers.append(initializer)
+        return initializer
+
+    def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
+        """Add an operator with one output and return it."""
+        node = ir.node(op_type, inputs, attributes or None, domain=domain, name=self._name(op_type))
+        node.outputs[0].name = f"{node.name}_output"
+        self._nodes.append(node)
+        return node.outputs[0]
+
+    def inline(self, model: ir.Model, inputs: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
+        """Add another model's graph. The model is used up.
+
+        Parameters
+        ----------
+        model : ir.Model
+            At opset `OPSET`.
+        inputs : mapping of str to Value
+            What each input of the model is in this graph.
+
+        Returns
+        -------
+        dict of str to Value
+            The model's outputs by name.
+        """
+        if model.functions:
+            passes.InlinePass()(model)
+        graph = model.graph
+        for domain, version in graph.opset_imports.items():
+            ours = self._opsets.setdefault(domain, version)
+            if version > ours or (domain == "" and version != ours):
+                raise ExportError(f"a part of the graph has opset {version} of domain {domain!r}, not {ours}")
+        for value in graph.inputs:
+            if value.name not in graph.initializers:
+                convenience.replace_all_uses_with(value, inputs[str(value.name)], replace_graph_outputs=True)
+        outputs = {str(value.name): value for value in graph.outputs}
+        outputs = {name: inputs[name] if value in graph.inputs else value for name, value in outputs.items()}
+        graph.outputs.clear()
+        nodes = list(graph)
+        graph.remove(nodes)
+        for initializer in list(graph.initializers.values()):
+            del graph.initializers[str(initializer.name)]
+            initializer.name = self._name(str(initializer.name))
+            self._initializers.append(initializer)
+        for node in nodes:
+            node.name = self._name(node.op_type)
+            for output in node.outputs:
+                output.name = f"{node.name}_{output.name or output.index()}"
+            self._nodes.append(node)
+        return outputs
+
+    def to_model(self, outputs: Mapping[str, tuple[ir.Value, int]]) -> ir.Model:
+        """Close the graph: name its outputs, share what is equal, drop what nothing needs.
+
+        Parameters
+        ----------
+        outputs : mapping of str to (Value, int)
+            A float32 value (batch, width) and its width.
+
+        Returns
+        -------
+        ir.Model
+        """
+        results = []
+        for name, (value, width) in outputs.items():
+            # An Identity gives the output its name even where the value is an input, or an output already.
+            result = self.op("Identity", value)
+            result.name = name
+            result.type = ir.TensorType(ir.DataType.FLOAT)
+            result.shape = ir.Shape(["batch", width])
+            results.append(result)
+        inputs = [value for group in self._inputs.values() for value in group.values() if value.uses()]
+        graph = ir.Graph(
+            inputs,
+            results,
+            nodes=self._nodes,
+            initializers=self._initializers,
+            opset_imports=self._opsets,
+            name="mmensemble",
+        )
+        model = ir.Model(graph, ir_version=IR_VERSION, producer_name="mmensemble")
+        Sequential(
+            passes.TopologicalSortPass(),
+            passes.LiftConstantsToInitializersPass(),
+            passes.DeduplicateHashedInitializersPass(size_limit=2**40),
+            passes.CommonSubexpressionEliminationPass(),
+            passes.IdentityEliminationPass(),
+            passes.RemoveUnusedNodesPass(),
+            passes.RemoveUnusedOpsetsPass(),
+            passes.NameFixPass(),
+            passes.ClearMetadataAndDocStringPass(),
+        )(model)
+        return model
+
+
+def _input(feed: str, tensor: str, spec: TensorSpec) -> ir.Value:
+    """Make a graph input; all feeds share the axis ``batch``, any other dynamic axis is the feed's own."""
+    dtype = ir.DataType.STRING if spec.dtype == "object" else ir.DataType.from_numpy(np.dtype(spec.dtype))
+    shape = [axis if isinstance(axis, int) or axis == "batch" else f"{feed}.{axis}" for axis in spec.shape]
+    return ir.Value(name=f"{feed}.{tensor}", shape=ir.Shape(shape), type=ir.TensorType(dtype))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A source on the host: columns of X.
+
+    Parameters
+    ----------
+    graph : Graph
+    name : str, default=""
+        The member's name, which its inputs carry.
+    columns : str or list of str, default=None
+        The columns that the estimator sees; None is all of X.
+    kinds : dict of str to {"float", "string"}, default=None
+        What they held in fit.
+    """
+
+    graph: Graph = field(default_factory=Graph)
+    name: str = ""
+    columns: Columns | None = None
+    kinds: dict[str, Any] | None = None
+
+    def member(self, name: str, columns: Columns | None, kinds: dict[str, Any] | None) -> Frame:
+        """Return the source of a member."""
+        return Frame(self.graph, f"{self.name}.{name}" if self.name else name, columns, kinds)
+
+    def column_list(self) -> list[str]:
+        """Return the columns as a list; empty where they are not known."""
+        return [] if self.columns is None else as_list(self.columns)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A source in the graph: float32 of shape (batch, n_features), from an earlier step.
+
+    Parameters
+    ----------
+    graph : Graph
+    value : Value
+    present : Value, default=None
+        Which rows have the modality, (batch, 1) bool.
+    """
+
+    graph: Graph
+    value: ir.Value
+    present: ir.Value | None = None
+
+
+Source = Frame | Tensor
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What an estimator's part of the graph gives.
+
+    Parameters
+    ----------
+    graph : Graph
+    probabilities : Value, default=None
+        (batch, n_classes) float32, of a classifier.
+    transformed : Value, default=None
+        (batch, n_features_out) float32, of an estimator with ``transform``.
+    present : Value, default=None
+        Which rows have the modality, (batch, 1) bool.
+    """
+
+    graph: Graph
+    probabilities: ir.Value | None = None
+    transformed: ir.Value | None = None
+    present: ir.Value | None = None
+
+
+@singledispatch
+def to_graph(estimator: Any, source: Source | None = None) -> Outputs:
+    """Add a fitted estimator to a graph.
+
+    Register a function for a class of your own with ``to_graph.register``, or give the class a method
+    ``__onnx_graph__(self, source) -> Outputs``. What has neither is converted by skl2onnx.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+    source : Frame or Tensor, default=None
+        What the estimator's X is; None is a new graph and all columns.
+
+    Returns
+    -------
+    Outputs
+        Values in ``source.graph``.
+
+    Raises
+    ------
+    ExportError
+        If the estimator, or a part of it, has no ONNX form.
+    """
+    source = Frame() if source is None else source
+    if hasattr(estimator, "__onnx_graph__"):
+        outputs: Outputs = estimator.__onnx_graph__(source)
+        return outputs
+    from mmensemble.export.skl2onnx import convert
+
+    return convert(estimator, source)
+
+
+def member_outputs(
+    members: Sequence[Any], classes: np.ndarray, source: Source
+) -> tuple[list[ir.Value], list[ir.Value]]:
+    """Add the members of a composition.
+
+    Parameters
+    ----------
+    members : sequence of Member
+    classes : ndarray of shape (n_classes,)
+        The composition's classes: the members' probabilities are put into their order.
+    source : Frame
+
+    Returns
+    -------
+    probabilities : list of Value, each (batch, n_classes)
+    present : list of Value, each (batch, 1) bool
+    """
+    if not isinstance(source, Frame):
+        raise ExportError("a composition takes columns of X, and stands behind a step that makes a matrix")
+    probabilities, present = [], []
+    for member in members:
+        with source.graph.scope(member.name):
+            outputs = to_graph(member.estimator, source.member(member.name, member.columns, member.kinds))
+            if outputs.probabilities is None or outputs.present is None:
+                raise ExportError(f"member {member.name!r} ({type(member.estimator).__name__}) gives no probabilities")
+            probabilities.append(align_classes(outputs, member.estimator.classes_, classes))
+            present.append(outputs.present)
+    return probabilities, present
+
+
+def any_present(graph: Graph, present: Sequence[ir.Value]) -> ir.Value:
+    """Tell which rows have any of several modalities, (batch, 1) bool."""
+    result = present[0]
+    for value in present[1:]:
+        result = graph.op("Or", result, value)
+    return result
+
+
+def align_classes(outputs: Outputs, known: np.ndarray, classes: np.ndarray) -> ir.Value:
+    """Put a member's probabilities into the order of the composition's classes, 0 for those it does not know."""
+    assert outputs.probabilities is not None  # noqa: S101 - narrows the type
+    if np.array_equal(known, classes):
+        return outputs.probabilities
+    placement = (np.asarray(known)[:, None] == classes[None]).astype(np.float32)
+    return outputs.graph.op("MatMul", outputs.probabilities, outputs.graph.constant(placement, "class_placement"))

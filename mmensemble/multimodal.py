@@ -1,0 +1,305 @@
+"""Compositions over the columns of a frame. Imports scikit-learn, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin, TransformerMixin, clone
+from sklearn.utils import Bunch, Tags
+from sklearn.utils.metaestimators import _BaseComposition
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
+
+from mmensemble.caching import as_memory
+from mmensemble.compose import as_list
+from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.fusion import Fusion, Member, SoftVoting
+from mmensemble.preprocessing.frames import column_names, n_rows
+
+__all__ = ["MultimodalClassifier"]
+
+
+class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
+    """Classify rows that hold several modalities, by members that are voted, stacked or fused.
+
+    Parameters
+    ----------
+    estimators : list of (str, estimator, str or list of str)
+        Name, estimator and the columns it sees, as in ``ColumnTransformer``: a string gives the estimator a series, a
+        list a frame. An estimator may be anything with the scikit-learn contract, and ``"drop"`` leaves it out.
+        Parameters of members are reached by name: ``text__max_epochs``.
+    fusion : fusion strategy, default=None
+        How the members are joined; None is ``SoftVoting()``. Its parameters are reached as ``fusion__<parameter>``.
+    cache : str, path, joblib.Memory or None, default=None
+        A folder where fitted members and out-of-fold predictions are kept, so that a search over strategies fits each
+        member once per fold. It is never emptied; delete the folder to do so.
+    n_jobs : int, default=None
+        Members and their folds fitted at the same time, as in scikit-learn.
+    verbose : bool, default=False
+        Print how long fitting took.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    estimators_ : list of estimators
+        The fitted members.
+    named_estimators_ : Bunch
+        The fitted members by name.
+    fusion_ : fusion strategy
+        The fitted strategy.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str objects, shape (n_features_in_,)
+
+    See Also
+    --------
+    mmensemble.on_column : Ties an estimator to a column for scikit-learn's own ensembles.
+
+    Notes
+    -----
+    A member is fitted on the rows that have its modality. A row that lacks some modalities is predicted from the
+    others, and one that lacks all of them gets the classes' share in the fitting data.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.feature_extraction.text import TfidfVectorizer
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from mmensemble import MultimodalClassifier, SoftVoting
+    >>> X = pd.DataFrame({"name": ["red apple", "fast car"] * 4, "weight": [0.1, 900.0] * 4})
+    >>> model = MultimodalClassifier(
+    ...     [("text", make_pipeline(TfidfVectorizer(), LogisticRegression()), "name"),
+    ...      ("facts", LogisticRegression(), ["weight"])],
+    ...     fusion=SoftVoting(weights=[2, 1]),
+    ... )
+    >>> model.fit(X, ["fruit", "vehicle"] * 4).predict(pd.DataFrame({"name": ["apple", None], "weight": [0.2, 700]}))
+    array(['fruit', 'vehicle'], dtype='<U7')
+    """
+
+    def __init__(
+        self,
+        estimators: list[tuple[str, Any, Any]],
+        *,
+        fusion: Fusion | None = None,
+        cache: Any = None,
+        n_jobs: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.estimators = estimators
+        self.fusion = fusion
+        self.cache = cache
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @property
+    def _named(self) -> list[tuple[str, Any]]:
+        """The members without their columns, which is what ``_BaseComposition`` reads and writes."""
+        try:
+            return [(name, estimator) for name, estimator, _ in self.estimators]
+        except (TypeError, ValueError):
+            return self.estimators  # type: ignore[return-value] # misshapen: `fit` says so, get_params must not
+
+    @_named.setter
+    def _named(self, value: list[tuple[str, Any]]) -> None:
+        self.estimators = [
+            (name, estimator, columns)
+            for (name, estimator), (_, _, columns) in zip(value, self.estimators, strict=True)
+        ]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters, those of members (``text__max_epochs``) and of the strategy (``fusion__cv``) too.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+
+        Returns
+        -------
+        dict
+        """
+        return dict(self._get_params("_named", deep=deep))
+
+    def set_params(self, **params: Any) -> MultimodalClassifier:
+        """Set parameters by the names that `get_params` gives.
+
+        Parameters
+        ----------
+        **params : dict
+
+        Returns
+        -------
+        self
+        """
+        self._set_params("_named", **params)
+        return self
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MultimodalClassifier:
+        """Fit the members and the strategy that joins them.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+        y : array-like of shape (n_samples,)
+            Labels of any dtype, of two classes or more.
+        sample_weight : array-like of float, shape (n_samples,), default=None
+            Passed to every member and to the meta-learner.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If a column is not there, a cell cannot be read, X is empty, or a class has too few rows.
+        ConfigurationError
+            If members and strategy do not fit together.
+        """
+        members = self._check_members()
+        names = _check_frame(X)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        check_consistent_length(X, y)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, y[:, None], dtype=np.float64)
+        for member in members:
+            for column in as_list(member.columns):
+                if column not in names:
+                    raise DataError(
+                        f"member {member.name!r} wants a column that is not there; the columns are {names}",
+                        column=column,
+                    )
+        self.feature_names_in_ = np.asarray(names, dtype=object)
+        self.n_features_in_ = len(names)
+        fusion = SoftVoting() if self.fusion is None else clone(self.fusion)
+        self.fusion_ = fusion.fit(
+            members,
+            X,
+            y,
+            sample_weight=sample_weight,
+            memory=as_memory(self.cache),
+            n_jobs=self.n_jobs,
+        )
+        self.classes_ = self.fusion_.classes_
+        self.estimators_ = [member.estimator for member in self.fusion_.members_]
+        self.named_estimators_ = Bunch(**{member.name: member.estimator for member in self.fusion_.members_})
+        return self
+
+    def _check_members(self) -> list[Member]:
+        shape = "estimators must be a list of (name, estimator, column or columns)"
+        try:
+            members = [Member(name, estimator, columns) for name, estimator, columns in self.estimators]
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{shape}, not {self.estimators!r}") from error
+        members = [member for member in members if not isinstance(member.estimator, str)]
+        if not members:
+            raise ConfigurationError(f"{shape}; there is none to fit")
+        if self.fusion is not None and not isinstance(self.fusion, Fusion):
+            raise ConfigurationError(f"fusion must be a strategy such as SoftVoting(), not {self.fusion!r}")
+        for member in members:
+            columns = as_list(member.columns) if isinstance(member.columns, (str, Sequence)) else []
+            if not columns or not all(isinstance(column, str) for column in columns):
+                raise ConfigurationError(
+                    f"member {member.name!r}: the columns must be a name or a list of names, not {member.columns!r}"
+                )
+        self._validate_names([name for name, _, _ in self.estimators])
+        return members
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Predict class probabilities.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+
+        Returns
+        -------
+        ndarray of float, shape (n_samples, n_classes)
+            Columns in the order of `classes_`.
+
+        Raises
+        ------
+        DataError
+            If a column is not there or a cell cannot be read; it names the row and the column.
+        """
+        check_is_fitted(self)
+        _check_frame(X, empty=True)
+        return self.fusion_.predict_proba(X)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the most probable class of each row.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), of the dtype of `classes_`
+        """
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the members' probabilities side by side, or the fused representation of a joint strategy.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+
+        Returns
+        -------
+        ndarray of float, shape (n_samples, n_features_out)
+        """
+        check_is_fitted(self)
+        _check_frame(X, empty=True)
+        return self.fusion_.transform(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of `transform`'s columns.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of str objects, shape (n_features_out,)
+        """
+        check_is_fitted(self)
+        prefix = type(self).__name__.lower()
+        return np.asarray([f"{prefix}_{name}" for name in self.fusion_.get_feature_names_out()], dtype=object)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _sk_visual_block_(self) -> Any:
+        from sklearn.utils._repr_html.estimator import _VisualBlock
+
+        names, estimators, columns = zip(*self.estimators, strict=True)
+        return _VisualBlock("parallel", estimators, names=names, name_details=columns)
+
+    def __onnx_graph__(self, source: Any) -> Any:
+        """Take part in `mmensemble.to_graph`."""
+        check_is_fitted(self)
+        return self.fusion_.__onnx_graph__(source)
+
+
+def _check_frame(X: Any, *, empty: bool = False) -> list[str]:
+    names = column_names(X)
+    if names is None or not hasattr(X, "shape"):
+        raise DataError(f"X must be a DataFrame (pandas or polars), not {type(X).__name__}")
+    if n_rows(X) == 0 and not empty:
+        raise DataError("0 rows were given to fit; at least 2 are needed")
+    return names

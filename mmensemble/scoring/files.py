@@ -1,0 +1,215 @@
+"""`score_file`: a file of rows → a file of scores. Imports pyarrow and tqdm, and those on first use only."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.scoring.batching import ScoredWindow
+from mmensemble.scoring.predictor import OnnxPredictor
+from mmensemble.scoring.providers import Device, ResolvedDevice
+from mmensemble.scoring.readers import Reader, file_format, open_reader
+from mmensemble.scoring.writers import open_writer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["ScoreReport", "score_file"]
+
+OnError = Literal["column", "raise"]
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What `score_file` did.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows read and written.
+    n_errors : int
+        Rows among them that could not be scored.
+    seconds : float
+        Time taken to read, score and write; the model was open before.
+    device : {"cpu", "cuda", "tensorrt"}
+        Where the graph ran.
+    """
+
+    n_rows: int
+    n_errors: int
+    seconds: float
+    device: ResolvedDevice
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows per second."""
+        return self.n_rows / self.seconds if self.seconds > 0 else 0.0
+
+
+def score_file(
+    model: str | os.PathLike[str] | OnnxPredictor,
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    device: Device = "auto",
+    batch_size: int = 64,
+    n_threads: int | None = None,
+    keep: Sequence[str] = (),
+    on_error: OnError = "column",
+    progress: bool = False,
+    overwrite: bool = False,
+) -> ScoreReport:
+    """Score the rows of a Parquet or CSV file, in order and in constant memory.
+
+    The output has the columns of `keep`, then ``prediction``, ``probability_<class>`` (float32) for each class, and
+    ``error``, which is null where all is well. It appears when it is complete; after a failure there is none.
+
+    Parameters
+    ----------
+    model : str, path-like or OnnxPredictor
+        A model file, or an open one; the latter keeps its own device, batch size and threads.
+    input : str or path-like
+        ``.parquet``, ``.pq`` or ``.csv`` (UTF-8, with a header). A CSV cell is missing where it is empty without
+        quotes. Relative image paths start at the working directory.
+    output : str or path-like
+        ``.parquet``, ``.pq`` or ``.csv``.
+    device, batch_size, n_threads
+        See `OnnxPredictor`.
+    keep : sequence of str, default=()
+        Columns of the input to copy. Those of a CSV file are copied as text.
+    on_error : {"column", "raise"}, default="column"
+        Whether a row that cannot be read is reported in the column ``error``, or ends the work.
+    progress : bool, default=False
+        Whether to draw a progress bar on stderr.
+    overwrite : bool, default=False
+        Whether to replace an output that exists.
+
+    Returns
+    -------
+    ScoreReport
+
+    Raises
+    ------
+    ConfigurationError
+        If the parameters cannot work together, or the output exists and is not to be replaced.
+    DataError
+        If the input is damaged or lacks a column, or, with ``on_error="raise"``, at the first bad row.
+    FileNotFoundError
+        If the model or the input does not exist.
+    DeviceError, ModelFileError
+        As `OnnxPredictor`.
+    """
+    if on_error not in ("column", "raise"):
+        raise ConfigurationError(f"on_error must be 'column' or 'raise', not {on_error!r}")
+    source, target = Path(input), Path(output)
+    _check_paths(source, target, overwrite)
+    with closing(open_reader(source)) as reader:
+        if not isinstance(model, OnnxPredictor):
+            model = OnnxPredictor(model, device=device, batch_size=batch_size, n_threads=n_threads)
+        _check_columns(source, reader.schema.names, [*model.manifest.columns, *keep])
+        schema = _output_schema(reader.schema, keep, model.classes_)
+        started = time.perf_counter()
+        n_rows = n_errors = 0
+        with (
+            open_writer(target, schema) as writer,
+            closing(_scored_tables(model, reader, keep)) as scored,
+            _progress_bar(progress, reader.n_rows) as advance,
+        ):
+            for kept, window in scored:
+                if on_error == "raise":
+                    window.raise_for_errors(n_rows)
+                writer.write(_output_table(kept, window, model.classes_, schema))
+                n_rows += len(window.errors)
+                n_errors += sum(error is not None for error in window.errors)
+                advance(len(window.errors))
+    return ScoreReport(n_rows, n_errors, time.perf_counter() - started, model.device)
+
+
+def _check_paths(source: Path, target: Path, overwrite: bool) -> None:
+    file_format(source)
+    file_format(target)
+    if source.resolve() == target.resolve():
+        raise ConfigurationError(f"the output {target} is the input; write to another file")
+    if not target.parent.is_dir():
+        raise ConfigurationError(f"there is no folder {target.parent} to write to")
+    if target.exists() and not overwrite:
+        raise ConfigurationError(f"{target} exists; choose another name, or replace it with overwrite (--overwrite)")
+
+
+def _check_columns(source: Path, names: list[str], wanted: list[str]) -> None:
+    for column in wanted:
+        if names.count(column) != 1:
+            what = "no such column" if column not in names else "more than one such column"
+            raise DataError(f"there is {what} in {source}; its columns are {names}", column=column)
+
+
+def _output_schema(source: pa.Schema, keep: Sequence[str], classes: np.ndarray) -> pa.Schema:
+    import pyarrow as pa
+
+    scores = [
+        pa.field("prediction", pa.array(classes.tolist()).type),
+        *(pa.field(f"probability_{label}", pa.float32()) for label in classes.tolist()),
+        pa.field("error", pa.string()),
+    ]
+    schema = pa.schema([*(pa.field(name, source.field(name).type) for name in keep), *scores])
+    for name in keep:
+        if schema.names.count(name) > 1:
+            raise ConfigurationError(
+                f"the kept column {name!r} would stand in the output twice; the scores are "
+                f"{[score.name for score in scores]}"
+            )
+    return schema
+
+
+def _scored_tables(
+    model: OnnxPredictor, reader: Reader, keep: Sequence[str]
+) -> Generator[tuple[list[pa.ChunkedArray], ScoredWindow]]:
+    wanted = list(dict.fromkeys([*model.manifest.columns, *keep]))
+    # Tables are read ahead of their scores; what is kept of them waits here.
+    waiting: deque[list[pa.ChunkedArray]] = deque()
+
+    def frames() -> Iterator[pa.Table]:
+        for table in reader.tables(wanted, model.window_size):
+            waiting.append([table[name] for name in keep])
+            yield table.select(model.manifest.columns)
+
+    with closing(model.score_batches(frames())) as windows:
+        for window in windows:
+            yield waiting.popleft(), window
+
+
+def _output_table(
+    kept: list[pa.ChunkedArray], window: ScoredWindow, classes: np.ndarray, schema: pa.Schema
+) -> pa.Table:
+    import pyarrow as pa
+
+    bad = np.array([error is not None for error in window.errors], dtype=bool)
+    best = pa.array(window.probabilities.argmax(axis=1), mask=bad)
+    columns = [
+        *kept,
+        pa.array(classes.tolist()).take(best),
+        *(pa.array(np.ascontiguousarray(column), mask=bad) for column in window.probabilities.T),
+        pa.array([None if error is None else str(error) for error in window.errors], pa.string()),
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+@contextmanager
+def _progress_bar(show: bool, total: int | None) -> Iterator[Callable[[int], object]]:
+    if not show:
+        yield lambda n: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=" rows", file=sys.stderr) as bar:
+        yield bar.update

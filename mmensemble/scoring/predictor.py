@@ -1,0 +1,285 @@
+"""`OnnxPredictor`: a model file as a fitted classifier. Imports numpy, onnxruntime and what preprocessing needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+
+from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError, ModelFileError
+from mmensemble.preprocessing import PRESENT
+from mmensemble.preprocessing.frames import column_names, leaf_cells, n_rows
+from mmensemble.scoring.batching import ScoredWindow, encoder_threads, score_windows, window_size
+from mmensemble.scoring.manifest import METADATA_KEY, Manifest
+from mmensemble.scoring.providers import Device, ResolvedDevice, open_session, usable_cores
+
+__all__ = ["OnnxPredictor"]
+
+_OUTPUT = "probabilities"
+
+
+@dataclass
+class _OpenModel:
+    session: Any
+    device: ResolvedDevice
+    manifest: Manifest
+
+
+class OnnxPredictor:
+    """Score with a model file, without torch and without scikit-learn.
+
+    Nothing is unpickled: the file is an ONNX graph and a JSON description. A predictor can be pickled itself; the copy
+    opens the file again, by its absolute path, when it is first used.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file written by `mmensemble.export_onnx`.
+    device : {"auto", "cpu", "cuda", "tensorrt"}, default="auto"
+        ``"auto"`` takes a GPU that works, else the CPU. A device named here is used or refused, never replaced.
+    batch_size : int, default=64
+        Most rows in one call of the graph. Rows of more than 128 tokens go in smaller batches.
+    n_threads : int, default=None
+        Threads of the graph on the CPU, and threads that decode images. All usable cores where None. Tokenizers have
+        threads of their own, see ``TOKENIZERS_PARALLELISM``.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, in the order of the probabilities.
+    manifest : Manifest
+        What the file says of itself: columns, preprocessors, provenance.
+    device : {"cpu", "cuda", "tensorrt"}
+        Where the graph runs.
+    n_threads : int
+        Threads in use.
+
+    Raises
+    ------
+    ConfigurationError
+        If a parameter has a value that it cannot have.
+    DeviceError
+        If the named device does not work here.
+    FileNotFoundError
+        If there is no such file.
+    ModelFileError
+        If the file is damaged, is not from mmensemble, or is newer than this version reads.
+
+    Examples
+    --------
+    >>> from mmensemble import OnnxPredictor
+    >>> predictor = OnnxPredictor("model.onnx")  # doctest: +SKIP
+    >>> predictor.predict_proba({"text": ["a red apple"], "picture": ["apple.jpg"]})  # doctest: +SKIP
+    array([[0.97, 0.03]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        device: Device = "auto",
+        batch_size: int = 64,
+        n_threads: int | None = None,
+    ) -> None:
+        self.path = Path(path).absolute()
+        self.batch_size = _at_least_one("batch_size", batch_size)
+        self._asked_device = device
+        self._asked_threads = None if n_threads is None else _at_least_one("n_threads", n_threads)
+        # Opened now, so that a bad file is refused here and not at the first row.
+        _ = self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in {"_model", "classes_"}}
+
+    def __repr__(self) -> str:
+        return f"OnnxPredictor({str(self.path)!r}, device={self._asked_device!r}, batch_size={self.batch_size})"
+
+    @cached_property
+    def _model(self) -> _OpenModel:
+        session, device = open_session(self.path, self._asked_device, self.n_threads, try_out=self._try_out)
+        return _OpenModel(session, device, _read_manifest(session, self.path))
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the file says of itself."""
+        return self._model.manifest
+
+    @cached_property
+    def classes_(self) -> np.ndarray:
+        """The labels, in the order of the probabilities."""
+        return np.array(self.manifest.classes)
+
+    @property
+    def device(self) -> ResolvedDevice:
+        """Where the graph runs."""
+        return self._model.device
+
+    @property
+    def n_threads(self) -> int:
+        """Threads in use."""
+        return self._asked_threads or usable_cores()
+
+    @property
+    def window_size(self) -> int:
+        """How many rows `score_batches` takes best at a time."""
+        return window_size(self.manifest.feeds, self.batch_size)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : pandas, polars or Arrow frame, dict of columns, or sequence of cells
+            The columns that the model reads; others are ignored. A plain sequence will do if it reads one column.
+            None, NaN and NA mean that the modality is missing in this row.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_rows, n_classes)
+
+        Raises
+        ------
+        DataError
+            If a column is missing or a row cannot be read; it says which.
+        """
+        scored = [np.empty((0, len(self.manifest.classes)), dtype=np.float32)]
+        start = 0
+        with closing(self.score_batches(self._windows(X))) as windows:
+            for window in windows:
+                window.raise_for_errors(start)
+                scored.append(window.probabilities)
+                start += len(window.errors)
+        return np.concatenate(scored)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable label of each row.
+
+        Parameters
+        ----------
+        X : pandas, polars or Arrow frame, dict of columns, or sequence of cells
+            As in `predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,)
+        """
+        labels: np.ndarray = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return labels
+
+    def score_batches(self, frames: Iterable[Any]) -> Generator[ScoredWindow]:
+        """Score a stream of frames in order and in constant memory; a bad row costs nothing but itself.
+
+        Parameters
+        ----------
+        frames : iterable of frame or dict of columns
+            Of any size; `window_size` rows each are good.
+
+        Yields
+        ------
+        ScoredWindow
+            ``(probabilities, errors)``, one for each frame.
+        """
+        model = self._model
+        return score_windows(
+            model.manifest.feeds,
+            frames,
+            lambda arrays: _run(model.session, model.device, arrays),
+            n_classes=len(model.manifest.classes),
+            batch_size=self.batch_size,
+            n_encoders=encoder_threads(model.manifest.feeds, self.n_threads),
+        )
+
+    def _windows(self, X: Any) -> Iterator[Any]:
+        columns = self.manifest.columns
+        X = _select(X, columns)
+        rows, size = n_rows(X), self.window_size
+        for start in range(0, rows, size):
+            if isinstance(X, Mapping):
+                yield {column: cells[start : start + size] for column, cells in X.items()}
+            else:
+                yield X[start : start + size].to_native()
+
+    def _try_out(self, session: Any, device: ResolvedDevice) -> None:
+        """Score one row that misses everything."""
+        manifest = _read_manifest(session, self.path)
+        row: dict[str, list[None]] = {column: [None] for column in manifest.columns}
+        for _ in score_windows(
+            manifest.feeds,
+            [row],
+            lambda arrays: _run(session, device, arrays),
+            n_classes=len(manifest.classes),
+            batch_size=1,
+        ):
+            return
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ConfigurationError(f"{name} must be an integer of at least 1, not {value!r}")
+    return int(value)
+
+
+def _read_manifest(session: Any, path: Path) -> Manifest:
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ModelFileError(
+            f"{path} was not written by mmensemble.export_onnx: it is an ONNX model without mmensemble's metadata"
+        )
+    manifest = Manifest.from_json(text)
+    described = {f"{feed.name}.{tensor}" for feed in manifest.feeds for tensor in (*feed.preprocessor.tensors, PRESENT)}
+    undescribed = [node.name for node in session.get_inputs() if node.name not in described]
+    if undescribed or _OUTPUT not in [node.name for node in session.get_outputs()]:
+        raise ModelFileError(
+            f"the graph in {path} does not fit its manifest (inputs that it does not describe: {undescribed}; outputs: "
+            f"{[node.name for node in session.get_outputs()]}); export the model again"
+        )
+    return manifest
+
+
+def _select(X: Any, columns: list[str]) -> Any:
+    """Return the columns as a dict of cells or as a narwhals frame."""
+    names = column_names(X)
+    if names is None:
+        if len(columns) != 1:
+            raise DataError(
+                f"the model reads the columns {columns}: pass a frame or a dict with them, not a {type(X).__name__}"
+            )
+        return {columns[0]: leaf_cells(X)}
+    for column in columns:
+        if column not in names:
+            raise DataError(f"there is no such column; the columns are {names}", column=column)
+    if not isinstance(X, Mapping):
+        return nw.from_native(X, eager_only=True).select(columns)
+    cells = {column: leaf_cells(X[column]) for column in columns}
+    sizes = {column: len(column_cells) for column, column_cells in cells.items()}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"the columns have different lengths: {sizes}")
+    return cells
+
+
+def _run(session: Any, device: ResolvedDevice, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    # The exporter prunes inputs that the graph does not use.
+    arrays = {node.name: arrays[node.name] for node in session.get_inputs()}
+    try:
+        # Binding takes no strings.
+        if device == "cpu" or any(array.dtype == object for array in arrays.values()):
+            return np.asarray(session.run([_OUTPUT], arrays)[0])
+        binding = session.io_binding()
+        for name, array in arrays.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        binding.bind_output(_OUTPUT)
+        session.run_with_iobinding(binding)
+        return np.asarray(binding.copy_outputs_to_cpu()[0])
+    except Exception as error:  # ONNX Runtime's errors have no other base class in common
+        rows = len(next(iter(arrays.values()), []))
+        raise MmensembleError(
+            f"ONNX Runtime failed on {device!r} in a batch of {rows} rows ({error}); "
+            "if memory ran out, a smaller batch_size needs less"
+        ) from error

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from mmensemble.exceptions import ConfigurationError, DataError, ModelFileError
+from mmensemble.scoring import Manifest, OnnxPredictor, ScoreReport, files, score_file
+from mmensemble.scoring.readers import ParquetReader
+from mmensemble.scoring.writers import TableWriter
+
+Rows = dict[str, list[Any]]
+SCORES = ["prediction", "probability_apple", "probability_pear", "probability_plum", "error"]
+
+
+@pytest.fixture(scope="module")
+def predictor(model_path: Path) -> OnnxPredictor:
+    return OnnxPredictor(model_path, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory: pytest.TempPathFactory, rows: Rows) -> Path:
+    path = tmp_path_factory.mktemp("rows") / "rows.parquet"
+    pq.write_table(pa.table(rows), path, row_group_size=400)
+    return path
+
+
+def probabilities(table: pa.Table) -> np.ndarray:
+    return np.column_stack([table[name].to_numpy() for name in SCORES[1:4]])
+
+
+def left_behind(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_parquet_to_parquet(model_path: Path, parquet: Path, tmp_path: Path, rows: Rows, expected: np.ndarray) -> None:
+    report = score_file(model_path, parquet, tmp_path / "out.parquet", device="cpu", keep=["price", "id", "picture"])
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["price", "id", "picture", *SCORES]
+    assert table["id"].to_pylist() == rows["id"]
+    assert table["picture"].to_pylist() == rows["picture"]
+    np.testing.assert_allclose(probabilities(table), expected, atol=1e-5)
+    assert table["prediction"].to_pylist() == [["apple", "pear", "plum"][i] for i in expected.argmax(axis=1)]
+    assert table["error"].null_count == 1500
+    assert table.schema.field("probability_apple").type == pa.float32()
+    assert (report.n_rows, report.n_errors, report.device) == (1500, 0, "cpu")
+    assert report.rows_per_second == pytest.approx(1500 / report.seconds)
+    assert left_behind(tmp_path) == ["out.parquet"]
+
+
+def test_csv_to_csv_keeps_cells_as_they_were_written(predictor: OnnxPredictor, tmp_path: Path, rows: Rows) -> None:
+    path = tmp_path / "apple.png"
+    path.write_bytes(next(picture for picture in rows["picture"] if picture))
+    (tmp_path / "in.csv").write_text(
+        "id,title,picture,weight,price,note\n"
+        f'007,"a red, ripe\napple",{path},1.50,2,NA\n'
+        "008,,,,,\n"
+        f'009,"",{path},1,2,""\n'
+        f"010,null,{tmp_path}/none.png,1,2,x\n"
+        "011,pear,,heavy,2,x\n",
+        encoding="utf-8-sig",
+    )
+    report = score_file(predictor, tmp_path / "in.csv", tmp_path / "out.csv", keep=["id", "weight", "note"])
+    assert (report.n_rows, report.n_errors) == (5, 2)
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[0] == ",".join(f'"{name}"' for name in ["id", "weight", "note", *SCORES])
+    assert lines[1].startswith('"007","1.50","NA","')
+    assert lines[2].startswith('"008",,,"')
+    assert lines[3].startswith('"009","1","","')
+    assert lines[4] == '"010","1","x",,,,,"column \'picture\': the image cannot be read: ' + (
+        f"[Errno 2] No such file or directory: '{tmp_path}/none.png'\""
+    )
+    assert lines[5] == '"011","heavy","x",,,,,"column \'weight\': \'heavy\' is not a number"'
+
+
+def test_csv_scores_as_parquet_does(predictor: OnnxPredictor, tmp_path: Path, rows: Rows) -> None:
+    table = pa.table({name: rows[name] for name in ("title", "weight", "price")})
+    table = table.append_column("picture", pa.nulls(1500, pa.string()))
+    pq.write_table(table, tmp_path / "in.parquet")
+    pa_csv.write_csv(table, tmp_path / "in.csv")
+    for suffix in ("parquet", "csv"):
+        score_file(predictor, tmp_path / f"in.{suffix}", tmp_path / f"{suffix}.parquet")
+    tables = [pq.read_table(tmp_path / f"{suffix}.parquet") for suffix in ("parquet", "csv")]
+    np.testing.assert_allclose(probabilities(tables[0]), probabilities(tables[1]), atol=1e-6)
+
+
+def test_the_struct_of_hugging_face(predictor: OnnxPredictor, tmp_path: Path, rows: Rows, expected: np.ndarray) -> None:
+    pictures = [None if picture is None else {"bytes": picture, "path": "x.png"} for picture in rows["picture"]]
+    pq.write_table(pa.table({**rows, "picture": pictures}), tmp_path / "in.parquet")
+    score_file(predictor, tmp_path / "in.parquet", tmp_path / "out.parquet", keep=["picture"])
+    table = pq.read_table(tmp_path / "out.parquet")
+    np.testing.assert_allclose(probabilities(table), expected, atol=1e-5)
+    assert table["picture"].to_pylist() == pictures
+    with pytest.raises(ConfigurationError, match=r"column 'picture' .* has no CSV form"):
+        score_file(predictor, tmp_path / "in.parquet", tmp_path / "out.csv", keep=["picture"])
+    assert left_behind(tmp_path) == ["in.parquet", "out.parquet"]
+
+
+def test_bad_rows(predictor: OnnxPredictor, tmp_path: Path, rows: Rows, expected: np.ndarray) -> None:
+    bad = [3, 700, 1499]
+    pictures = [b"no image" if row in bad else picture for row, picture in enumerate(rows["picture"])]
+    pq.write_table(pa.table({**rows, "picture": pictures}), tmp_path / "in.parquet", row_group_size=100)
+    report = score_file(predictor, tmp_path / "in.parquet", tmp_path / "out.parquet")
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert report.n_errors == 3
+    errors = table["error"].to_pylist()
+    assert [row for row, error in enumerate(errors) if error] == bad
+    assert errors[3] == "column 'picture': the image cannot be read: cannot identify image file"
+    for name in SCORES[:4]:
+        assert [row for row, cell in enumerate(table[name].to_pylist()) if cell is None] == bad
+    good = np.setdiff1d(np.arange(1500), bad)
+    np.testing.assert_allclose(probabilities(table)[good], expected[good], atol=1e-5)
+
+    with pytest.raises(DataError, match="row 3, column 'picture': the image cannot be read") as caught:
+        score_file(predictor, tmp_path / "in.parquet", tmp_path / "raised.parquet", on_error="raise")
+    assert (caught.value.row, caught.value.column) == (3, "picture")
+    pq.write_table(pa.table({**rows, "picture": [None] * 700 + pictures[700:]}), tmp_path / "late.parquet")
+    with pytest.raises(DataError, match="row 700, column 'picture'"):
+        score_file(predictor, tmp_path / "late.parquet", tmp_path / "raised.parquet", on_error="raise")
+    assert left_behind(tmp_path) == ["in.parquet", "late.parquet", "out.parquet"]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_no_rows(predictor: OnnxPredictor, tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "in.csv").write_text("id,title,picture,weight,price\n")
+    report = score_file(predictor, tmp_path / "in.csv", tmp_path / f"out.{suffix}", keep=["id"])
+    assert (report.n_rows, report.n_errors) == (0, 0)
+    read = pq.read_table if suffix == "parquet" else pa_csv.read_csv
+    table = read(tmp_path / f"out.{suffix}")
+    assert table.column_names == ["id", *SCORES]
+    assert table.num_rows == 0
+
+
+def test_classes_keep_their_type(
+    write_model: Callable[[Path, str | None], Path], manifest: Manifest, parquet: Path, tmp_path: Path
+) -> None:
+    for classes, kind in (([0, 1, 5], pa.int64()), ([0.5, 1.5, 2.5], pa.float64()), ("aäß", pa.string())):
+        renamed = Manifest("classification", list(classes), manifest.feeds)
+        model = write_model(tmp_path / "model.onnx", renamed.to_json())
+        score_file(model, parquet, tmp_path / "out.parquet", device="cpu", overwrite=True)
+        table = pq.read_table(tmp_path / "out.parquet")
+        assert table.schema.field("prediction").type == kind
+        assert table.column_names[1:-1] == [f"probability_{label}" for label in classes]
+
+
+def test_a_failure_leaves_nothing_behind(
+    predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    tables = ParquetReader.tables
+
+    def breaks(self: ParquetReader, columns: Any, size: int) -> Iterator[pa.Table]:
+        for number, table in enumerate(tables(self, columns, size)):
+            if number == 2:
+                seen.extend(left_behind(tmp_path))
+                raise KeyboardInterrupt
+            yield table
+
+    monkeypatch.setattr(ParquetReader, "tables", breaks)
+    (tmp_path / "out.parquet").write_text("what was there before")
+    with pytest.raises(KeyboardInterrupt):
+        score_file(predictor, parquet, tmp_path / "out.parquet", overwrite=True)
+    assert len(seen) == 2
+    assert left_behind(tmp_path) == ["out.parquet"]
+    assert (tmp_path / "out.parquet").read_text() == "what was there before"
+
+
+def test_memory_does_not_grow_with_the_file(
+    predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead: list[int] = []
+    read = written = 0
+    tables, write = ParquetReader.tables, TableWriter.write
+
+    def counting_tables(self: ParquetReader, columns: Any, size: int) -> Iterator[pa.Table]:
+        nonlocal read
+        for table in tables(self, columns, 10):
+            read += 1
+            ahead.append(read - written)
+            yield table
+
+    def counting_write(self: TableWriter, table: pa.Table) -> None:
+        nonlocal written
+        written += 1
+        write(self, table)
+
+    monkeypatch.setattr(ParquetReader, "tables", counting_tables)
+    monkeypatch.setattr(TableWriter, "write", counting_write)
+    score_file(predictor, parquet, tmp_path / "out.parquet")
+    assert read == written >= 150
+    assert max(ahead) <= predictor.n_threads + 1
+
+
+def test_paths_that_cannot_work(predictor: OnnxPredictor, model_path: Path, parquet: Path, tmp_path: Path) -> None:
+    (tmp_path / "there.csv").write_text("mine")
+    with pytest.raises(ConfigurationError, match=r"there\.csv exists"):
+        score_file(predictor, parquet, tmp_path / "there.csv")
+    assert (tmp_path / "there.csv").read_text() == "mine"
+    with pytest.raises(ConfigurationError, match="is the input"):
+        score_file(predictor, parquet, parquet.parent / ".." / parquet.parent.name / parquet.name, overwrite=True)
+    with pytest.raises(ConfigurationError, match="neither Parquet nor CSV"):
+        score_file(predictor, parquet, tmp_path / "out.json")
+    with pytest.raises(ConfigurationError, match="neither Parquet nor CSV"):
+        score_file(predictor, model_path, tmp_path / "out.csv")
+    with pytest.raises(ConfigurationError, match="there is no folder"):
+        score_file(predictor, parquet, tmp_path / "none" / "out.csv")
+    with pytest.raises(FileNotFoundError, match=r"none\.csv"):
+        score_file(predictor, tmp_path / "none.csv", tmp_path / "out.csv")
+    with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
+        score_file(tmp_path / "none.onnx", parquet, tmp_path / "out.csv")
+    with pytest.raises(ModelFileError):
+        score_file(parquet, parquet, tmp_path / "out.csv", device="cpu")
+    with pytest.raises(ConfigurationError, match="on_error must be"):
+        score_file(predictor, parquet, tmp_path / "out.csv", on_error="ignore")  # type: ignore[arg-type]
+    assert left_behind(tmp_path) == ["there.csv"]
+
+
+def test_columns_that_cannot_work(predictor: OnnxPredictor, parquet: Path, tmp_path: Path, rows: Rows) -> None:
+    out = tmp_path / "out.parquet"
+    with pytest.raises(DataError, match=r"column 'size': there is no such column in .*'weight'"):
+        score_file(predictor, parquet, out, keep=["size"])
+    pq.write_table(pa.table(rows).drop_columns("title"), tmp_path / "no_title.parquet")
+    with pytest.raises(DataError, match=r"column 'title': there is no such column"):
+        score_file(predictor, tmp_path / "no_title.parquet", out)
+    (tmp_path / "twice.csv").write_text("title,title,picture,weight,price\n")
+    with pytest.raises(DataError, match=r"column 'title': there is more than one such column"):
+        score_file(predictor, tmp_path / "twice.csv", out)
+    with pytest.raises(ConfigurationError, match="kept column 'id' would stand in the output twice"):
+        score_file(predictor, parquet, out, keep=["id", "id"])
+    pq.write_table(pa.table({**rows, "error": rows["id"]}), tmp_path / "error.parquet")
+    with pytest.raises(ConfigurationError, match="kept column 'error' would stand in the output twice"):
+        score_file(predictor, tmp_path / "error.parquet", out, keep=["error"])
+    assert not out.exists()
+
+
+def test_progress(predictor: OnnxPredictor, parquet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    score_file(predictor, parquet, tmp_path / "silent.parquet")
+    assert capsys.readouterr() == ("", "")
+    score_file(predictor, parquet, tmp_path / "shown.parquet", progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "1500/1500" in captured.err
+
+
+def test_the_report_of_no_time() -> None:
+    assert ScoreReport(0, 0, 0.0, "cpu").rows_per_second == 0.0
+    assert files.ScoreReport is ScoreReport

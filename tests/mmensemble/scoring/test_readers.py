@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.scoring.readers import file_format, open_reader
+
+
+def cells(path: Path, column: str, size: int = 100) -> list[object]:
+    with closing(open_reader(path)) as reader:
+        return [cell for table in reader.tables([column], size) for cell in table[column].to_pylist()]
+
+
+def test_formats() -> None:
+    assert file_format(Path("a.PARQUET")) == file_format(Path("a.pq")) == "parquet"
+    assert file_format(Path("a.csv")) == "csv"
+    with pytest.raises(ConfigurationError, match=r"a\.tsv is neither Parquet nor CSV"):
+        file_format(Path("a.tsv"))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_tables_have_the_size_and_the_order_asked_for(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"in.{suffix}"
+    table = pa.table({"a": [str(i) for i in range(25)], "b": ["x"] * 25, "a.b": ["y"] * 25})
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    else:
+        table.to_pandas().to_csv(path, index=False)
+    with closing(open_reader(path)) as reader:
+        assert reader.schema.names == ["a", "b", "a.b"]
+        assert reader.n_rows == (25 if suffix == "parquet" else None)
+        tables = list(reader.tables(["b", "a"], 10))
+        assert [t.num_rows for t in tables] == [10, 10, 5]
+        assert {tuple(t.column_names) for t in tables} == {("b", "a")}
+        assert pa.concat_tables(tables)["a"].to_pylist() == table["a"].to_pylist()
+        assert next(reader.tables(["a.b"], 5)).column_names == ["a.b"]
+
+
+def test_csv_cells(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes('\ufeffa,b\r\n"x,""y""\n z",1\r\n,2\r\n"",3\r\nNA,4\r\n\r\n007,5'.encode())
+    assert cells(path, "a") == ['x,"y"\n z', None, "", "NA", "007"]
+
+
+def test_an_empty_line_of_a_single_column_is_a_missing_cell(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text('a\nx\n\n""\ny\n')
+    assert cells(path, "a") == ["x", None, "", "y"]
+
+
+def test_a_late_cell_of_another_kind_does_not_stop_a_csv_file(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("a\n" + "1234567\n" * 1_200_000 + "x\n")
+    with closing(open_reader(path)) as reader:
+        n_rows = 0
+        for table in reader.tables(["a"], 5000):
+            assert table.num_rows <= 5000
+            n_rows += table.num_rows
+    assert n_rows == 1_200_001
+    assert table["a"][-1].as_py() == "x"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.parquet", b""),
+        ("text.parquet", b"not parquet at all, but long enough"),
+        ("empty.csv", b""),
+        ("ragged.csv", b"a,b\n1,2\n3\n"),
+        ("latin.csv", b"a,b\n\xe4,2\n"),
+        ("latin_header.csv", b"\xe4,a\n1,2\n"),
+    ],
+)
+def test_a_damaged_file(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name} cannot be read"):
+        cells(tmp_path / name, "a")
+
+
+def test_a_parquet_file_damaged_in_the_middle(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"a": [f"text {i}" for i in range(5000)]}), path, compression="zstd")
+    content = bytearray(path.read_bytes())
+    content[1000:3000] = b"\xff" * 2000
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"in\.parquet cannot be read"):
+        cells(path, "a")
+    path.write_bytes(content[:-100])
+    with pytest.raises(DataError, match=r"in\.parquet cannot be read"):
+        open_reader(path)
+
+
+def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    column = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff\xfe"]).buffers())
+    pq.write_table(pa.table({"a": column}), path)
+    with pytest.raises(DataError, match=r"cannot be read: .*UTF8"):
+        cells(path, "a")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.csv"):
+        open_reader(tmp_path / "none.csv")

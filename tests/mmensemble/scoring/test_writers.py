@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.scoring.writers import open_writer
+
+SCHEMA = pa.schema([("a", pa.int64())])
+
+
+def table(values: range) -> pa.Table:
+    return pa.table({"a": values}, schema=SCHEMA)
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.csv"])
+def test_a_file_appears_when_it_is_complete(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with open_writer(path, SCHEMA) as writer:
+        writer.write(table(range(3)))
+        writer.flush()
+        assert not path.exists()
+        assert len(list(tmp_path.iterdir())) == 1
+        writer.write(table(range(3, 5)))
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+    text = path.read_text() if name == "out.csv" else "\n".join(["a", *map(str, pq.read_table(path)["a"].to_pylist())])
+    assert text.replace('"', "").split() == ["a", "0", "1", "2", "3", "4"]
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    path.write_text("old")
+
+    def fail() -> None:
+        with open_writer(path, SCHEMA) as writer:
+            writer.write(table(range(3)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.parquet"]
+    assert path.read_text() == "old"
+
+
+def test_small_tables_share_a_row_group(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    with open_writer(path, SCHEMA) as writer:
+        for start in range(0, 100_000, 1000):
+            writer.write(table(range(start, start + 1000)))
+    metadata = pq.read_metadata(path)
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [66_000, 34_000]
+    assert pq.read_table(path)["a"].to_pylist() == list(range(100_000))
+
+
+def test_a_type_without_a_csv_form(tmp_path: Path) -> None:
+    schema = pa.schema([("a", pa.int64()), ("b", pa.list_(pa.int64()))])
+    with pytest.raises(ConfigurationError, match="column 'b' of type list"), open_writer(tmp_path / "out.csv", schema):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import joblib
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+import mmensemble
+from mmensemble.cli import main
+from mmensemble.exceptions import ParityError
+
+Rows = dict[str, list[Any]]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def assert_one_line_error(result: Result, text: str) -> None:
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert text in result.stderr
+
+
+@pytest.fixture
+def items(tmp_path: Path, rows: Rows) -> Path:
+    few = {name: cells[:20] for name, cells in rows.items()}
+    pq.write_table(pa.table({**few, "picture": [b"no image", *few["picture"][1:]]}), tmp_path / "items.parquet")
+    return tmp_path / "items.parquet"
+
+
+def test_version_and_help() -> None:
+    assert run("--version").output == f"mmensemble, version {mmensemble.__version__}\n"
+    for command in ([], ["score"], ["inspect"], ["export"]):
+        result = run(*command, "--help")
+        assert result.exit_code == 0
+        assert "Examples:\n" in result.output
+        assert result.output.count("  mmensemble ") >= 2
+    assert "runs the code in it" in run("export", "--help").output
+
+
+def test_help_is_cheap() -> None:
+    program = (
+        "import sys; from mmensemble.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print({'numpy', 'onnxruntime', 'pyarrow', 'tokenizers', 'sklearn'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == "set()\n"
+
+
+def test_python_dash_m() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "mmensemble.cli", "--version"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert mmensemble.__version__ in done.stdout
+
+
+def test_score(model_path: Path, items: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.parquet"
+    result = run("score", model_path, items, "-o", out, "--device", "cpu", "--batch-size", 4, "--threads", 1,
+                 "--keep", "id", "--keep", "title")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("20 rows (1 errors) in ")
+    assert result.stdout.endswith(" rows/s on cpu\n")
+    assert result.stderr == ""
+    table = pq.read_table(out)
+    assert table.column_names[:3] == ["id", "title", "prediction"]
+    assert table["error"].null_count == 19
+
+    assert_one_line_error(run("score", model_path, items, "-o", out), "exists")
+    again = run("score", model_path, items, "-o", out, "--overwrite", "--quiet")
+    assert (again.exit_code, again.output) == (0, "")
+
+
+def test_score_that_fails(model_path: Path, foreign_path: Path, items: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.csv"
+    stopped = run("score", model_path, items, "-o", out, "--on-error", "raise", "--device", "cpu")
+    assert_one_line_error(stopped, "row 0, column 'picture': the image cannot be read")
+    assert_one_line_error(run("score", foreign_path, items, "-o", out), "was not written by mmensemble.export_onnx")
+    assert_one_line_error(run("score", model_path, items, "-o", out, "--keep", "none"), "column 'none'")
+    assert run("score", model_path, tmp_path / "none.csv", "-o", out).exit_code == 2
+    assert run("score", model_path, items, "-o", out, "--device", "tpu").exit_code == 2
+    assert not out.exists()
+
+
+def test_inspect(model_path: Path) -> None:
+    text = run("inspect", model_path).output
+    for line in (
+        "task:     classification",
+        "classes:  apple, pear, plum",
+        "  facts: tabular from weight, price",
+        "    image.pixels  uint8  (batch, 8, 8, 3)",
+        "    text.input_ids  int64  (batch, length)",
+        "  precision: fp32",
+        "  max_abs_difference: 1e-07",
+    ):
+        assert f"\n{line}\n" in text
+    assert "devices here: cpu" in text
+
+
+def test_inspect_json(model_path: Path, foreign_path: Path) -> None:
+    facts = json.loads(run("inspect", model_path, "--json").output)
+    assert facts["classes"] == ["apple", "pear", "plum"]
+    assert facts["bytes"] == model_path.stat().st_size
+    assert facts["inputs"][1]["tensors"] == {"image.pixels": {"dtype": "uint8", "shape": ["batch", 8, 8, 3]}}
+    assert_one_line_error(run("inspect", foreign_path), "without mmensemble's metadata")
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Stands in for `mmensemble.export_onnx` and remembers what it was given."""
+    seen = SimpleNamespace(error=None)
+
+    def export_onnx(estimator: Any, path: Path, *, precision: str, verify: Any) -> None:
+        if seen.error is not None:
+            raise seen.error
+        seen.estimator, seen.precision, seen.verify = estimator, precision, verify
+        path.write_bytes(b"onnx")
+
+    monkeypatch.setattr(mmensemble, "export_onnx", export_onnx, raising=False)
+    return seen
+
+
+def test_export(exported: SimpleNamespace, tmp_path: Path) -> None:
+    joblib.dump({"an": "estimator"}, tmp_path / "model.joblib")
+    frame = pd.DataFrame({"title": ["a", "b"]})
+    frame.to_csv(tmp_path / "holdout.csv", index=False)
+    frame.to_parquet(tmp_path / "holdout.parquet")
+
+    result = run("export", tmp_path / "model.joblib", tmp_path / "model.onnx")
+    assert (result.exit_code, result.output) == (0, f"{tmp_path / 'model.onnx'}  0.0 MiB\n")
+    assert (exported.estimator, exported.precision, exported.verify) == ({"an": "estimator"}, "fp32", None)
+    for suffix in ("csv", "parquet"):
+        holdout = tmp_path / f"holdout.{suffix}"
+        assert run("export", tmp_path / "model.joblib", tmp_path / "model.onnx", "--verify", holdout).exit_code == 0
+        assert exported.verify["title"].tolist() == ["a", "b"]
+
+
+def test_export_that_fails(exported: SimpleNamespace, tmp_path: Path) -> None:
+    joblib.dump({}, tmp_path / "model.joblib")
+    exported.error = ParityError("off by 1.0\non row 3")
+    result = run("export", tmp_path / "model.joblib", tmp_path / "model.onnx")
+    assert_one_line_error(result, "off by 1.0 on row 3")
+    (tmp_path / "damaged.joblib").write_bytes(b"nothing of the kind")
+    assert_one_line_error(run("export", tmp_path / "damaged.joblib", tmp_path / "m.onnx"), "cannot be loaded")
+    (tmp_path / "elsewhere.joblib").write_bytes(b"\x80\x04cnot_installed_here\nEstimator\n.")
+    result = run("export", tmp_path / "elsewhere.joblib", tmp_path / "m.onnx")
+    assert_one_line_error(result, "needs not_installed_here, which is not installed here")
+
+
+@pytest.mark.parametrize("package", ["joblib", "pandas"])
+def test_export_without_the_training_side(
+    exported: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    joblib.dump({}, tmp_path / "model.joblib")
+    (tmp_path / "holdout.csv").write_text("a\n1\n")
+    monkeypatch.setitem(sys.modules, package, None)
+    result = run("export", tmp_path / "model.joblib", tmp_path / "m.onnx", "--verify", tmp_path / "holdout.csv")
+    assert_one_line_error(result, f"{package} is not installed; run: pip install 'mmensemble[train]'")

@@ -1,0 +1,148 @@
+"""The promises of the packaging: extras, pins, public names, and what an import may load."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import mmensemble
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = [Requirement(line) for lines in (PROJECT["dependencies"], *EXTRAS.values()) for line in lines]
+SOURCES = sorted([*(ROOT / "mmensemble").rglob("*.py"), *(ROOT / "estimators").rglob("*.py")])
+
+
+def names_of(requirements):
+    return {canonicalize_name(Requirement(requirement).name) for requirement in requirements}
+
+
+def imported_modules(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def loaded_by(code):
+    """Top-level modules that an interpreter of its own holds after `code`."""
+    code += "\nimport sys; print(' '.join(sorted({name.partition('.')[0] for name in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_every_extra_that_an_error_names_exists():
+    named = set(mmensemble._EXTRA_OF.values())
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", None) == "MissingDependencyError":
+                named |= {argument.value for argument in call.args[1:] if isinstance(argument, ast.Constant)}
+        named |= set(re.findall(r"mmensemble\[(\w+)\]", path.read_text(encoding="utf-8")))
+    assert "examples" in named
+    assert named <= set(EXTRAS)
+
+
+def test_extras_that_extras_name_exist():
+    for requirement in DIRECT:
+        assert requirement.name != "mmensemble" or requirement.extras <= set(EXTRAS)
+
+
+def test_constraints_pin_every_direct_dependency():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            pin = Requirement(line)
+            (specifier,) = pin.specifier
+            assert specifier.operator == "=="
+            assert "+" not in specifier.version, "a local version exists on one machine only"
+            pins[canonicalize_name(pin.name)] = specifier.version
+    for requirement in DIRECT:
+        if requirement.name != "mmensemble":
+            assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "expected"),
+    [
+        ("linux", "x86_64", "onnxruntime-gpu"),
+        ("linux", "aarch64", "onnxruntime"),
+        ("win32", "AMD64", "onnxruntime-gpu"),
+        ("win32", "ARM64", "onnxruntime"),
+        ("darwin", "arm64", "onnxruntime"),
+        ("darwin", "x86_64", "onnxruntime"),
+    ],
+)
+def test_exactly_one_onnxruntime_on_every_platform(system, machine, expected):
+    platform = {"sys_platform": system, "platform_machine": machine}
+    chosen = [
+        requirement.name
+        for requirement in map(Requirement, PROJECT["dependencies"])
+        if requirement.name.startswith("onnxruntime")
+        and (requirement.marker or Marker("python_version > '0'")).evaluate(platform)
+    ]
+    assert chosen == [expected]
+
+
+def test_base_install_is_the_scoring_side():
+    heavy = {"torch", "transformers", "scikit-learn", "joblib", "skorch", "pandas", "onnx", "skl2onnx", "onnxscript"}
+    assert not names_of(PROJECT["dependencies"]) & heavy
+
+
+def test_public_names_can_be_imported():
+    assert mmensemble.__all__ == sorted(mmensemble.__all__)
+    for name in mmensemble.__all__:
+        assert getattr(mmensemble, name).__name__ == name
+        assert name in dir(mmensemble)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = mmensemble.nothing
+
+
+@pytest.mark.parametrize("package", ["mmensemble", "mmensemble_estimators"])
+def test_packages_are_walkable_typed_and_import_without_side_effects(package):
+    module = importlib.import_module(package)
+    assert (Path(module.__file__).parent / "py.typed").exists()
+    for found in pkgutil.walk_packages(module.__path__, f"{package}."):
+        importlib.import_module(found.name)
+
+
+@pytest.mark.parametrize("package", ["mmensemble", "mmensemble_estimators"])
+def test_every_public_name_is_in_the_api_reference(package):
+    reference = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
+    _, *sections = reference.split(".. currentmodule:: ")
+    listed = {line.strip() for section in sections if section.split()[0] == package for line in section.splitlines()}
+    missing = set(importlib.import_module(package).__all__) - listed
+    assert not missing
+
+
+def test_importing_mmensemble_is_cheap():
+    loaded = loaded_by("import mmensemble")
+    assert not loaded & {"torch", "transformers", "sklearn", "joblib", "pandas", "onnx", "onnxruntime", "numpy"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "mmensemble").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_mmensemble_never_imports_torch(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    packages = {module.partition(".")[0] for module in imported_modules(tree)}
+    assert not packages & {"torch", "transformers", "skorch", "safetensors", "mmensemble_estimators"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "mmensemble" / "scoring").glob("*.py")), ids=lambda p: p.name)
+def test_scoring_imports_no_training_package(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    packages = {module.partition(".")[0] for module in imported_modules(tree)}
+    assert not packages & {"sklearn", "joblib", "scipy", "pandas", "onnx"}

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state, compute_sample_weight
@@ -306,7 +306,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
 
         Returns
         -------
-        ndarray of float32, shape (n_samples, n_classes)
+        ndarray of float64, shape (n_samples, n_classes)
             Columns in the order of `classes_`; a missing row gets the classes' share in the fitting data.
 
         Raises
@@ -317,9 +317,9 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         check_is_fitted(self, "classes_", msg=_NO_HEAD)
         encoded = self._encode(X)
         if len(encoded) == 0:
-            return np.zeros((0, len(self.classes_)), dtype=np.float32)
-        logits = torch.from_numpy(self._run(self.module_, encoded))
-        probabilities = torch.softmax(logits, dim=1).numpy()
+            return np.zeros((0, len(self.classes_)))
+        # In float64, as scikit-learn's classifiers: rows then add up to 1 as closely as its metrics ask for.
+        probabilities: np.ndarray = softmax(self._run(self.module_, encoded).astype(np.float64), axis=1)
         probabilities[~encoded.present] = self.class_prior_
         return probabilities
 

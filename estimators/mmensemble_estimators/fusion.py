@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from joblib import Memory
+from scipy.special import softmax
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
@@ -205,11 +206,11 @@ class JointFusion(Fusion):
         return output, np.asarray(present.any(axis=1))
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Predict class probabilities, ndarray of float32, shape (n_samples, n_classes)."""
+        """Predict class probabilities, ndarray of float64, shape (n_samples, n_classes)."""
         if n_rows(X) == 0:
-            return np.zeros((0, len(self.classes_)), dtype=np.float32)
+            return np.zeros((0, len(self.classes_)))
         logits, present = self._run(self.network_, X)
-        probabilities = torch.softmax(torch.from_numpy(logits), dim=1).numpy()
+        probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=1)
         probabilities[~present] = self.class_prior_
         return probabilities
 

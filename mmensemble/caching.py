@@ -6,19 +6,29 @@ on a member, its rows and its labels alone, so with a store they are computed on
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 from joblib import Memory
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import Pipeline
 
 __all__ = ["as_memory", "fit_member", "out_of_fold"]
 
 
 def as_memory(cache: Any) -> Memory:
     """Return the joblib store that a ``cache`` parameter means; None stores nothing."""
-    return cache if isinstance(cache, Memory) else Memory(cache, verbose=0)
+    return cache if isinstance(cache, Memory) else Memory(None if cache is None else os.fspath(cache), verbose=0)
+
+
+def weight_name(estimator: Any) -> str:
+    """Return the name by which `fit` takes sample weights; a pipeline takes them for its last step."""
+    if isinstance(estimator, Pipeline):
+        name, last = estimator.steps[-1]
+        return f"{name}__{weight_name(last)}"
+    return "sample_weight"
 
 
 def fit_member(estimator: Any, X: Any, y: np.ndarray, sample_weight: np.ndarray | None) -> Any:
@@ -37,7 +47,7 @@ def fit_member(estimator: Any, X: Any, y: np.ndarray, sample_weight: np.ndarray 
     estimator
         The fitted clone.
     """
-    weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+    weights = {} if sample_weight is None else {weight_name(estimator): sample_weight}
     return clone(estimator).fit(X, y, **weights)
 
 
@@ -58,5 +68,5 @@ def out_of_fold(estimator: Any, X: Any, y: np.ndarray, cv: Any, sample_weight: n
     ndarray of float, shape (n, n_classes)
         Columns in the order of ``np.unique(y)``.
     """
-    params = None if sample_weight is None else {"sample_weight": sample_weight}
+    params = None if sample_weight is None else {weight_name(estimator): sample_weight}
     return np.asarray(cross_val_predict(clone(estimator), X, y, cv=cv, method="predict_proba", params=params))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin, TransformerMixin, clone
 from sklearn.utils import Bunch, Tags
+from sklearn.utils._user_interface import _print_elapsed_time
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -179,14 +180,19 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
         self.feature_names_in_ = np.asarray(names, dtype=object)
         self.n_features_in_ = len(names)
         fusion = SoftVoting() if self.fusion is None else clone(self.fusion)
-        self.fusion_ = fusion.fit(
-            members,
-            X,
-            y,
-            sample_weight=sample_weight,
-            memory=as_memory(self.cache),
-            n_jobs=self.n_jobs,
-        )
+        kept = [not (isinstance(estimator, str) and estimator == "drop") for _, estimator, _ in self.estimators]
+        weights = getattr(fusion, "weights", None)
+        if weights is not None and np.ndim(weights) == 1 and len(weights) == len(kept):
+            fusion.set_params(weights=[weight for weight, keep in zip(weights, kept, strict=True) if keep])
+        with _print_elapsed_time(type(self).__name__, "fit" if self.verbose else None):
+            self.fusion_ = fusion.fit(
+                members,
+                X,
+                y,
+                sample_weight=sample_weight,
+                memory=as_memory(self.cache),
+                n_jobs=self.n_jobs,
+            )
         self.classes_ = self.fusion_.classes_
         self.estimators_ = [member.estimator for member in self.fusion_.members_]
         self.named_estimators_ = Bunch(**{member.name: member.estimator for member in self.fusion_.members_})
@@ -198,7 +204,14 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
             members = [Member(name, estimator, columns) for name, estimator, columns in self.estimators]
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"{shape}, not {self.estimators!r}") from error
-        members = [member for member in members if not isinstance(member.estimator, str)]
+        members = [
+            member for member in members if not (isinstance(member.estimator, str) and member.estimator == "drop")
+        ]
+        for member in members:
+            if not hasattr(member.estimator, "fit"):
+                raise ConfigurationError(
+                    f"member {member.name!r} must be an estimator or 'drop', not {member.estimator!r}"
+                )
         if not members:
             raise ConfigurationError(f"{shape}; there is none to fit")
         if self.fusion is not None and not isinstance(self.fusion, Fusion):

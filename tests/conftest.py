@@ -1,4 +1,4 @@
-"""Settings for all tests; they must come before any import that reads them."""
+"""Settings for all tests, which must come before any import that reads them; real items, and estimators fitted once."""
 
 from __future__ import annotations
 
@@ -7,3 +7,101 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Networks this small are slower on several threads, and tests share their machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import io
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.utils import Bunch
+
+from mmensemble import export_onnx
+from mmensemble.datasets import load_openmoji
+from tests.instances import BY_ID
+
+CATEGORIES = ["Animals & Nature", "Flags", "People & Body", "Symbols"]
+ROWS_PER_CATEGORY = 22
+
+# Rows of `items` that lack a modality; the last one lacks them all.
+WITHOUT_NAME = [1, 20, 41, 5]
+WITHOUT_PICTURE = [2, 20, 60, 5]
+WITHOUT_FACTS = [3, 41, 61, 5]
+ALL_MISSING = 5
+
+
+@pytest.fixture(scope="session")
+def emoji() -> Bunch:
+    """All of OpenMoji, small."""
+    return load_openmoji(size=32)
+
+
+@pytest.fixture(scope="session")
+def _items_and_labels(emoji: Bunch) -> tuple[pd.DataFrame, np.ndarray]:
+    rng = np.random.default_rng(0)
+    rows = np.concatenate(
+        [rng.choice(np.flatnonzero(emoji.target == c), ROWS_PER_CATEGORY, replace=False) for c in CATEGORIES]
+    )
+    rng.shuffle(rows)
+    chosen = emoji.frame.iloc[rows].set_index("id")
+    frame = pd.DataFrame(
+        {
+            "name": chosen["name"].astype(object),
+            "picture": chosen["picture"],
+            "length": chosen["name"].str.len().astype(float),
+            "brightness": [np.asarray(Image.open(io.BytesIO(p))).mean() for p in chosen["picture"]],
+            "initial": chosen["name"].str[0].astype(object),
+        },
+        index=chosen.index,
+    )
+    columns = list(frame.columns)
+    frame.iloc[WITHOUT_NAME, columns.index("name")] = None
+    frame.iloc[WITHOUT_PICTURE, columns.index("picture")] = None
+    frame.iloc[WITHOUT_FACTS, [columns.index(c) for c in ("length", "brightness")]] = np.nan
+    frame.iloc[WITHOUT_FACTS, columns.index("initial")] = None
+    return frame, emoji.target[rows].astype(str)
+
+
+@pytest.fixture
+def items(_items_and_labels: tuple[pd.DataFrame, np.ndarray]) -> pd.DataFrame:
+    """88 emoji of 4 categories: name, picture, two numbers and a string; some cells missing; indexed by code point."""
+    return _items_and_labels[0].copy()
+
+
+@pytest.fixture
+def labels(_items_and_labels: tuple[pd.DataFrame, np.ndarray]) -> np.ndarray:
+    """The categories of `items`."""
+    return _items_and_labels[1].copy()
+
+
+@pytest.fixture(scope="session")
+def fitted(_items_and_labels: tuple[pd.DataFrame, np.ndarray]) -> Callable[[str], Any]:
+    """Instance id → the estimator fitted on `items`. It is shared: do not change it."""
+    frame, target = _items_and_labels
+
+    @cache
+    def fit(instance_id: str) -> Any:
+        instance = BY_ID[instance_id]
+        return instance.make().fit(instance.of(frame.copy()), target.copy())
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def exported(fitted: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Instance id → the model file of the fitted estimator."""
+    folder = tmp_path_factory.mktemp("exported")
+
+    @cache
+    def export(instance_id: str) -> Path:
+        path = folder / f"{instance_id}.onnx"
+        export_onnx(fitted(instance_id), path)
+        return path
+
+    return export

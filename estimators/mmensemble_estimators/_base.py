@@ -255,7 +255,9 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         weight = np.asarray(_check_sample_weight(sample_weight, encoded.present[:, None], dtype=np.float64))
         self.classes_, target = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise DataError(f"y holds one class only ({self.classes_[0]!r}); at least two are needed to classify")
+            raise DataError(
+                f"y holds one class only ({self.classes_.tolist()[0]!r}); at least two are needed to classify"
+            )
         self.class_prior_ = np.bincount(target, weights=weight) / weight.sum()
         weight = weight * compute_sample_weight(self.class_weight, y)
 

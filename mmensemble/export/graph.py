@@ -142,11 +142,11 @@ class Graph:
             ours = self._opsets.setdefault(domain, version)
             if version > ours or (domain == "" and version != ours):
                 raise ExportError(f"a part of the graph has opset {version} of domain {domain!r}, not {ours}")
+        names = [str(value.name) for value in graph.outputs]  # before an input that is an output takes its new name
         for value in graph.inputs:
             if value.name not in graph.initializers:
                 convenience.replace_all_uses_with(value, inputs[str(value.name)], replace_graph_outputs=True)
-        outputs = {str(value.name): value for value in graph.outputs}
-        outputs = {name: inputs[name] if value in graph.inputs else value for name, value in outputs.items()}
+        outputs = dict(zip(names, graph.outputs, strict=True))
         graph.outputs.clear()
         nodes = list(graph)
         graph.remove(nodes)

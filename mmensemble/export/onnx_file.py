@@ -91,6 +91,7 @@ def export_onnx(
         feeds=[feed for feed in source.graph.feeds if any(str(name).startswith(f"{feed.name}.") for name in used)],
         provenance=_provenance(estimator),
     )
+    names = set()
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mmensemble-") as folder:
         draft = Path(folder) / path.name
         _write(model, manifest, draft)
@@ -100,6 +101,9 @@ def export_onnx(
             _write(model, manifest, draft)
         for written in sorted(Path(folder).iterdir(), reverse=True):  # the weights before the file that names them
             os.replace(written, path.parent / written.name)
+            names.add(written.name)
+    if f"{path.name}.data" not in names:
+        path.with_name(f"{path.name}.data").unlink(missing_ok=True)
     return manifest
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble._forest import BaseForest
+from sklearn.tree import BaseDecisionTree
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.exceptions import ExportError
@@ -53,14 +56,17 @@ def convert(estimator: Any, source: Source) -> Outputs:
         inputs = {key: inputs[key] for key, _ in types}
     options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "predict_proba") else None
     try:
-        proto = convert_sklearn(
-            estimator,
-            initial_types=types,
-            target_opset={"": min(OPSET, __max_supported_opset__), "ai.onnx.ml": ML_OPSET},
-            options=options,
-        )
+        with warnings.catch_warnings():  # skl2onnx gives protobuf booleans for integers
+            warnings.simplefilter("ignore", DeprecationWarning)
+            proto = convert_sklearn(
+                estimator,
+                initial_types=types,
+                target_opset={"": min(OPSET, __max_supported_opset__), "ai.onnx.ml": ML_OPSET},
+                options=options,
+            )
     except Exception as error:  # skl2onnx raises RuntimeError, NameError, TypeError and its own, without a common base
         raise ExportError(f"skl2onnx cannot convert {name}: {str(error).strip().splitlines()[0]}") from error
+    _tell_trees_where_nan_goes(estimator, proto)
     if any(node.op_type in _NEEDS_A_LOCALE for node in proto.graph.node):
         raise ExportError(
             f"{name} splits and lower-cases text by the scoring machine's locale, so its scores could differ there; "
@@ -73,6 +79,26 @@ def convert(estimator: Any, source: Source) -> Outputs:
         (transformed,) = outputs.values()
         return Outputs(source.graph, transformed=transformed, present=present)
     raise ExportError(f"{name} has neither predict_proba nor transform")
+
+
+def _tell_trees_where_nan_goes(estimator: Any, proto: onnx.ModelProto) -> None:
+    """Let each split of a tree or forest send NaN where scikit-learn sends it; skl2onnx leaves that out."""
+    if not isinstance(estimator, (BaseDecisionTree, BaseForest)):
+        return
+    trees = [tree.tree_ for tree in getattr(estimator, "estimators_", [estimator])]
+    for node in proto.graph.node:
+        if not node.op_type.startswith("TreeEnsemble"):
+            continue
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        places = zip(
+            attributes["nodes_treeids"].ints,
+            attributes["nodes_nodeids"].ints,
+            attributes["nodes_modes"].strings,
+            strict=True,
+        )
+        attributes["nodes_missing_value_tracks_true"].ints[:] = [
+            int(mode != b"LEAF" and trees[tree].missing_go_to_left[split]) for tree, split, mode in places
+        ]
 
 
 def as_tensor(estimator: Any, source: Frame) -> Tensor:

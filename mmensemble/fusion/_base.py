@@ -127,7 +127,9 @@ class Fusion(BaseEstimator):
     def _set_classes(self, y: np.ndarray, sample_weight: np.ndarray | None) -> None:
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise DataError(f"y holds one class only ({self.classes_[0]!r}); at least two are needed to classify")
+            raise DataError(
+                f"y holds one class only ({self.classes_.tolist()[0]!r}); at least two are needed to classify"
+            )
         self.class_prior_ = np.bincount(codes, weights=sample_weight) / (
             len(codes) if sample_weight is None else sample_weight.sum()
         )
@@ -189,8 +191,8 @@ class LateFusion(Fusion):
         labels, counts = np.unique(y, return_counts=True)
         if counts.min() < 2:
             raise DataError(
-                f"class {labels[counts.argmin()]!r} has 1 row with member {member.name!r}, and out-of-fold predictions "
-                "need at least 2 of each class; add rows, drop the class, or use SoftVoting"
+                f"class {labels.tolist()[counts.argmin()]!r} has 1 row with member {member.name!r}, and out-of-fold "
+                "predictions need at least 2 of each class; add rows, drop the class, or use SoftVoting"
             )
 
     def _fit_combiner(

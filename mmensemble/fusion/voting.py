@@ -44,28 +44,40 @@ class SoftVoting(LateFusion):
     def _check_parameters(self, members: Sequence[Member]) -> None:
         if self.weights is None:
             return
+        try:
+            weights = np.asarray(self.weights, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"weights must be numbers, not {self.weights!r}") from error
+        if weights.ndim != 1:
+            raise ConfigurationError(f"weights must be a sequence, not {self.weights!r}")
         if len(self.weights) != len(members):
             raise ConfigurationError(
                 f"SoftVoting has {len(self.weights)} weights for {len(members)} members "
                 f"({[member.name for member in members]})"
             )
-        if min(self.weights) < 0 or max(self.weights) <= 0:
-            raise ConfigurationError(f"weights must not be negative, nor all 0: {list(self.weights)}")
+        if not (weights >= 0).all() or not (weights > 0).any() or not np.isfinite(weights).all():
+            raise ConfigurationError(f"weights must be finite, not negative, nor all 0: {list(self.weights)}")
 
     def _member_weights(self, n_members: int) -> np.ndarray:
         return np.ones(n_members) if self.weights is None else np.asarray(self.weights, dtype=float)
 
     def _combine(self, outputs: np.ndarray, present: np.ndarray) -> np.ndarray:
         weights = present * self._member_weights(len(outputs))
-        total = np.maximum(weights.sum(axis=1), np.finfo(np.float32).tiny)
-        return np.einsum("mnk,nm->nk", outputs, weights) / total[:, None]
+        total = weights.sum(axis=1)[:, None]
+        return np.where(
+            total > 0, np.einsum("mnk,nm->nk", outputs, weights) / np.where(total > 0, total, 1), self.class_prior_
+        )
 
     def _combine_graph(self, graph: Graph, outputs: Sequence[ir.Value], present: Sequence[ir.Value]) -> ir.Value:
         weights = self._member_weights(len(outputs))
         terms, totals = [], []
         for output, there, weight in zip(outputs, present, weights, strict=True):
             share = graph.op("Mul", graph.op("Cast", there, to=graph.FLOAT), graph.constant(np.float32(weight)))
-            terms.append(graph.op("Mul", output, share))
+            terms.append(graph.op("Mul", graph.op("Where", there, output, graph.constant(np.float32(0))), share))
             totals.append(share)
-        total = graph.op("Max", graph.op("Sum", *totals), graph.constant(np.finfo(np.float32).tiny))
-        return graph.op("Div", graph.op("Sum", *terms), total)
+        total, zero = graph.op("Sum", *totals), graph.constant(np.float32(0))
+        voted = graph.op(
+            "Div", graph.op("Sum", *terms), graph.op("Max", total, graph.constant(np.finfo(np.float32).tiny))
+        )
+        prior = graph.constant(self.class_prior_.astype(np.float32)[None], "class_prior")
+        return graph.op("Where", graph.op("Greater", total, zero), voted, prior)

@@ -136,6 +136,8 @@ def is_missing(cell: object) -> bool:
     """Tell whether a cell says that its modality is missing: None, NaN or pandas' NA and NaT."""
     if cell is None:
         return True
+    if isinstance(cell, dict):  # a Parquet struct of nulls, as Hugging Face's datasets write a missing image
+        return all(value is None for value in cell.values())
     if isinstance(cell, (float, np.floating)):
         return bool(np.isnan(cell))
     # pandas need not be installed to score, so its two singletons are known by the names of their types.

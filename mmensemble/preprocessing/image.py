@@ -75,7 +75,7 @@ class ImagePreprocessor(Preprocessor):
                 continue
             try:
                 items[row] = self._pixels(cell)
-            except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+            except Exception as error:  # Pillow's plugins raise anything: struct.error, NotImplementedError, ...
                 # Pillow names the buffer by its address, which would differ from run to run.
                 reason = str(error).split(" <_io.BytesIO", 1)[0]
                 errors[row] = f"the image cannot be read: {reason}"
@@ -90,6 +90,8 @@ class ImagePreprocessor(Preprocessor):
         image = _to_rgb(ImageOps.exif_transpose(_open(cell)))
         edge = self.resize_to or self.size
         width, height = image.size
+        if not width or not height:
+            raise ValueError(f"it has no pixels: its size is {width}×{height}")
         if self.resize == "stretch":
             target = (edge, edge)
         else:
@@ -148,7 +150,7 @@ def _open(cell: Any) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode.startswith("I;16") or image.mode == "I":
         # Pillow clips 16-bit grey at 255 instead of scaling it.

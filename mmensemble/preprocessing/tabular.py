@@ -18,8 +18,8 @@ ColumnType = Literal["float", "string"]
 class TabularPreprocessor(Preprocessor):
     """Columns of numbers and strings → one float32 matrix, or one array per column.
 
-    A row is missing when all its columns are; of a row that lacks only some, the numbers stay NaN for the estimator
-    to impute and the strings become empty.
+    A row is missing when all its columns are. Missing numbers stay NaN, for the estimator to impute, and missing
+    strings become empty.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class TabularPreprocessor(Preprocessor):
     >>> facts = TabularPreprocessor({"weight": "float", "price": "float"})
     >>> encoded = facts.encode([1.5, None, 2], [3.0, None, "four"])
     >>> facts.collate(encoded, slice(None))["features"].tolist()
-    [[1.5, 3.0], [0.0, 0.0], [0.0, 0.0]]
+    [[1.5, 3.0], [nan, nan], [0.0, 0.0]]
     >>> encoded.errors
     {2: "column 'price': 'four' is not a number"}
     """
@@ -66,7 +66,7 @@ class TabularPreprocessor(Preprocessor):
         present = ~missing
         present[list(errors)] = False
         for column in values.values():
-            column[~present] = 0.0 if column.dtype.kind == "f" else ""
+            column[list(errors)] = 0.0 if column.dtype.kind == "f" else ""
         return Encoded(values, present, errors, np.ones(n_rows, dtype=np.int64))
 
     def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -92,7 +92,7 @@ def _numbers(name: str, cells: Cells, absent: np.ndarray, errors: dict[int, str]
             continue
         try:
             column[row] = float(cell)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             errors.setdefault(row, f"column {name!r}: {cell!r} is not a number")
     return column
 

@@ -142,6 +142,8 @@ def score_windows(
         good = np.flatnonzero([error is None for error in window.errors])
         for rows in row_batches(good, window.lengths[good], batch_size):
             probabilities[rows] = run(_collate(feeds, window.parts, rows))
+            for row in rows[~np.isfinite(probabilities[rows]).all(axis=1)]:
+                window.errors[row] = DataError("the model gives NaN for this row: a number that it needs is missing")
         yield ScoredWindow(probabilities, window.errors)
 
 

@@ -1,0 +1,144 @@
+"""A model file is scored without any of the packages that trained it.
+
+Here these packages are hidden from an interpreter; `.ci/run` does the same in an environment that really lacks them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+HIDDEN = ["torch", "transformers", "sklearn", "joblib", "onnx", "skorch", "mmensemble_estimators", "pandas"]
+# These need not be refused, for other packages may look for them, but scoring has no use for them either.
+UNUSED = [*HIDDEN, "scipy", "onnx_ir", "onnxscript", "skl2onnx", "matplotlib", "polars", "safetensors"]
+
+HIDE = f"""
+import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HIDDEN!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}, it is hidden", name=name)
+
+sys.meta_path.insert(0, Hide())
+"""
+
+LOADED = """
+import json
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Run a program where the packages are hidden; return what it printed."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+
+    def run(program: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", HIDE + program, *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def assert_same_scores(path: Path, expected: Path) -> None:
+    ours, theirs = pq.read_table(path), pq.read_table(expected)
+    assert ours.schema.equals(theirs.schema)
+    assert ours.num_rows == theirs.num_rows > 0
+    for name in theirs.column_names:
+        if name.startswith("probability_"):
+            np.testing.assert_allclose(ours[name].to_numpy(), theirs[name].to_numpy(), rtol=0, atol=1e-6)
+        else:
+            assert ours[name].equals(theirs[name]), name
+
+
+def test_the_packages_are_hidden(run: Any) -> None:
+    program = """
+for name in %r:
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        print(name)
+"""
+    assert run(program % HIDDEN).split() == HIDDEN
+
+
+def test_import_loads_none_of_them(run: Any) -> None:
+    loaded = json.loads(run("import mmensemble, mmensemble.cli, mmensemble.exceptions" + LOADED))
+    assert "mmensemble" in loaded
+    assert not set(loaded) & {*UNUSED, "onnxruntime", "pyarrow", "numpy"}
+
+
+def test_score_file(run: Any, quickstart: Any, tmp_path: Path) -> None:
+    program = """
+from mmensemble import score_file
+model, items, scores = sys.argv[1:]
+report = score_file(model, items, scores, device="cpu", keep=["id"])
+assert report.n_rows == 75 and report.n_errors == 0, report
+"""
+    folder = quickstart.folder
+    printed = run(
+        program + LOADED, str(folder / "model.onnx"), str(folder / "items.parquet"), str(tmp_path / "scores.parquet")
+    )
+    assert_same_scores(tmp_path / "scores.parquet", folder / "scores.parquet")
+    loaded = json.loads(printed)
+    assert {"onnxruntime", "pyarrow", "tokenizers", "PIL"} <= set(loaded)
+    assert not set(loaded) & set(UNUSED)
+
+
+def test_command_line(run: Any, quickstart: Any, tmp_path: Path) -> None:
+    program = "from mmensemble.cli import main\nmain()"
+    folder = quickstart.folder
+    scores = tmp_path / "scores.parquet"
+    printed = run(
+        program, "score", str(folder / "model.onnx"), str(folder / "items.parquet"),
+        "--output", str(scores), "--keep", "id", "--device", "cpu",
+    )  # fmt: skip
+    assert printed.startswith("75 rows (0 errors) in ")
+    assert_same_scores(scores, folder / "scores.parquet")
+    facts = json.loads(run(program, "inspect", str(folder / "model.onnx"), "--json"))
+    assert facts["parity"]["max_abs_difference"] <= 1e-4
+    assert [name for feed in facts["inputs"] for name in feed["columns"]] == ["name", "picture"]
+
+
+def test_predictor_on_plain_columns(run: Any, quickstart: Any) -> None:
+    program = """
+import json
+import pyarrow.parquet as pq
+from mmensemble import OnnxPredictor
+folder = sys.argv[1]
+table = pq.read_table(folder + "/items.parquet").select(["name", "picture"])
+predictor = OnnxPredictor(folder + "/model.onnx", device="cpu")
+assert (predictor.predict_proba(table.to_pydict()) == predictor.predict_proba(table)).all()
+print(json.dumps(predictor.predict(table).tolist()))
+"""
+    expected = pq.read_table(quickstart.folder / "scores.parquet")["prediction"].to_pylist()
+    assert json.loads(run(program, str(quickstart.folder))) == expected
+
+
+@pytest.mark.parametrize("name", ["MultimodalClassifier", "export_onnx", "on_column"])
+def test_the_training_side_says_what_to_install(run: Any, name: str) -> None:
+    program = f"""
+import mmensemble
+try:
+    mmensemble.{name}
+except mmensemble.MissingDependencyError as error:
+    print(error)
+"""
+    assert run(program).strip() in {
+        f"{package} is not installed; run: pip install 'mmensemble[train]'" for package in ("sklearn", "joblib", "onnx")
+    }

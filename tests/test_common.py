@@ -1,0 +1,425 @@
+"""What holds for every estimator and composition, over the one list of instances."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
+from sklearn.utils import estimator_checks
+from sklearn.utils.validation import check_is_fitted
+
+import mmensemble
+import mmensemble_estimators
+from mmensemble import ColumnSelector, DataError, MultimodalClassifier, OnnxPredictor, SoftVoting, Stacking
+from mmensemble.scoring import Manifest
+from mmensemble_estimators import ConcatFusion, ImageClassifier, TextClassifier
+from tests.conftest import ALL_MISSING, WITHOUT_FACTS, WITHOUT_NAME, WITHOUT_PICTURE
+from tests.instances import BY_ID, INSTANCES, Instance
+
+Fitted = Callable[[str], Any]
+Exported = Callable[[str], Path]
+
+TOLERANCE = 1e-4
+
+# What no modality takes.
+BAD_CELLS = {"name": 3.5, "picture": b"not an image", "length": "long", "initial": 7}
+
+
+@pytest.fixture(params=INSTANCES, ids=lambda instance: instance.id)
+def instance(request: pytest.FixtureRequest) -> Instance:
+    chosen: Instance = request.param
+    reason = chosen.expected_failures.get(request.function.__name__)
+    if reason is not None:
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    return chosen
+
+
+def only(which: Callable[[Instance], Any]) -> pytest.MarkDecorator:
+    """Run a test on the instances for which it means something."""
+    chosen = [instance for instance in INSTANCES if which(instance)]
+    return pytest.mark.parametrize("instance", chosen, ids=lambda instance: instance.id, indirect=True)
+
+
+def public_estimators() -> list[type]:
+    public = [getattr(package, name) for package in (mmensemble, mmensemble_estimators) for name in package.__all__]
+    return [item for item in public if inspect.isclass(item) and issubclass(item, BaseEstimator)]
+
+
+def parts_of(estimator: Any) -> list[Any]:
+    """The estimator and all estimators in its parameters, those in lists of candidates too."""
+    values = [estimator, *estimator.get_params().values()]
+    for value in list(values):
+        if isinstance(value, dict):
+            values += [candidate for candidates in value.values() for candidate in candidates]
+    return [value for value in values if isinstance(value, BaseEstimator)]
+
+
+def fitted_names(estimator: Any) -> set[str]:
+    return {name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")}
+
+
+# The list itself
+
+
+@pytest.mark.parametrize("cls", public_estimators(), ids=lambda cls: cls.__name__)
+def test_every_public_estimator_has_an_instance(cls: type) -> None:
+    assert any(type(part) is cls for instance in INSTANCES for part in parts_of(instance.make()))
+
+
+def test_instance_ids_are_unique_and_expected_failures_name_tests() -> None:
+    assert len(BY_ID) == len(INSTANCES)
+    named = {name for instance in INSTANCES for name in instance.expected_failures}
+    assert named <= {name for name in globals() if name.startswith("test_")}
+
+
+def test_items_miss_what_they_should(items: pd.DataFrame) -> None:
+    for column, rows in (("name", WITHOUT_NAME), ("picture", WITHOUT_PICTURE), ("length", WITHOUT_FACTS)):
+        assert np.flatnonzero(items[column].isna()).tolist() == sorted(rows)
+    assert np.flatnonzero(items.isna().all(axis=1)).tolist() == [ALL_MISSING]
+
+
+# The invariant: the exported graph on preprocessed rows gives the estimator's probabilities
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_exported_model_gives_the_probabilities_and_labels(
+    instance: Instance, fitted: Fitted, exported: Exported, items: pd.DataFrame, batch_size: int
+) -> None:
+    estimator, X = fitted(instance.id), instance.of(items)
+    predictor = OnnxPredictor(exported(instance.id), device="cpu", batch_size=batch_size)
+    np.testing.assert_allclose(predictor.predict_proba(X), estimator.predict_proba(X), rtol=0, atol=TOLERANCE)
+    assert predictor.predict(X).tolist() == estimator.predict(X).tolist()
+
+
+def test_exported_model_on_shuffled_rows_of_pandas_and_polars(
+    instance: Instance, fitted: Fitted, exported: Exported, items: pd.DataFrame
+) -> None:
+    estimator, predictor = fitted(instance.id), OnnxPredictor(exported(instance.id), device="cpu", batch_size=16)
+    some = items.iloc[np.random.default_rng(1).permutation(len(items))[:40]]
+    expected = estimator.predict_proba(instance.of(some))
+    np.testing.assert_allclose(predictor.predict_proba(instance.of(some)), expected, rtol=0, atol=TOLERANCE)
+    as_polars = instance.of(pl.from_pandas(some))
+    np.testing.assert_allclose(predictor.predict_proba(as_polars), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_exported_model_on_rows_without_a_modality(
+    instance: Instance, fitted: Fitted, exported: Exported, items: pd.DataFrame
+) -> None:
+    rows = instance.of(items.iloc[sorted({*WITHOUT_NAME, *WITHOUT_PICTURE, *WITHOUT_FACTS})])
+    expected = fitted(instance.id).predict_proba(rows)
+    scored = OnnxPredictor(exported(instance.id), device="cpu").predict_proba(rows)
+    np.testing.assert_allclose(scored, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_manifest(instance: Instance, fitted: Fitted, exported: Exported) -> None:
+    predictor = OnnxPredictor(exported(instance.id), device="cpu")
+    assert isinstance(predictor.manifest, Manifest)
+    assert predictor.manifest.classes == fitted(instance.id).classes_.tolist()
+    assert set(predictor.manifest.columns) == set(instance.columns)
+
+
+def test_members_on_the_same_column_share_their_input(exported: Exported) -> None:
+    (feed,) = OnnxPredictor(exported("same_column_twice"), device="cpu").manifest.feeds
+    assert feed.columns == ("picture",)
+
+
+@pytest.mark.parametrize("dtype", [int, bool, float])
+def test_exported_model_keeps_labels_that_are_no_strings(
+    tmp_path: Path, items: pd.DataFrame, labels: np.ndarray, dtype: type
+) -> None:
+    y = (labels == "Flags").astype(dtype)
+    estimator = BY_ID["mixed_columns"].make().fit(items, y)
+    manifest = mmensemble.export_onnx(estimator, tmp_path / "model.onnx", verify=items)
+    predicted = OnnxPredictor(tmp_path / "model.onnx", device="cpu").predict(items)
+    assert manifest.parity["equal_labels"] == 1.0
+    assert predicted.dtype == y.dtype
+    assert predicted.tolist() == estimator.predict(items).tolist()
+
+
+# Parameters
+
+
+def test_clone_and_parameters(instance: Instance) -> None:
+    estimator = instance.make()
+    params = estimator.get_params(deep=False)
+    for name, value in type(estimator)(**params).get_params(deep=False).items():
+        assert value is params[name], f"the constructor changes {name}"
+    copy = clone(estimator)
+    assert repr(copy) == repr(estimator)
+    assert copy.get_params().keys() == estimator.get_params().keys()
+    assert repr(copy.set_params(**estimator.get_params())) == repr(estimator)
+
+
+def test_nested_parameters_are_set(instance: Instance) -> None:
+    estimator = instance.make()
+    nested = [name for name in estimator.get_params() if name.endswith(("max_epochs", "max_depth"))]
+    assert nested
+    for name in nested:
+        estimator.set_params(**{name: 17})
+        assert estimator.get_params()[name] == 17
+        assert clone(estimator).get_params()[name] == 17
+
+
+def test_unknown_parameter(instance: Instance) -> None:
+    with pytest.raises(ValueError, match="Invalid parameter 'nonsense'"):
+        instance.make().set_params(nonsense=1)
+
+
+def test_fit_changes_neither_data_nor_parameters(instance: Instance, items: pd.DataFrame, labels: np.ndarray) -> None:
+    items_before, labels_before = items.copy(deep=True), labels.copy()
+    estimator = instance.make()
+    before, text = estimator.get_params(), repr(estimator)
+    assert estimator.fit(instance.of(items), labels) is estimator
+    pd.testing.assert_frame_equal(items, items_before)
+    assert (labels == labels_before).all()
+    assert repr(estimator) == text
+    after = estimator.get_params()
+    assert after.keys() == before.keys()
+    # scikit-learn's pipelines fit their own steps; that is their documented behaviour.
+    if not isinstance(estimator, Pipeline):
+        for name, value in before.items():
+            assert after[name] is value, f"fit replaced {name}"
+        for part in parts_of(estimator)[1:]:
+            assert not fitted_names(part), f"fit left its mark on the parameter {part}"
+
+
+# Fitting
+
+
+def test_second_fit_forgets_the_first_and_is_reproducible(
+    instance: Instance, items: pd.DataFrame, labels: np.ndarray
+) -> None:
+    y = np.where(np.isin(labels, ["Flags", "Symbols"]), 10, 3)
+    X, other_rows = instance.of(items), instance.of(items.iloc[:60])
+    fresh = instance.make().fit(X, y)
+    again = instance.make().fit(other_rows, labels[:60]).fit(X, y)
+    assert again.classes_.tolist() == [3, 10]
+    assert fitted_names(again) == fitted_names(fresh)
+    np.testing.assert_array_equal(again.predict_proba(X), fresh.predict_proba(X))
+
+
+@pytest.mark.parametrize("dtype", [object, bool])
+def test_labels_of_other_dtypes(instance: Instance, items: pd.DataFrame, labels: np.ndarray, dtype: type) -> None:
+    y = labels.astype(object) if dtype is object else labels == "Flags"
+    X = instance.of(items)
+    estimator = instance.make().fit(X, y)
+    assert estimator.classes_.dtype == y.dtype
+    assert estimator.classes_.tolist() == np.unique(y).tolist()
+    probabilities, predicted = estimator.predict_proba(X), estimator.predict(X)
+    assert probabilities.shape == (len(items), len(np.unique(y)))
+    assert predicted.dtype == y.dtype
+    np.testing.assert_array_equal(predicted, estimator.classes_[probabilities.argmax(axis=1)])
+
+
+def test_labels_as_a_series_with_an_index_of_its_own(
+    instance: Instance, fitted: Fitted, items: pd.DataFrame, labels: np.ndarray
+) -> None:
+    X = instance.of(items)
+    estimator = instance.make().fit(X, pd.Series(labels, index=items.index[::-1]))
+    np.testing.assert_array_equal(estimator.predict_proba(X), fitted(instance.id).predict_proba(X))
+
+
+def test_features_in(instance: Instance, fitted: Fitted, items: pd.DataFrame) -> None:
+    seen = list(instance.columns) if instance.takes == "cells" else list(items.columns)
+    assert fitted(instance.id).n_features_in_ == len(seen)
+    assert list(fitted(instance.id).feature_names_in_) == seen
+
+
+def test_fit_on_polars(instance: Instance, fitted: Fitted, items: pd.DataFrame, labels: np.ndarray) -> None:
+    X = instance.of(pl.from_pandas(items))
+    estimator = instance.make().fit(X, labels)
+    expected = fitted(instance.id).predict_proba(instance.of(items))
+    np.testing.assert_allclose(estimator.predict_proba(X), expected, rtol=0, atol=1e-6)
+
+
+# Prediction
+
+
+def test_not_fitted(instance: Instance, items: pd.DataFrame) -> None:
+    estimator = instance.make()
+    for method in ("predict", "predict_proba"):
+        with pytest.raises(NotFittedError):
+            getattr(estimator, method)(instance.of(items))
+    with pytest.raises(NotFittedError):
+        mmensemble.to_graph(estimator)
+
+
+def test_probabilities(instance: Instance, fitted: Fitted, items: pd.DataFrame, labels: np.ndarray) -> None:
+    probabilities = fitted(instance.id).predict_proba(instance.of(items))
+    assert probabilities.shape == (len(items), 4)
+    # scikit-learn's linear models compute in the float32 of an embedding.
+    assert probabilities.dtype == (np.float32 if instance.id == "pipeline_over_embedding" else np.float64)
+    assert (probabilities >= 0).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=0, atol=1e-6)
+    assert fitted(instance.id).classes_.tolist() == np.unique(labels).tolist()
+    assert np.ptp(probabilities, axis=0).max() > 0, "all rows get the same prediction"
+
+
+def test_rows_do_not_depend_on_each_other(instance: Instance, fitted: Fitted, items: pd.DataFrame) -> None:
+    estimator = fitted(instance.id)
+    rows = np.random.default_rng(2).permutation(len(items))[:23]
+    whole = estimator.predict_proba(instance.of(items))
+    part = estimator.predict_proba(instance.of(items.iloc[rows]))
+    np.testing.assert_allclose(part, whole[rows], rtol=0, atol=1e-5)
+    one = estimator.predict_proba(instance.of(items.iloc[[7]]))
+    np.testing.assert_allclose(one, whole[[7]], rtol=0, atol=1e-5)
+
+
+def test_index_has_no_effect(instance: Instance, fitted: Fitted, items: pd.DataFrame) -> None:
+    expected = fitted(instance.id).predict_proba(instance.of(items))
+    for index in (np.zeros(len(items)), np.arange(len(items))[::-1]):
+        np.testing.assert_array_equal(fitted(instance.id).predict_proba(instance.of(items.set_axis(index))), expected)
+
+
+@only(lambda instance: instance.takes == "frame")
+def test_order_of_columns_and_further_columns_have_no_effect(
+    instance: Instance, fitted: Fitted, items: pd.DataFrame
+) -> None:
+    expected = fitted(instance.id).predict_proba(items)
+    np.testing.assert_array_equal(
+        fitted(instance.id).predict_proba(items.assign(more=1.0)[["more", *items.columns[::-1]]]), expected
+    )
+
+
+def test_no_rows(instance: Instance, fitted: Fitted, exported: Exported, items: pd.DataFrame) -> None:
+    nothing = instance.of(items.iloc[:0])
+    assert fitted(instance.id).predict_proba(nothing).shape == (0, 4)
+    assert fitted(instance.id).predict(nothing).shape == (0,)
+    assert OnnxPredictor(exported(instance.id), device="cpu").predict_proba(nothing).shape == (0, 4)
+
+
+def test_missing_column(instance: Instance, fitted: Fitted, exported: Exported, items: pd.DataFrame) -> None:
+    for column in instance.columns:
+        without = items.drop(columns=column)
+        if instance.takes == "cells":
+            without = without[["initial"]]
+        with pytest.raises(ValueError, match=column):
+            fitted(instance.id).predict_proba(without)
+        with pytest.raises(DataError, match=column):
+            OnnxPredictor(exported(instance.id), device="cpu").predict_proba(without)
+
+
+def raw_columns(instance: Instance) -> list[str]:
+    """The columns that a torch estimator reads; of other columns scikit-learn's estimators complain themselves."""
+    return [column for column in instance.columns if column in ("name", "picture")]
+
+
+@only(raw_columns)
+@pytest.mark.parametrize("row", [0, 50])
+def test_bad_cell_at_predict(instance: Instance, fitted: Fitted, items: pd.DataFrame, row: int) -> None:
+    for column in raw_columns(instance):
+        items[column] = items[column].astype(object)
+        bad = items.copy()
+        bad.iloc[row, items.columns.get_loc(column)] = BAD_CELLS[column]
+        with pytest.raises(DataError) as caught:
+            fitted(instance.id).predict_proba(instance.of(bad))
+        assert (caught.value.row, caught.value.column) == (row, column)
+        assert f"row {row}, column {column!r}" in str(caught.value)
+
+
+@only(raw_columns)
+def test_bad_cell_at_fit(instance: Instance, items: pd.DataFrame, labels: np.ndarray) -> None:
+    for column in raw_columns(instance):
+        items[column] = items[column].astype(object)
+        bad = items.copy()
+        bad.iloc[50, items.columns.get_loc(column)] = BAD_CELLS[column]
+        estimator = instance.make()
+        if instance.id == "grid_search":
+            # A search fits on folds, whose row numbers are their own.
+            estimator = estimator.estimator
+        with pytest.raises(DataError) as caught:
+            estimator.fit(instance.of(bad), labels)
+        assert (caught.value.row, caught.value.column) == (50, column)
+
+
+def test_bad_cell_in_the_exported_model(instance: Instance, exported: Exported, items: pd.DataFrame) -> None:
+    predictor = OnnxPredictor(exported(instance.id), device="cpu", batch_size=16)
+    for column in set(instance.columns) & set(BAD_CELLS):
+        bad = items.astype({column: object})
+        bad.iloc[50, items.columns.get_loc(column)] = BAD_CELLS[column]
+        with pytest.raises(DataError) as caught:
+            predictor.predict_proba(instance.of(bad))
+        assert (caught.value.row, caught.value.column) == (50, column)
+
+
+# Being kept and shown
+
+
+def test_joblib(instance: Instance, fitted: Fitted, items: pd.DataFrame, tmp_path: Path) -> None:
+    estimator, X = fitted(instance.id), instance.of(items)
+    joblib.dump(estimator, tmp_path / "model.joblib")
+    loaded = joblib.load(tmp_path / "model.joblib")
+    check_is_fitted(loaded)
+    np.testing.assert_array_equal(loaded.predict_proba(X), estimator.predict_proba(X))
+    assert fitted_names(loaded) == fitted_names(estimator)
+
+
+def test_pickle_in_another_process(fitted: Fitted, items: pd.DataFrame, tmp_path: Path) -> None:
+    ids = ["text", "concat_fusion", "voting_classifier"]
+    models = [(fitted(i), BY_ID[i].of(items)) for i in ids]
+    (tmp_path / "models.pickle").write_bytes(pickle.dumps(models))
+    script = (
+        "import pickle, sys, numpy as np\n"
+        "models = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "np.savez(sys.argv[2], *[model.predict_proba(X) for model, X in models])\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "models.pickle", tmp_path / "scores.npz"],
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    with np.load(tmp_path / "scores.npz") as scores:
+        for number, (model, X) in enumerate(models):
+            np.testing.assert_allclose(scores[f"arr_{number}"], model.predict_proba(X), rtol=0, atol=1e-6)
+
+
+def test_html(instance: Instance, fitted: Fitted) -> None:
+    for estimator in (instance.make(), fitted(instance.id)):
+        html = estimator._repr_html_()
+        for part in parts_of(estimator):
+            if part is estimator or not isinstance(part, (SoftVoting, Stacking, ConcatFusion)):
+                assert type(part).__name__ in html
+
+
+# scikit-learn's own checks, those that do not need a numeric matrix
+
+DEFAULTS = [
+    TextClassifier(),
+    ImageClassifier(),
+    MultimodalClassifier([("text", TextClassifier(), "name"), ("image", ImageClassifier(), "picture")]),
+    SoftVoting(),
+    Stacking(),
+    ConcatFusion(),
+    ColumnSelector("name"),
+]
+CHECKS = [
+    estimator_checks.check_estimator_cloneable,
+    estimator_checks.check_estimator_repr,
+    estimator_checks.check_estimator_tags_renamed,
+    estimator_checks.check_get_params_invariance,
+    estimator_checks.check_mixin_order,
+    estimator_checks.check_no_attributes_set_in_init,
+    estimator_checks.check_parameters_default_constructible,
+    estimator_checks.check_set_params,
+    estimator_checks.check_valid_tag_types,
+]
+
+
+@pytest.mark.parametrize("estimator", DEFAULTS, ids=lambda estimator: type(estimator).__name__)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_scikit_learn_check(estimator: BaseEstimator, check: Callable[[str, Any], None]) -> None:
+    check(type(estimator).__name__, clone(estimator))

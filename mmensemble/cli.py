@@ -131,7 +131,8 @@ def inspect(model: Path, as_json: bool) -> None:
         return
     click.echo(f"{facts['file']}  {facts['bytes'] / 2**20:.1f} MiB")
     click.echo(f"task:     {facts['task']}")
-    click.echo(f"classes:  {', '.join(map(str, facts['classes']))}")
+    if facts["classes"] is not None:
+        click.echo(f"classes:  {', '.join(map(str, facts['classes']))}")
     click.echo("inputs:")
     for feed in facts["inputs"]:
         click.echo(f"  {feed['name']}: {feed['modality']} from {', '.join(map(str, feed['columns']))}")
@@ -154,8 +155,8 @@ def _facts(path: Path) -> dict[str, Any]:
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
-        "task": manifest.task,
-        "classes": manifest.classes,
+        "task": manifest.task.name,
+        "classes": _labels(manifest.task.classes),
         "inputs": [
             {
                 "name": feed.name,
@@ -172,6 +173,13 @@ def _facts(path: Path) -> dict[str, Any]:
         "devices": [device for device in DEVICES if why_not(device) is None],
         "onnxruntime": onnxruntime.__version__,
     }
+
+
+def _labels(classes: Any) -> Any:
+    """Return the labels, or those of each column, as JSON values."""
+    if isinstance(classes, list):
+        return [column.tolist() for column in classes]
+    return None if classes is None else classes.tolist()
 
 
 @main.command()

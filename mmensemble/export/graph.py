@@ -24,6 +24,7 @@ from mmensemble.compose import Columns, as_list
 from mmensemble.exceptions import ExportError
 from mmensemble.preprocessing import PRESENT, Preprocessor, TensorSpec
 from mmensemble.scoring.manifest import Feed
+from mmensemble.scoring.tasks import Multilabel, Multioutput, Task
 
 __all__ = [
     "IR_VERSION",
@@ -153,10 +154,16 @@ class Graph:
         for initializer in list(graph.initializers.values()):
             del graph.initializers[str(initializer.name)]
             initializer.name = self._name(str(initializer.name))
+            if initializer.const_value is not None:
+                # torch stores some weights transposed, and what finds equal ones reads their bytes in order.
+                array = np.require(initializer.const_value.numpy(), requirements="C")
+                initializer.const_value = ir.tensor(array, name=initializer.name)
             self._initializers.append(initializer)
         for node in nodes:
             node.name = self._name(node.op_type)
             for output in node.outputs:
+                # An exporter may have left its example's sizes here (torch does, behind an LSTM).
+                output.shape = None
                 output.name = f"{node.name}_{output.name or output.index()}"
             self._nodes.append(node)
         return outputs
@@ -269,17 +276,23 @@ class Outputs:
     ----------
     graph : Graph
     probabilities : Value, default=None
-        (batch, n_classes) float32, of a classifier.
+        (batch, n_classes) float32, of a classifier; of several labels or label columns, side by side.
+    predictions : Value, default=None
+        (batch, n_targets) float32, of a regressor.
     transformed : Value, default=None
         (batch, n_features_out) float32, of an estimator with ``transform``.
     present : Value, default=None
         Which rows have the modality, (batch, 1) bool.
+    task : Task, default=None
+        What the probabilities or predictions mean; None is one of the estimator's ``classes_``.
     """
 
     graph: Graph
     probabilities: ir.Value | None = None
+    predictions: ir.Value | None = None
     transformed: ir.Value | None = None
     present: ir.Value | None = None
+    task: Task | None = None
 
 
 @singledispatch
@@ -338,8 +351,14 @@ def member_outputs(
     for member in members:
         with source.graph.scope(member.name):
             outputs = to_graph(member.estimator, source.member(member.name, member.columns, member.kinds))
-            if outputs.probabilities is None or outputs.present is None:
-                raise ExportError(f"member {member.name!r} ({type(member.estimator).__name__}) gives no probabilities")
+            if (
+                outputs.probabilities is None
+                or outputs.present is None
+                or isinstance(outputs.task, (Multilabel, Multioutput))
+            ):
+                raise ExportError(
+                    f"member {member.name!r} ({type(member.estimator).__name__}) gives no probabilities of classes"
+                )
             probabilities.append(align_classes(outputs, member.estimator.classes_, classes))
             present.append(outputs.present)
     return probabilities, present

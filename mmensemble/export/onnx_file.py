@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.exceptions import ConfigurationError, ExportError, ParityError
@@ -21,6 +20,7 @@ from mmensemble.export.graph import Frame, to_graph
 from mmensemble.preprocessing.frames import n_rows
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
 from mmensemble.scoring.predictor import OnnxPredictor
+from mmensemble.scoring.tasks import Classification, Task
 
 __all__ = ["export_onnx"]
 
@@ -38,7 +38,7 @@ def export_onnx(
     verify: Any = None,
     tolerance: float = 1e-4,
 ) -> Manifest:
-    """Write a fitted classifier or composition as one ONNX file.
+    """Write a fitted estimator or composition as one ONNX file.
 
     The file holds the graph of every member, of the fusion or meta-learner, the labels and the description of the
     host-side preprocessing: `OnnxPredictor` needs nothing else, neither torch nor scikit-learn.
@@ -55,7 +55,7 @@ def export_onnx(
     verify : X, default=None
         Rows to score with both; the largest difference is stored in the file.
     tolerance : float, default=1e-4
-        Largest difference of a probability that `verify` accepts.
+        Largest difference of a probability that `verify` accepts; of a number, relative to the largest one.
 
     Returns
     -------
@@ -73,21 +73,20 @@ def export_onnx(
     if precision != "fp32":
         raise ConfigurationError(f"precision must be 'fp32', not {precision!r}; fp16 and int8 are not there yet")
     check_is_fitted(estimator)
-    if not is_classifier(estimator):
-        raise ExportError(f"{type(estimator).__name__} is no classifier; only classifiers are exported yet")
     path = Path(path)
     if not path.parent.is_dir():
         raise ConfigurationError(f"the folder {path.parent} does not exist; create it first")
 
     source = Frame()
     outputs = to_graph(estimator, source)
-    if outputs.probabilities is None:
-        raise ExportError(f"{type(estimator).__name__} gives no probabilities")
-    model = source.graph.to_model({"probabilities": (outputs.probabilities, len(estimator.classes_))})
+    value = outputs.probabilities if outputs.probabilities is not None else outputs.predictions
+    if value is None:
+        raise ExportError(f"{type(estimator).__name__} gives neither probabilities nor predictions")
+    task = Classification(np.asarray(estimator.classes_)) if outputs.task is None else outputs.task
+    model = source.graph.to_model({task.output: (value, task.width)})
     used = {value.name for value in model.graph.inputs}
     manifest = Manifest(
-        task="classification",
-        classes=np.asarray(estimator.classes_).tolist(),
+        task=task,
         feeds=[feed for feed in source.graph.feeds if any(str(name).startswith(f"{feed.name}.") for name in used)],
         provenance=_provenance(estimator),
     )
@@ -117,22 +116,40 @@ def _write(model: ir.Model, manifest: Manifest, path: Path) -> None:
 def _compare(estimator: Any, path: Path, X: Any, tolerance: float) -> dict[str, Any]:
     if n_rows(X) == 0:
         raise ConfigurationError("verify has 0 rows; give it some to compare on")
-    expected = np.asarray(estimator.predict_proba(X))
-    scored = OnnxPredictor(path, device="cpu").predict_proba(X)
+    predictor = OnnxPredictor(path, device="cpu")
+    expected, scored = (_scores(model, predictor.manifest.task, X) for model in (estimator, predictor))
     difference = np.abs(expected - scored).max(axis=1)
+    if predictor.manifest.task.output == "predictions":
+        difference /= max(1.0, float(np.abs(expected).max()))
     worst = int(difference.argmax())
     # NaN compares as False both ways, so ask for what is wanted.
     if not difference[worst] <= tolerance:
         raise ParityError(
-            f"row {worst}: the exported probabilities differ from the estimator's by {difference[worst]:.2g}, "
+            f"row {worst}: the exported scores differ from the estimator's by {difference[worst]:.2g}, "
             f"more than tolerance={tolerance:g}; nothing was written"
         )
     return {
         "n_rows": len(expected),
         "max_abs_difference": float(difference[worst]),
-        "equal_labels": float((expected.argmax(axis=1) == scored.argmax(axis=1)).mean()),
         "tolerance": tolerance,
+        **_agreement(predictor.manifest.task, expected, scored),
     }
+
+
+def _scores(model: Any, task: Task, X: Any) -> np.ndarray:
+    """Return probabilities side by side, or numbers, (n, width)."""
+    if task.output == "probabilities":
+        scores = model.predict_proba(X)
+        return np.hstack(scores) if isinstance(scores, list) else np.asarray(scores)
+    return np.asarray(model.predict(X)).reshape(n_rows(X), -1)
+
+
+def _agreement(task: Task, expected: np.ndarray, scored: np.ndarray) -> dict[str, float]:
+    """Return the share of rows whose labels are equal, where there are labels."""
+    if task.classes is None:
+        return {}
+    equal = task.predict(expected) == task.predict(scored)
+    return {"equal_labels": float(equal.reshape(len(equal), -1).all(axis=1).mean())}
 
 
 def _provenance(estimator: Any) -> dict[str, Any]:

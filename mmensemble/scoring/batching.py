@@ -34,14 +34,14 @@ class ScoredWindow(NamedTuple):
 
     Attributes
     ----------
-    probabilities : ndarray of float32, shape (n_rows, n_classes)
+    outputs : ndarray of float32, shape (n_rows, width)
         NaN in the rows that could not be scored.
     errors : list of DataError or None, of length n_rows
         What is wrong with each row. Its text names the column; its `row` is None, because a window does not know
         where it stands in the data.
     """
 
-    probabilities: np.ndarray
+    outputs: np.ndarray
     errors: list[DataError | None]
 
     def raise_for_errors(self, first_row: int) -> None:
@@ -111,7 +111,7 @@ def score_windows(
     windows: Iterable[Any],
     run: Callable[[dict[str, np.ndarray]], np.ndarray],
     *,
-    n_classes: int,
+    width: int,
     batch_size: int,
     n_encoders: int = 1,
 ) -> Generator[ScoredWindow]:
@@ -124,8 +124,8 @@ def score_windows(
     windows : iterable of frame or dict
         Each with the columns that the feeds read. At most ``n_encoders + 1`` are taken ahead of the one that is scored.
     run : callable
-        The graph: arrays named ``<feed>.<tensor>`` → probabilities (n, n_classes).
-    n_classes : int
+        The graph: arrays named ``<feed>.<tensor>`` → outputs (n, width).
+    width : int
         Columns of the result.
     batch_size : int
         Most rows in one call of `run`.
@@ -138,13 +138,13 @@ def score_windows(
         One per window.
     """
     for window in _encode_ahead(feeds, windows, n_encoders):
-        probabilities = np.full((len(window.errors), n_classes), np.nan, dtype=np.float32)
+        outputs = np.full((len(window.errors), width), np.nan, dtype=np.float32)
         good = np.flatnonzero([error is None for error in window.errors])
         for rows in row_batches(good, window.lengths[good], batch_size):
-            probabilities[rows] = run(_collate(feeds, window.parts, rows))
-            for row in rows[~np.isfinite(probabilities[rows]).all(axis=1)]:
+            outputs[rows] = run(_collate(feeds, window.parts, rows))
+            for row in rows[~np.isfinite(outputs[rows]).all(axis=1)]:
                 window.errors[row] = DataError("the model gives NaN for this row: a number that it needs is missing")
-        yield ScoredWindow(probabilities, window.errors)
+        yield ScoredWindow(outputs, window.errors)
 
 
 def _encode_ahead(feeds: Sequence[Feed], windows: Iterable[Any], n_encoders: int) -> Iterator[_EncodedWindow]:

@@ -19,6 +19,7 @@ from mmensemble.scoring.batching import ScoredWindow
 from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.scoring.providers import Device, ResolvedDevice
 from mmensemble.scoring.readers import Reader, file_format, open_reader
+from mmensemble.scoring.tasks import Task
 from mmensemble.scoring.writers import open_writer
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def score_file(
     """Score the rows of a Parquet or CSV file, in order and in constant memory.
 
     The output has the columns of `keep`, then ``prediction``, ``probability_<class>`` (float32) for each class, and
-    ``error``, which is null where all is well. It appears when it is complete; after a failure there is none.
+    ``error``, which is null where all is well. Of several labels or label columns there are ``prediction_<number>`` and
+    ``probability_<number>_<class>``; of numbers there are predictions only. The file appears when it is complete; after
+    a failure there is none.
 
     Parameters
     ----------
@@ -117,7 +120,8 @@ def score_file(
         if not isinstance(model, OnnxPredictor):
             model = OnnxPredictor(model, device=device, batch_size=batch_size, n_threads=n_threads)
         _check_columns(source, reader.schema.names, [*model.manifest.columns, *keep])
-        schema = _output_schema(reader.schema, keep, model.classes_)
+        task = model.manifest.task
+        schema = _output_schema(reader.schema, keep, task)
         started = time.perf_counter()
         n_rows = n_errors = 0
         with (
@@ -128,7 +132,7 @@ def score_file(
             for kept, window in scored:
                 if on_error == "raise":
                     window.raise_for_errors(n_rows)
-                writer.write(_output_table(kept, window, model.classes_, schema))
+                writer.write(_output_table(kept, window, task, schema))
                 n_rows += len(window.errors)
                 n_errors += sum(error is not None for error in window.errors)
                 advance(len(window.errors))
@@ -153,12 +157,17 @@ def _check_columns(source: Path, names: list[str], wanted: list[str]) -> None:
             raise DataError(f"there is {what} in {source}; its columns are {names}", column=column)
 
 
-def _output_schema(source: pa.Schema, keep: Sequence[str], classes: np.ndarray) -> pa.Schema:
+def _output_schema(source: pa.Schema, keep: Sequence[str], task: Task) -> pa.Schema:
     import pyarrow as pa
 
+    # The types of the predictions are those of the prediction for any outputs.
+    predicted = _columns(task.predict(np.zeros((1, task.width), dtype=np.float32)))
     scores = [
-        pa.field("prediction", pa.array(classes.tolist()).type),
-        *(pa.field(f"probability_{label}", pa.float32()) for label in classes.tolist()),
+        *(
+            pa.field(name, pa.array(column.tolist()).type)
+            for name, column in zip(task.prediction_columns(), predicted, strict=True)
+        ),
+        *(pa.field(name, pa.float32()) for name in task.probability_columns()),
         pa.field("error", pa.string()),
     ]
     schema = pa.schema([*(pa.field(name, source.field(name).type) for name in keep), *scores])
@@ -188,20 +197,29 @@ def _scored_tables(
             yield waiting.popleft(), window
 
 
-def _output_table(
-    kept: list[pa.ChunkedArray], window: ScoredWindow, classes: np.ndarray, schema: pa.Schema
-) -> pa.Table:
+def _output_table(kept: list[pa.ChunkedArray], window: ScoredWindow, task: Task, schema: pa.Schema) -> pa.Table:
     import pyarrow as pa
 
     bad = np.array([error is not None for error in window.errors], dtype=bool)
-    best = pa.array(window.probabilities.argmax(axis=1), mask=bad)
+    # What a bad row would be predicted as does not matter, but NaN must not reach argmax and comparisons.
+    outputs = np.where(bad[:, None], 0.0, window.outputs).astype(np.float32)
+    predicted = [
+        pa.array(column.tolist(), schema.field(name).type, mask=bad)
+        for name, column in zip(task.prediction_columns(), _columns(task.predict(outputs)), strict=True)
+    ]
+    probabilities = list(outputs.T) if task.probability_columns() else []
     columns = [
         *kept,
-        pa.array(classes.tolist()).take(best),
-        *(pa.array(np.ascontiguousarray(column), mask=bad) for column in window.probabilities.T),
+        *predicted,
+        *(pa.array(np.ascontiguousarray(column), mask=bad) for column in probabilities),
         pa.array([None if error is None else str(error) for error in window.errors], pa.string()),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _columns(predictions: np.ndarray) -> list[np.ndarray]:
+    """Return predictions (n,) or (n, n_columns) as a list of columns."""
+    return [predictions] if predictions.ndim == 1 else list(predictions.T)
 
 
 @contextmanager

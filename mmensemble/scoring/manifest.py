@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from mmensemble.exceptions import ModelFileError
 from mmensemble.preprocessing import Preprocessor, preprocessor_from_dict
+from mmensemble.scoring.tasks import Task, task_from_dict
 
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Feed", "Manifest"]
 
@@ -47,10 +48,8 @@ class Manifest:
 
     Parameters
     ----------
-    task : {"classification"}
-        What the model predicts. The graph's output is ``probabilities`` (n, n_classes), float32.
-    classes : list of str, int, float or bool
-        The labels, in the order of the probabilities.
+    task : Task
+        What the model predicts, and what its output means.
     feeds : list of Feed
         The inputs.
     provenance : dict
@@ -59,8 +58,7 @@ class Manifest:
         What ``export_onnx(verify=...)`` measured; empty if it was not asked to.
     """
 
-    task: Literal["classification"]
-    classes: list[Any]
+    task: Task
     feeds: list[Feed]
     provenance: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
@@ -75,8 +73,7 @@ class Manifest:
         return json.dumps(
             {
                 "format_version": FORMAT_VERSION,
-                "task": self.task,
-                "classes": self.classes,
+                "task": self.task.to_dict(),
                 "feeds": [
                     {"name": f.name, "columns": list(f.columns), "preprocessor": f.preprocessor.to_dict()}
                     for f in self.feeds
@@ -105,8 +102,7 @@ class Manifest:
                     "upgrade mmensemble on this machine"
                 )
             return cls(
-                task=state["task"],
-                classes=state["classes"],
+                task=task_from_dict(state["task"]),
                 feeds=[
                     Feed(f["name"], tuple(f["columns"]), preprocessor_from_dict(f["preprocessor"]))
                     for f in state["feeds"]

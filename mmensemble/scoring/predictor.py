@@ -19,10 +19,9 @@ from mmensemble.preprocessing.frames import column_names, leaf_cells, n_rows
 from mmensemble.scoring.batching import ScoredWindow, encoder_threads, score_windows, window_size
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
 from mmensemble.scoring.providers import Device, ResolvedDevice, open_session, usable_cores
+from mmensemble.scoring.tasks import Multioutput
 
 __all__ = ["OnnxPredictor"]
-
-_OUTPUT = "probabilities"
 
 
 @dataclass
@@ -52,8 +51,8 @@ class OnnxPredictor:
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        The labels, in the order of the probabilities.
+    classes_ : ndarray of shape (n_classes,), or list of them
+        The labels, in the order of the probabilities; of several label columns, those of each.
     manifest : Manifest
         What the file says of itself: columns, preprocessors, provenance.
     device : {"cpu", "cuda", "tensorrt"}
@@ -96,7 +95,7 @@ class OnnxPredictor:
         _ = self._model
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in {"_model", "classes_"}}
+        return {name: value for name, value in self.__dict__.items() if name != "_model"}
 
     def __repr__(self) -> str:
         return f"OnnxPredictor({str(self.path)!r}, device={self._asked_device!r}, batch_size={self.batch_size})"
@@ -111,10 +110,13 @@ class OnnxPredictor:
         """What the file says of itself."""
         return self._model.manifest
 
-    @cached_property
-    def classes_(self) -> np.ndarray:
-        """The labels, in the order of the probabilities."""
-        return np.array(self.manifest.classes)
+    @property
+    def classes_(self) -> Any:
+        """The labels, in the order of the probabilities; a regression has none."""
+        classes = self.manifest.task.classes
+        if classes is None:
+            raise AttributeError("the model predicts numbers and has no classes_")
+        return classes
 
     @property
     def device(self) -> ResolvedDevice:
@@ -131,7 +133,7 @@ class OnnxPredictor:
         """How many rows `score_batches` takes best at a time."""
         return window_size(self.manifest.feeds, self.batch_size)
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class.
 
         Parameters
@@ -142,24 +144,35 @@ class OnnxPredictor:
 
         Returns
         -------
-        ndarray of float32, shape (n_rows, n_classes)
+        ndarray of float32, shape (n_rows, n_classes), or list of them
+            Of several label columns, one array per column.
 
         Raises
         ------
+        AttributeError
+            If the model predicts numbers.
         DataError
             If a column is missing or a row cannot be read; it says which.
         """
-        scored = [np.empty((0, len(self.manifest.classes)), dtype=np.float32)]
+        task = self.manifest.task
+        if task.output != "probabilities":
+            raise AttributeError("the model predicts numbers and has no predict_proba; use predict")
+        outputs = self._outputs(X)
+        return task.split(outputs) if isinstance(task, Multioutput) else outputs
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """Return the graph's output for all rows, float32 of shape (n_rows, width)."""
+        scored = [np.empty((0, self.manifest.task.width), dtype=np.float32)]
         start = 0
         with closing(self.score_batches(self._windows(X))) as windows:
             for window in windows:
                 window.raise_for_errors(start)
-                scored.append(window.probabilities)
+                scored.append(window.outputs)
                 start += len(window.errors)
         return np.concatenate(scored)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable label of each row.
+        """Return the most probable label, or the number, of each row.
 
         Parameters
         ----------
@@ -168,10 +181,9 @@ class OnnxPredictor:
 
         Returns
         -------
-        ndarray of shape (n_rows,)
+        ndarray of shape (n_rows,) or (n_rows, n_columns)
         """
-        labels: np.ndarray = self.classes_[self.predict_proba(X).argmax(axis=1)]
-        return labels
+        return self.manifest.task.predict(self._outputs(X))
 
     def score_batches(self, frames: Iterable[Any]) -> Generator[ScoredWindow]:
         """Score a stream of frames in order and in constant memory; a bad row costs nothing but itself.
@@ -184,14 +196,14 @@ class OnnxPredictor:
         Yields
         ------
         ScoredWindow
-            ``(probabilities, errors)``, one for each frame.
+            ``(outputs, errors)``, one for each frame.
         """
         model = self._model
         return score_windows(
             model.manifest.feeds,
             frames,
-            lambda arrays: _run(model.session, model.device, arrays),
-            n_classes=len(model.manifest.classes),
+            lambda arrays: _run(model.session, model.device, arrays, model.manifest.task.output),
+            width=model.manifest.task.width,
             batch_size=self.batch_size,
             n_encoders=encoder_threads(model.manifest.feeds, self.n_threads),
         )
@@ -213,8 +225,8 @@ class OnnxPredictor:
         for _ in score_windows(
             manifest.feeds,
             [row],
-            lambda arrays: _run(session, device, arrays),
-            n_classes=len(manifest.classes),
+            lambda arrays: _run(session, device, arrays, manifest.task.output),
+            width=manifest.task.width,
             batch_size=1,
         ):
             return
@@ -235,7 +247,7 @@ def _read_manifest(session: Any, path: Path) -> Manifest:
     manifest = Manifest.from_json(text)
     described = {f"{feed.name}.{tensor}" for feed in manifest.feeds for tensor in (*feed.preprocessor.tensors, PRESENT)}
     undescribed = [node.name for node in session.get_inputs() if node.name not in described]
-    if undescribed or _OUTPUT not in [node.name for node in session.get_outputs()]:
+    if undescribed or manifest.task.output not in [node.name for node in session.get_outputs()]:
         raise ModelFileError(
             f"the graph in {path} does not fit its manifest (inputs that it does not describe: {undescribed}; outputs: "
             f"{[node.name for node in session.get_outputs()]}); export the model again"
@@ -264,17 +276,17 @@ def _select(X: Any, columns: list[str]) -> Any:
     return cells
 
 
-def _run(session: Any, device: ResolvedDevice, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def _run(session: Any, device: ResolvedDevice, arrays: dict[str, np.ndarray], output: str) -> np.ndarray:
     # The exporter prunes inputs that the graph does not use.
     arrays = {node.name: arrays[node.name] for node in session.get_inputs()}
     try:
         # Binding takes no strings.
         if device == "cpu" or any(array.dtype == object for array in arrays.values()):
-            return np.asarray(session.run([_OUTPUT], arrays)[0])
+            return np.asarray(session.run([output], arrays)[0])
         binding = session.io_binding()
         for name, array in arrays.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        binding.bind_output(_OUTPUT)
+        binding.bind_output(output)
         session.run_with_iobinding(binding)
         return np.asarray(binding.copy_outputs_to_cpu()[0])
     except Exception as error:  # ONNX Runtime's errors have no other base class in common

@@ -16,6 +16,7 @@ from PIL import Image
 from mmensemble.preprocessing import ImagePreprocessor, TabularPreprocessor, TextPreprocessor
 from mmensemble.scoring import Feed, Manifest
 from mmensemble.scoring.manifest import METADATA_KEY
+from mmensemble.scoring.tasks import Classification
 
 CLASSES = ["apple", "pear", "plum"]
 WORDS = ["red", "green", "blue", "apple", "pear", "plum", "a", "ripe"]
@@ -94,8 +95,7 @@ def write_model() -> Callable[[Path, str | None], Path]:
 def manifest() -> Manifest:
     text = TextPreprocessor.train([" ".join(WORDS)] * 3, vocab_size=300, max_length=600)
     return Manifest(
-        task="classification",
-        classes=CLASSES,
+        task=Classification(np.array(CLASSES, dtype=object)),
         feeds=[
             Feed("text", ("title",), text),
             Feed("image", ("picture",), ImagePreprocessor(size=8)),

@@ -80,8 +80,8 @@ def test_the_path_may_be_a_string_and_relative(
 
 def test_manifest(model: Any, folder: Path) -> None:
     manifest = export_onnx(model, folder / "model.onnx")
-    assert manifest.task == "classification"
-    assert manifest.classes == ["down", "up"]
+    assert manifest.task.name == "classification"
+    assert manifest.task.classes.tolist() == ["down", "up"]
     assert manifest.feeds == [
         Feed("left", ("a",), TabularPreprocessor({"a": "float"})),
         Feed("right", ("b", "c"), TabularPreprocessor({"b": "float", "c": "float"})),

@@ -54,10 +54,10 @@ def test_only_what_decodes_gets_threads() -> None:
 @pytest.mark.parametrize("n_encoders", [1, 4])
 def test_windows_come_back_in_order(n_encoders: int) -> None:
     windows = [{"x": [10.0 * i, 10.0 * i + 1]} for i in range(20)] + [{"x": []}]
-    scored = list(score_windows(NUMBERS, windows, double, n_classes=1, batch_size=1, n_encoders=n_encoders))
+    scored = list(score_windows(NUMBERS, windows, double, width=1, batch_size=1, n_encoders=n_encoders))
     assert len(scored) == 21
-    assert scored[-1].probabilities.shape == (0, 1)
-    values = np.concatenate([window.probabilities for window in scored])[:, 0]
+    assert scored[-1].outputs.shape == (0, 1)
+    values = np.concatenate([window.outputs for window in scored])[:, 0]
     assert values.tolist() == [2 * x for window in windows for x in window["x"]]
 
 
@@ -68,9 +68,9 @@ def test_a_bad_row_is_not_run_and_costs_only_itself() -> None:
         seen.extend(arrays["x.features"][:, 0].tolist())
         return double(arrays)
 
-    (window,) = score_windows(NUMBERS, [{"x": [1.0, "two", 3.0]}], run, n_classes=1, batch_size=8)
+    (window,) = score_windows(NUMBERS, [{"x": [1.0, "two", 3.0]}], run, width=1, batch_size=8)
     assert seen == [1.0, 3.0]
-    np.testing.assert_array_equal(window.probabilities[:, 0], [2.0, np.nan, 6.0])
+    np.testing.assert_array_equal(window.outputs[:, 0], [2.0, np.nan, 6.0])
     assert [str(error) if error else None for error in window.errors] == [
         None,
         "column 'x': 'two' is not a number",
@@ -81,8 +81,8 @@ def test_a_bad_row_is_not_run_and_costs_only_itself() -> None:
 
 
 def test_all_rows_bad() -> None:
-    (window,) = score_windows(NUMBERS, [{"x": ["a", "b"]}], double, n_classes=1, batch_size=8)
-    assert np.isnan(window.probabilities).all()
+    (window,) = score_windows(NUMBERS, [{"x": ["a", "b"]}], double, width=1, batch_size=8)
+    assert np.isnan(window.outputs).all()
     assert None not in window.errors
 
 
@@ -93,9 +93,7 @@ def test_errors_name_the_column(manifest: Manifest) -> None:
         "weight": [1, 1, "x", 1],
         "price": [1, 1, 1, 1],
     }
-    windows = score_windows(
-        manifest.feeds, [X], lambda a: np.zeros((len(a["text.present"]), 3)), n_classes=3, batch_size=8
-    )
+    windows = score_windows(manifest.feeds, [X], lambda a: np.zeros((len(a["text.present"]), 3)), width=3, batch_size=8)
     (window,) = windows
     assert [(error.column, str(error)) if error else None for error in window.errors] == [
         ("picture", "column 'picture': the image cannot be read: cannot identify image file"),
@@ -115,7 +113,7 @@ def test_few_windows_are_read_ahead(n_encoders: int) -> None:
             read += 1
             yield {"x": [float(i)]}
 
-    scored = score_windows(NUMBERS, windows(), double, n_classes=1, batch_size=1, n_encoders=n_encoders)
+    scored = score_windows(NUMBERS, windows(), double, width=1, batch_size=1, n_encoders=n_encoders)
     for done, _ in enumerate(scored, start=1):
         assert read <= done + n_encoders
     assert read == 50
@@ -127,13 +125,13 @@ def test_an_error_in_the_source_or_the_graph_comes_through() -> None:
         raise RuntimeError("the disk is gone")
 
     with pytest.raises(RuntimeError, match="the disk is gone"):
-        list(score_windows(NUMBERS, broken_source(), double, n_classes=1, batch_size=1))
+        list(score_windows(NUMBERS, broken_source(), double, width=1, batch_size=1))
 
     def broken_graph(arrays: dict[str, np.ndarray]) -> np.ndarray:
         raise RuntimeError("the graph is gone")
 
     with pytest.raises(RuntimeError, match="the graph is gone"):
-        list(score_windows(NUMBERS, [{"x": [1.0]}] * 9, broken_graph, n_classes=1, batch_size=1, n_encoders=3))
+        list(score_windows(NUMBERS, [{"x": [1.0]}] * 9, broken_graph, width=1, batch_size=1, n_encoders=3))
 
 
 def test_closing_early_drops_the_windows_that_nobody_wants() -> None:
@@ -146,6 +144,6 @@ def test_closing_early_drops_the_windows_that_nobody_wants() -> None:
             return super().encode(*columns)
 
     feeds = [Feed("x", ("x",), Counting({"x": "float"}))]
-    with closing(score_windows(feeds, [{"x": [1.0]}] * 100, double, n_classes=1, batch_size=1)) as scored:
+    with closing(score_windows(feeds, [{"x": [1.0]}] * 100, double, width=1, batch_size=1)) as scored:
         next(scored)
     assert encoded <= 2

@@ -13,6 +13,7 @@ import pytest
 from mmensemble.exceptions import ConfigurationError, DataError, ModelFileError
 from mmensemble.scoring import Manifest, OnnxPredictor, ScoreReport, files, score_file
 from mmensemble.scoring.readers import ParquetReader
+from mmensemble.scoring.tasks import Classification
 from mmensemble.scoring.writers import TableWriter
 
 Rows = dict[str, list[Any]]
@@ -141,7 +142,7 @@ def test_classes_keep_their_type(
     write_model: Callable[[Path, str | None], Path], manifest: Manifest, parquet: Path, tmp_path: Path
 ) -> None:
     for classes, kind in (([0, 1, 5], pa.int64()), ([0.5, 1.5, 2.5], pa.float64()), ("aäß", pa.string())):
-        renamed = Manifest("classification", list(classes), manifest.feeds)
+        renamed = Manifest(Classification(np.array(list(classes))), manifest.feeds)
         model = write_model(tmp_path / "model.onnx", renamed.to_json())
         score_file(model, parquet, tmp_path / "out.parquet", device="cpu", overwrite=True)
         table = pq.read_table(tmp_path / "out.parquet")

@@ -23,6 +23,7 @@ from mmensemble.preprocessing import TabularPreprocessor
 from mmensemble.scoring import Feed, Manifest, OnnxPredictor
 from mmensemble.scoring import predictor as predictor_module
 from mmensemble.scoring.manifest import METADATA_KEY
+from mmensemble.scoring.tasks import Classification
 
 Rows = dict[str, list[Any]]
 WriteModel = Callable[[Path, str | None], Path]
@@ -37,8 +38,7 @@ def predictor(model_path: Path) -> OnnxPredictor:
 def strings_path(tmp_path: Path) -> Path:
     """A model of one string column: "yes" where the cell is "y"."""
     manifest = Manifest(
-        task="classification",
-        classes=[False, True],
+        task=Classification(np.array([False, True])),
         feeds=[Feed("answer", ("answer",), TabularPreprocessor({"answer": "string"}))],
     )
     nodes = [
@@ -158,7 +158,7 @@ def test_score_batches(predictor: OnnxPredictor, rows: Rows, expected: np.ndarra
     frame = pd.DataFrame(rows)
     scored = list(predictor.score_batches(frame[start : start + 100] for start in range(0, 1500, 100)))
     assert len(scored) == 15
-    np.testing.assert_allclose(np.concatenate([w.probabilities for w in scored]), expected, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([w.outputs for w in scored]), expected, atol=1e-5)
     assert all(error is None for window in scored for error in window.errors)
 
 
@@ -169,14 +169,14 @@ def test_binding_scores_as_running_does(predictor: OnnxPredictor, rows: Rows) ->
         arrays |= {f"{feed.name}.{k}": v for k, v in feed.preprocessor.collate(encoded, slice(None)).items()}
     session = predictor._model.session
     # A CPU session binds too, so the path that only a GPU takes is checked here.
-    bound = predictor_module._run(session, "cuda", arrays)
-    np.testing.assert_array_equal(bound, predictor_module._run(session, "cpu", arrays))
+    bound = predictor_module._run(session, "cuda", arrays, "probabilities")
+    np.testing.assert_array_equal(bound, predictor_module._run(session, "cpu", arrays, "probabilities"))
 
 
 def test_a_batch_on_which_the_runtime_fails(predictor: OnnxPredictor) -> None:
     arrays = {node.name: np.zeros((2, 2)) for node in predictor._model.session.get_inputs()}
     with pytest.raises(MmensembleError, match="failed on 'cpu' in a batch of 2 rows"):
-        predictor_module._run(predictor._model.session, "cpu", arrays)
+        predictor_module._run(predictor._model.session, "cpu", arrays, "probabilities")
 
 
 def test_a_pickle_holds_no_session_and_opens_the_file_again(

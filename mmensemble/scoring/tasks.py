@@ -1,0 +1,220 @@
+"""How a model's outputs become predictions, for every kind of task. Imports numpy only.
+
+The estimators and the predictor share these, so that both read the same outputs in the same way.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mmensemble.exceptions import ModelFileError
+
+__all__ = ["Classification", "Multilabel", "Multioutput", "Regression", "Task", "task_from_dict"]
+
+
+class Task(ABC):
+    """What the outputs of a model mean.
+
+    Attributes
+    ----------
+    name : str
+        The manifest's word for it.
+    output : {"probabilities", "predictions"}
+        The graph's output, float32 of shape (n, width).
+    width : int
+    """
+
+    name: ClassVar[str]
+    output: ClassVar[str] = "probabilities"
+    width: int
+
+    @abstractmethod
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        """Turn outputs (n, width) into predictions, (n,) or (n, n_columns)."""
+
+    @abstractmethod
+    def prediction_columns(self) -> list[str]:
+        """Return the names that the predictions have in a file of scores."""
+
+    def probability_columns(self) -> list[str]:
+        """Return the names that the outputs have in a file of scores; none where they are the predictions."""
+        return []
+
+    @property
+    def classes(self) -> Any:
+        """The labels, as the estimators' ``classes_``; None for numbers."""
+        return None
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values from which `task_from_dict` rebuilds the task."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(repr(self.to_dict()))
+
+
+class Classification(Task):
+    """One of several classes.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+    """
+
+    name = "classification"
+
+    def __init__(self, classes: np.ndarray) -> None:
+        self._classes = classes
+        self.width = len(classes)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The labels, in the order of the probabilities."""
+        return self._classes
+
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        labels: np.ndarray = self._classes[outputs.argmax(axis=1)]
+        return labels
+
+    def prediction_columns(self) -> list[str]:
+        return ["prediction"]
+
+    def probability_columns(self) -> list[str]:
+        return [f"probability_{label}" for label in self._classes.tolist()]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "dtype": _dtype(self._classes), "classes": self._classes.tolist()}
+
+
+class Multilabel(Task):
+    """Any of several labels at once; each counts from a probability above 0.5.
+
+    Parameters
+    ----------
+    n_labels : int
+    """
+
+    name = "multilabel"
+
+    def __init__(self, n_labels: int) -> None:
+        self.width = n_labels
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The labels' numbers."""
+        return np.arange(self.width)
+
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        return (outputs > 0.5).astype(np.int64)
+
+    def prediction_columns(self) -> list[str]:
+        return [f"prediction_{label}" for label in range(self.width)]
+
+    def probability_columns(self) -> list[str]:
+        return [f"probability_{label}" for label in range(self.width)]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "n_labels": self.width}
+
+
+class Multioutput(Task):
+    """Several columns of labels; their probabilities stand side by side.
+
+    Parameters
+    ----------
+    columns : list of Classification
+    """
+
+    name = "multioutput"
+
+    def __init__(self, columns: list[Classification]) -> None:
+        self.columns = columns
+        self.bounds = np.cumsum([0, *(column.width for column in columns)])
+        self.width = int(self.bounds[-1])
+
+    @property
+    def classes(self) -> list[np.ndarray]:
+        """The labels of each column."""
+        return [column.classes for column in self.columns]
+
+    def split(self, outputs: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs of each column, (n, n_classes of the column)."""
+        return np.split(outputs, self.bounds[1:-1], axis=1)
+
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        labels = [column.predict(part) for column, part in zip(self.columns, self.split(outputs), strict=True)]
+        if len({column.dtype.kind for column in labels}) > 1:
+            labels = [column.astype(object) for column in labels]
+        return np.column_stack(labels)
+
+    def prediction_columns(self) -> list[str]:
+        return [f"prediction_{number}" for number in range(len(self.columns))]
+
+    def probability_columns(self) -> list[str]:
+        return [
+            f"probability_{n}_{label}" for n, column in enumerate(self.columns) for label in column.classes.tolist()
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "columns": [column.to_dict() for column in self.columns]}
+
+
+class Regression(Task):
+    """One or several numbers.
+
+    Parameters
+    ----------
+    n_targets : int
+    one_dimensional : bool
+        Whether predictions are (n,) rather than (n, 1).
+    """
+
+    name = "regression"
+    output = "predictions"
+
+    def __init__(self, n_targets: int, *, one_dimensional: bool) -> None:
+        self.width = n_targets
+        self.one_dimensional = one_dimensional
+
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs[:, 0] if self.one_dimensional else outputs
+
+    def prediction_columns(self) -> list[str]:
+        return ["prediction"] if self.one_dimensional else [f"prediction_{n}" for n in range(self.width)]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "n_targets": self.width, "one_dimensional": self.one_dimensional}
+
+
+def task_from_dict(state: dict[str, Any]) -> Task:
+    """Rebuild any task from its `Task.to_dict`.
+
+    Raises
+    ------
+    ModelFileError
+        If its name is unknown to this version.
+    """
+    name = state["name"]
+    if name == Classification.name:
+        return _classification(state)
+    if name == Multilabel.name:
+        return Multilabel(state["n_labels"])
+    if name == Multioutput.name:
+        return Multioutput([_classification(column) for column in state["columns"]])
+    if name == Regression.name:
+        return Regression(state["n_targets"], one_dimensional=state["one_dimensional"])
+    raise ModelFileError(f"the task {name!r} is unknown to this version; upgrade mmensemble on this machine")
+
+
+def _classification(state: dict[str, Any]) -> Classification:
+    return Classification(np.array(state["classes"], dtype=state["dtype"]))
+
+
+def _dtype(classes: np.ndarray) -> str:
+    return "object" if classes.dtype == object else classes.dtype.str

@@ -10,12 +10,12 @@ from mmensemble.exceptions import MissingDependencyError
 
 try:
     from mmensemble_estimators.fusion import ConcatFusion
-    from mmensemble_estimators.image import ImageClassifier
-    from mmensemble_estimators.text import TextClassifier
+    from mmensemble_estimators.image import ImageClassifier, ImageRegressor
+    from mmensemble_estimators.text import TextClassifier, TextRegressor
 except ModuleNotFoundError as error:
     package = (error.name or "").partition(".")[0]
     if package not in {"torch", "transformers", "skorch", "sklearn", "joblib"}:
         raise
     raise MissingDependencyError(package, "train") from error
 
-__all__ = ["ConcatFusion", "ImageClassifier", "TextClassifier"]
+__all__ = ["ConcatFusion", "ImageClassifier", "ImageRegressor", "TextClassifier", "TextRegressor"]

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
+from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state, compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
 from torch import nn
 
-from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.exceptions import ConfigurationError, DataError, MissingDependencyError
 from mmensemble.preprocessing import PRESENT, Cells, Encoded, Preprocessor
 from mmensemble.preprocessing.frames import column_names, leaf_cells
+from mmensemble.scoring.tasks import Multioutput
 from mmensemble_estimators._network import Network
+from mmensemble_estimators._parameters import check_choice, check_fractions, check_integers, check_rates
+from mmensemble_estimators._targets import ClassTarget, Target, class_target, number_target
 from mmensemble_estimators._training import (
     TrainingData,
     TrainingSettings,
@@ -28,9 +34,12 @@ from mmensemble_estimators._training import (
     train,
 )
 
-__all__ = ["TorchClassifier", "TorchEstimator"]
+__all__ = ["TorchClassifier", "TorchEstimator", "TorchRegressor"]
 
 _NO_HEAD = "This %(name)s has no head of its own: it is not fitted, or only as a member of a joint fusion."
+
+# AdamW's rate where the estimator's learning_rate is None. From scratch it is the modality's own.
+LEARNING_RATE_OF = {"pretrained": 5e-5, "lora": 5e-4, "head": 1e-2}
 
 
 class TorchEstimator(TransformerMixin, BaseEstimator):
@@ -40,18 +49,22 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
     """
 
     modality: ClassVar[str]
-    _fractions: ClassVar[tuple[str, ...]] = ("warmup_fraction", "validation_fraction", "label_smoothing")
+    _learning_rate_from_scratch: ClassVar[float] = 1e-3
+    _fractions: ClassVar[tuple[str, ...]] = ("warmup_fraction", "validation_fraction")
 
     # The parameters that every leaf has; subclasses list them in their own __init__, as scikit-learn wants it.
+    backbone: Any
+    pretrained: str | None
     fine_tune: str
+    pooling: str | None
     max_epochs: int
     batch_size: int
-    learning_rate: float
+    learning_rate: float | None
     weight_decay: float
     warmup_fraction: float
-    label_smoothing: float
     early_stopping: bool
     validation_fraction: float
+    warm_start: bool
     device: str
     precision: str
     random_state: Any
@@ -59,7 +72,8 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
 
     module_: Network
     preprocessor_: Preprocessor
-    history_: list[dict[str, Any]]
+    history_: pd.DataFrame
+    _target: Target
 
     @abstractmethod
     def _fit_preprocessor(self, cells: Cells) -> Preprocessor:
@@ -70,38 +84,149 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         """Return an untrained (or pretrained) encoder: the preprocessor's arrays → (batch, embedding_size)."""
 
     @abstractmethod
+    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> nn.Module:
+        """Return an untrained encoder from its saved architecture; None is a callable `backbone`'s."""
+
+    @abstractmethod
     def _training_batch(
         self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
     ) -> dict[str, np.ndarray]:
         """Return the arrays of a training batch, varied at random where the estimator augments."""
 
+    @abstractmethod
+    def _learn_target(self, y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
+        """Return what `y` is, and `y` checked."""
+
     def _check_parameters(self) -> None:
         """Raise `ConfigurationError` for a parameter that cannot work."""
-        for name, least in (("max_epochs", 1), ("batch_size", 1)):
-            if not isinstance(getattr(self, name), (int, np.integer)) or getattr(self, name) < least:
-                raise ConfigurationError(f"{name} must be an integer of at least {least}, not {getattr(self, name)!r}")
-        for name, choices in (("fine_tune", ("all", "head")), ("precision", ("fp32", "bf16"))):
-            if getattr(self, name) not in choices:
-                raise ConfigurationError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
-        if not self.learning_rate > 0:
-            raise ConfigurationError(f"learning_rate must be above 0, not {self.learning_rate!r}")
-        for name in self._fractions:
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} must lie in [0, 1), not {getattr(self, name)!r}")
+        check_integers(self, max_epochs=1, batch_size=1)
+        check_choice("fine_tune", self.fine_tune, ("all", "head", "lora"))
+        check_choice("precision", self.precision, ("fp32", "bf16"))
+        check_fractions(self, *self._fractions)
+        check_rates(self)
 
-    def _settings(self) -> TrainingSettings:
-        return TrainingSettings(
-            max_epochs=self.max_epochs,
+    @property
+    def _is_pretrained(self) -> bool:
+        return self.pretrained is not None or callable(self.backbone)
+
+    def _rate(self) -> float:
+        """Return the learning rate, chosen by what is trained where it is None."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        if self.fine_tune != "all":
+            return LEARNING_RATE_OF[self.fine_tune]
+        return LEARNING_RATE_OF["pretrained"] if self._is_pretrained else self._learning_rate_from_scratch
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> Self:
+        if y is None:
+            raise DataError(f"{type(self).__name__}.fit requires y to be passed, but the target y is None")
+        self._check_parameters()
+        cells, encoded = self._encode_to_fit(X, afresh=afresh)
+        check_consistent_length(encoded.present, y)
+        weight = np.asarray(
+            _check_sample_weight(sample_weight, encoded.present[:, None], dtype=np.float64, ensure_non_negative=True)
+        )
+        if afresh:
+            self._target, y = self._learn_target(y, weight)
+        else:
+            y = np.asarray(y)
+        target = self._target.encode(y)
+        weight = weight * self._class_weights(y)
+        rows = np.flatnonzero(encoded.present & (weight > 0))
+        if not len(rows):
+            raise DataError("no row is present and has a weight above 0; there is nothing to fit", column=self._column)
+
+        rng = check_random_state(self.random_state)
+        fitting, validating = self._split(rows, y, rng)
+        settings = TrainingSettings(
+            max_epochs=epochs,
             batch_size=self.batch_size,
             warmup_fraction=self.warmup_fraction,
             device=resolve_device(self.device),
             autocast=self.precision == "bf16",
             verbose=self.verbose,
         )
+        with seeded(int(rng.randint(2**31)), settings.device):
+            if afresh:
+                self.module_ = Network(self._build_encoder(self.preprocessor_), self._target.n_outputs)
+            with self._trainable():
+                network: nn.Module = self.module_
+                if self.fine_tune == "head":
+                    # The frozen encoder runs once for every row, and the head alone is trained on what it gave.
+                    embedded = self._run(self.module_.encoder, encoded)
+                    network = self.module_.head_network()
 
-    def _encode_to_fit(self, X: Any) -> tuple[Cells, Encoded]:
-        """Check the parameters, learn the preprocessor and return the fitting rows' cells and encoding."""
-        self._check_parameters()
+                    def batch(r: np.ndarray) -> dict[str, np.ndarray]:
+                        return {"embedding": embedded[r]}
+
+                    varied = batch
+                else:
+
+                    def batch(r: np.ndarray) -> dict[str, np.ndarray]:
+                        return self._batch(encoded, r)
+
+                    def varied(r: np.ndarray) -> dict[str, np.ndarray]:
+                        return self._training_batch(cells, encoded, r, rng)
+
+                history = train(
+                    network,
+                    TrainingData(fitting, varied, target, weight, lengths=encoded.lengths),
+                    settings,
+                    loss=self._target.loss(getattr(self, "label_smoothing", 0.0)),
+                    learning_rates=[("*", self._rate(), self.weight_decay)],
+                    validation=None if validating is None else TrainingData(validating, batch, target, weight),
+                )
+            self.module_.eval()
+        if not afresh:
+            history["epoch"] += len(self.history_)
+            history = pd.concat([self.history_, history], ignore_index=True)
+        self.history_ = history
+        return self
+
+    def _class_weights(self, y: np.ndarray) -> np.ndarray:
+        return np.ones(len(y))
+
+    @contextmanager
+    def _trainable(self) -> Iterator[None]:
+        """Freeze what `fine_tune` says, or put LoRA adapters in, which are merged into the weights afterwards."""
+        encoder = self.module_.encoder
+        if self.fine_tune == "head":
+            encoder.requires_grad_(False)
+        if self.fine_tune != "lora":
+            yield
+            return
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError("peft", "lora") from error
+        # Rank 8 on every linear layer, alpha twice the rank (Hu et al. 2022).
+        adapters = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.05, target_modules="all-linear")
+        adapted = get_peft_model(encoder.backbone, adapters)  # type: ignore[arg-type]
+        encoder.backbone = adapted
+        try:
+            yield
+        finally:
+            encoder.backbone = adapted.merge_and_unload()
+
+    def _split(
+        self, rows: np.ndarray, y: np.ndarray, rng: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Set rows aside for early stopping, in the proportions of the classes where there are classes."""
+        if not self.early_stopping:
+            return rows, None
+        stratify = y[rows] if isinstance(self._target, ClassTarget) else None
+        try:
+            fitting, validating = train_test_split(
+                rows, test_size=self.validation_fraction, stratify=stratify, random_state=rng
+            )
+        except ValueError as error:
+            raise DataError(
+                f"early_stopping cannot set {self.validation_fraction:.0%} of {len(rows)} rows aside: {error}"
+            ) from error
+        return fitting, validating
+
+    def _encode_to_fit(self, X: Any, *, afresh: bool = True) -> tuple[Cells, Encoded]:
+        """Learn the preprocessor and return the fitting rows' cells and encoding."""
         cells = leaf_cells(X)
         if len(cells) == 0:
             raise DataError("0 rows were given to fit; at least 2 are needed")
@@ -114,7 +239,8 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
         self.n_features_in_ = 1
-        self.preprocessor_ = self._fit_preprocessor(cells)
+        if afresh:
+            self.preprocessor_ = self._fit_preprocessor(cells)
         encoded = self.preprocessor_.encode(cells)
         encoded.raise_for_errors(self._column)
         if not encoded.present.any():
@@ -152,6 +278,16 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
             batch_size=4 * self.batch_size,
             device=device,
         )
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """Return the target's outputs, (n_samples, n_outputs) float64; its `fill` where a row is missing."""
+        check_is_fitted(self, "_target", msg=_NO_HEAD)
+        encoded = self._encode(X)
+        if len(encoded) == 0:
+            return np.zeros((0, self._target.n_outputs))
+        outputs = self._target.outputs(self._run(self.module_, encoded))
+        outputs[~encoded.present] = self._target.fill
+        return outputs
 
     def transform(self, X: Any) -> np.ndarray:
         """Embed rows by the pooled representation under the head.
@@ -191,6 +327,48 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         prefix = type(self).__name__.lower()
         return np.asarray([f"{prefix}{i}" for i in range(self._n_features_out)], dtype=object)
 
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted estimator as a folder of safetensors and JSON; nothing in it is pickled.
+
+        Parameters
+        ----------
+        folder : str or path
+            Made where it is not there. Files of an earlier `save` in it are replaced.
+
+        Raises
+        ------
+        ConfigurationError
+            If a parameter has no JSON form, as a ``RandomState``.
+        """
+        from mmensemble_estimators._storage import save
+
+        check_is_fitted(self, "_target", msg=_NO_HEAD)
+        save(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, backbone: Any = None) -> Self:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        folder : str or path
+        backbone : callable, default=None
+            The callable `backbone` that was fitted, which is code and so not in the folder.
+
+        Returns
+        -------
+        estimator
+            Fitted, of this class.
+
+        Raises
+        ------
+        ModelFileError
+            If the folder is damaged, holds another class, or was written by a newer version.
+        """
+        from mmensemble_estimators._storage import load
+
+        return load(cls, Path(folder), backbone)
+
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the weights from the CPU, so that a machine without the training device can read them."""
         state = dict(super().__getstate__())
@@ -202,9 +380,10 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         tags.input_tags.one_d_array = True
-        tags.input_tags.string = True
+        tags.input_tags.string = self.modality == "text"
         tags.input_tags.allow_nan = True
-        tags.non_deterministic = False
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
         return tags
 
     def __onnx_graph__(self, source: Any) -> Any:
@@ -217,19 +396,23 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
 class TorchClassifier(ClassifierMixin, TorchEstimator):
     """What the classifiers of all modalities share."""
 
+    _fractions: ClassVar[tuple[str, ...]] = (*TorchEstimator._fractions, "label_smoothing")
+
     class_weight: Any
-    classes_: np.ndarray
+    label_smoothing: float
+    classes_: Any
     class_prior_: np.ndarray
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> TorchClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the network.
 
         Parameters
         ----------
         X : sequence of cells, or frame or array of one column, n_samples rows
             Rows that are None or NaN are missing and are left out.
-        y : array-like of shape (n_samples,)
-            Labels of any dtype, of two classes or more.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels of any dtype, of two classes or more; a 0/1 matrix is multilabel; other columns of labels are so
+            many tasks over one network.
         sample_weight : array-like of float, shape (n_samples,), default=None
             A weight of 2 counts in the loss as the row given twice.
 
@@ -246,60 +429,58 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         DeviceError
             If a `device` is named that torch cannot use here.
         """
-        if y is None:
-            raise DataError(f"{type(self).__name__}.fit needs y, the labels")
-        y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
-        cells, encoded = self._encode_to_fit(X)
-        check_consistent_length(encoded.present, y)
-        weight = np.asarray(_check_sample_weight(sample_weight, encoded.present[:, None], dtype=np.float64))
-        self.classes_, target = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise DataError(
-                f"y holds one class only ({self.classes_.tolist()[0]!r}); at least two are needed to classify"
-            )
-        self.class_prior_ = np.bincount(target, weights=weight) / weight.sum()
-        weight = weight * compute_sample_weight(self.class_weight, y)
+        afresh = not (self.warm_start and hasattr(self, "module_"))
+        return self._fit(X, y, sample_weight, afresh=afresh, epochs=self.max_epochs)
 
-        rng = check_random_state(self.random_state)
-        settings = self._settings()
-        rows = np.flatnonzero(encoded.present & (weight > 0))
-        fitting, validating = self._split(rows, target, rng)
-        with seeded(int(rng.randint(2**31)), settings.device):
-            self.module_ = Network(self._build_encoder(self.preprocessor_), len(self.classes_))
-            if self.fine_tune == "head":
-                self.module_.encoder.requires_grad_(False)
-            self.history_ = train(
-                self.module_,
-                TrainingData(fitting, lambda r: self._training_batch(cells, encoded, r, rng), target, weight),
-                settings,
-                loss=nn.CrossEntropyLoss(reduction="none", label_smoothing=self.label_smoothing),
-                learning_rates=[("*", self.learning_rate, self.weight_decay)],
-                validation=(
-                    None
-                    if validating is None
-                    else TrainingData(validating, lambda r: self._batch(encoded, r), target, weight)
-                ),
-            )
-        return self
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Train for one epoch on some rows, on top of what was learned before.
 
-    def _split(
-        self, rows: np.ndarray, target: np.ndarray, rng: np.random.RandomState
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Set rows aside for early stopping, in the proportions of the classes."""
-        if not self.early_stopping:
-            return rows, None
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+            The first call's texts train the tokenizer.
+        y : array-like of shape (n_samples,)
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will come; in the first call only, where `y` has not all of them.
+        sample_weight : array-like of float, shape (n_samples,), default=None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            As `fit`, and for a label that is not among the classes.
+        """
+        afresh = not hasattr(self, "module_")
+        self._known_classes = classes if afresh else None
         try:
-            fitting, validating = train_test_split(
-                rows, test_size=self.validation_fraction, stratify=target[rows], random_state=rng
-            )
-        except ValueError as error:
-            raise DataError(
-                f"early_stopping cannot set {self.validation_fraction:.0%} of {len(rows)} rows aside by class: {error}"
-            ) from error
-        return fitting, validating
+            return self._fit(X, y, sample_weight, afresh=afresh, epochs=1)
+        finally:
+            del self._known_classes
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def _learn_target(self, y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
+        known = getattr(self, "_known_classes", None)
+        if known is None:
+            target, y = class_target(y, weight)
+        else:
+            y = np.asarray(y)
+            classes = np.unique(known)
+            share = np.array([weight[y == label].sum() for label in classes])
+            target = ClassTarget(classes, share / share.sum())
+        self.classes_ = target.task.classes
+        self.class_prior_ = target.fill
+        return target, y
+
+    def _class_weights(self, y: np.ndarray) -> np.ndarray:
+        if self.class_weight is None:
+            return np.ones(len(y))
+        if not isinstance(self._target, ClassTarget):
+            raise ConfigurationError("class_weight is for one column of labels; give sample_weight instead")
+        return np.asarray(compute_sample_weight(self.class_weight, y))
+
+    def predict_proba(self, X: Any) -> Any:
         """Predict class probabilities.
 
         Parameters
@@ -308,22 +489,18 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
 
         Returns
         -------
-        ndarray of float64, shape (n_samples, n_classes)
-            Columns in the order of `classes_`; a missing row gets the classes' share in the fitting data.
+        ndarray of float64, shape (n_samples, n_classes), or list of them
+            Columns in the order of `classes_`; a missing row gets the classes' share in the fitting data. Of a 0/1
+            matrix, the probability of each label; of several label columns, one array per column.
 
         Raises
         ------
         DataError
             For a cell that cannot be read; it names the row and the column.
         """
-        check_is_fitted(self, "classes_", msg=_NO_HEAD)
-        encoded = self._encode(X)
-        if len(encoded) == 0:
-            return np.zeros((0, len(self.classes_)))
-        # In float64, as scikit-learn's classifiers: rows then add up to 1 as closely as its metrics ask for.
-        probabilities: np.ndarray = softmax(self._run(self.module_, encoded).astype(np.float64), axis=1)
-        probabilities[~encoded.present] = self.class_prior_
-        return probabilities
+        outputs = self._outputs(X)
+        task = self._target.task
+        return task.split(outputs) if isinstance(task, Multioutput) else outputs
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the most probable class of each row.
@@ -334,7 +511,102 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples,), of the dtype of `classes_`
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            In the form of `y`; a label of a 0/1 matrix counts from a probability above 0.5.
         """
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
+        outputs = self._outputs(X)
+        return self._target.task.predict(outputs)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy: the share of rows of which every label is right.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of float, shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        predicted = self.predict(X)
+        if isinstance(self._target.task, Multioutput):
+            right = (np.asarray(y) == predicted).all(axis=1)
+            return float(np.average(right, weights=sample_weight))
+        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class TorchRegressor(RegressorMixin, TorchEstimator):
+    """What the regressors of all modalities share."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train the network on targets that are standardised inside.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+            Rows that are None or NaN are missing and are left out.
+        y : array-like of float, shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of float, shape (n_samples,), default=None
+            A weight of 2 counts in the loss as the row given twice.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            For a cell that cannot be read.
+        ConfigurationError
+            For a parameter that cannot work, or a training that diverges.
+        DeviceError
+            If a `device` is named that torch cannot use here.
+        """
+        afresh = not (self.warm_start and hasattr(self, "module_"))
+        return self._fit(X, y, sample_weight, afresh=afresh, epochs=self.max_epochs)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train for one epoch on some rows, on top of what was learned before.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+            The first call's rows train the tokenizer and set the targets' scale.
+        y : array-like of float, shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of float, shape (n_samples,), default=None
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, afresh=not hasattr(self, "module_"), epochs=1)
+
+    def _learn_target(self, y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
+        return number_target(y, weight)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the targets.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples,) or (n_samples, n_targets)
+            A missing row gets the targets' mean in the fitting data.
+
+        Raises
+        ------
+        DataError
+            For a cell that cannot be read; it names the row and the column.
+        """
+        outputs = self._outputs(X)
+        return self._target.task.predict(outputs)

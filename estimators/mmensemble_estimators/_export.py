@@ -43,7 +43,7 @@ class _Named(nn.Module):
 
 
 def leaf_graph(estimator: TorchEstimator, source: Source) -> Outputs:
-    """Add a leaf estimator: its encoder, its head and, for a classifier, softmax and the prior of missing rows."""
+    """Add a leaf estimator: its encoder, its head, what its target makes of that, and what a missing row gets."""
     check_is_fitted(estimator)
     graph = source.graph
     inputs, present = leaf_feed(estimator, source)
@@ -55,16 +55,17 @@ def leaf_graph(estimator: TorchEstimator, source: Source) -> Outputs:
     if head is None:
         return Outputs(graph, transformed=transformed, present=present)
     with graph.scope("head"):
-        logits = graph.op(
+        raw = graph.op(
             "Gemm",
             embedding,
-            graph.constant(head.weight.detach().cpu().numpy(), "weight"),
-            graph.constant(head.bias.detach().cpu().numpy(), "bias"),
+            graph.constant(head.linear.weight.detach().cpu().numpy(), "weight"),
+            graph.constant(head.linear.bias.detach().cpu().numpy(), "bias"),
             transB=1,
         )
-        prior = graph.constant(estimator.class_prior_.astype(np.float32)[None], "class_prior")
-        probabilities = graph.op("Where", present, graph.op("Softmax", logits, axis=1), prior)
-    return Outputs(graph, probabilities=probabilities, transformed=transformed, present=present)
+        target = estimator._target
+        fill = graph.constant(target.fill.astype(np.float32)[None], "prior")
+        scores = graph.op("Where", present, target.graph(graph, raw), fill)
+    return Outputs(graph, **{target.task.output: scores}, transformed=transformed, present=present, task=target.task)
 
 
 class _Fuse(nn.Module):

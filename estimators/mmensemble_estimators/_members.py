@@ -86,12 +86,15 @@ class NetworkRows(JointRows):
         self.encoded = encoded
         self.present = encoded.present
         self.lengths = encoded.lengths
-        self.learning_rate = (estimator.learning_rate, estimator.weight_decay)
+        self.learning_rate = (estimator._rate(), estimator.weight_decay)
 
     @classmethod
     def fit(cls, member: Member, X: Any, y: np.ndarray) -> NetworkRows:
         """Fit the preprocessor on rows and build the encoder, untrained."""
         estimator: TorchEstimator = clone(member.estimator)
+        estimator._check_parameters()
+        if estimator.fine_tune == "lora":
+            raise ConfigurationError(f"member {member.name!r}: a joint fusion trains with fine_tune 'all' or 'head'")
         cells, encoded = estimator._encode_to_fit(select_columns(X, member.columns))
         encoder = estimator._build_encoder(estimator.preprocessor_)
         if estimator.fine_tune == "head":

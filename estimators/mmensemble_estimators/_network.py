@@ -4,34 +4,62 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["Network"]
+__all__ = ["Head", "Network"]
 
 HEAD_DROPOUT = 0.1
 
 
+class Head(nn.Module):
+    """Embedding → raw outputs: dropout and a linear layer.
+
+    Parameters
+    ----------
+    embedding_size, n_outputs : int
+    """
+
+    def __init__(self, embedding_size: int, n_outputs: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(HEAD_DROPOUT)
+        self.linear = nn.Linear(embedding_size, n_outputs)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return the raw outputs, shape (batch, n_outputs)."""
+        raw: Tensor = self.linear(self.dropout(embedding))
+        return raw
+
+
 class Network(nn.Module):
-    """Named arrays → embedding → logits.
+    """Named arrays → embedding → raw outputs.
 
     Parameters
     ----------
     encoder : nn.Module
         Named tensors → (batch, embedding_size); has the attribute ``embedding_size``.
     n_outputs : int or None
-        Number of logits; None for the encoder of a joint fusion, which has no head of its own.
+        Raw outputs; None for the encoder of a joint fusion, which has no head of its own.
     """
 
     def __init__(self, encoder: nn.Module, n_outputs: int | None) -> None:
         super().__init__()
         self.encoder = encoder
-        self.dropout = nn.Dropout(HEAD_DROPOUT)
-        self.head = None if n_outputs is None else nn.Linear(encoder.embedding_size, n_outputs)  # type: ignore[arg-type]
+        self.head = None if n_outputs is None else Head(int(encoder.embedding_size), n_outputs)  # type: ignore[arg-type]
 
-    def forward(self, **inputs: Tensor) -> Tensor:
-        """Return the logits, shape (batch, n_outputs)."""
+    def head_network(self) -> Head:
+        """Return the head.
+
+        Raises
+        ------
+        RuntimeError
+            If the network is the encoder of a joint fusion.
+        """
         if self.head is None:
             raise RuntimeError("this encoder belongs to a joint fusion and has no head of its own")
-        logits: Tensor = self.head(self.dropout(self.encoder(**inputs)))
-        return logits
+        return self.head
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Return the raw outputs, shape (batch, n_outputs)."""
+        raw: Tensor = self.head_network()(self.encoder(**inputs))
+        return raw
 
     def train(self, mode: bool = True) -> Network:
         """Switch dropout and batch statistics on or off; a frozen encoder stays in evaluation mode."""

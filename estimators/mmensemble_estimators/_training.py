@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
 from skorch.helper import predefined_split
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
+from tqdm import tqdm
 
 from mmensemble.exceptions import ConfigurationError, DeviceError
 
@@ -24,6 +26,8 @@ Batch = dict[str, Tensor]
 
 GRADIENT_NORM = 1.0
 PATIENCE = 5
+BUCKET_WINDOW = 4
+LOSSES = ("train_loss", "valid_loss")
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class TrainingSettings:
     autocast : bool
         Whether to compute in bfloat16 where torch deems it safe.
     verbose : int
-        Above 0, print a line per epoch.
+        Above 0, show a progress bar.
     """
 
     max_epochs: int
@@ -63,6 +67,8 @@ class TrainingData(Dataset[int]):
         Targets, indexed by position.
     weight : ndarray of float, shape (n_all,)
         Sample weights, indexed by position.
+    lengths : ndarray of int, shape (n_all,), default=None
+        What each row costs; rows of similar cost share a batch where they differ.
     """
 
     def __init__(
@@ -71,8 +77,10 @@ class TrainingData(Dataset[int]):
         batch: Callable[[np.ndarray], dict[str, np.ndarray]],
         target: np.ndarray,
         weight: np.ndarray,
+        lengths: np.ndarray | None = None,
     ) -> None:
         self.rows = rows
+        self.lengths = np.ones(len(rows), dtype=np.int64) if lengths is None else lengths[rows]
         self.batch = batch
         self.target = torch.as_tensor(target)
         self.weight = torch.as_tensor(weight, dtype=torch.float32)
@@ -87,6 +95,53 @@ class TrainingData(Dataset[int]):
         """Return (inputs, (targets, weights)) of some rows."""
         positions = np.asarray(rows)
         return as_tensors(self.batch(positions)), (self.target[positions], self.weight[positions])
+
+
+class _BucketSampler(Sampler[list[int]]):
+    """Shuffled batches of rows of similar length, so that little of a batch is padding.
+
+    The rows are shuffled, cut into windows of some batches, sorted by length within each window, cut into batches, and
+    the batches are shuffled: what is in a batch and when it comes changes with every epoch.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.lengths) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.randperm(len(self.lengths)).numpy()
+        window = BUCKET_WINDOW * self.batch_size
+        if len(order) < 2 * window:
+            window = self.batch_size  # too few rows to sort without making the batches the same every time
+        batches = []
+        for start in range(0, len(order), window):
+            rows = order[start : start + window]
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+            batches += [rows[i : i + self.batch_size].tolist() for i in range(0, len(rows), self.batch_size)]
+        return iter([batches[i] for i in torch.randperm(len(batches))])
+
+
+class _ProgressBar(Callback):
+    """One bar over all steps, with the losses of the last epoch behind it."""
+
+    def __init__(self, n_steps: int) -> None:
+        self.n_steps = n_steps
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.bar_ = tqdm(total=self.n_steps, unit="step")
+
+    def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
+        self.bar_.update(int(training))
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        last = net.history[-1]
+        self.bar_.set_postfix({"epoch": last["epoch"], **{k: last[k] for k in LOSSES if k in last}})
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.bar_.close()
 
 
 class _Net(NeuralNet):
@@ -133,7 +188,7 @@ def train(
     loss: nn.Module,
     learning_rates: Sequence[tuple[str, float, float]],
     validation: TrainingData | None = None,
-) -> list[dict[str, Any]]:
+) -> pd.DataFrame:
     """Train a network in place.
 
     AdamW (Loshchilov and Hutter 2019), linear warm-up, cosine decay, gradients clipped to norm 1.
@@ -153,8 +208,8 @@ def train(
 
     Returns
     -------
-    list of dict
-        One per epoch: ``epoch``, ``train_loss``, ``dur`` in seconds, and ``valid_loss`` with `validation`.
+    DataFrame
+        A row per epoch: ``epoch``, ``train_loss``, ``valid_loss`` with `validation`, ``dur`` in seconds.
 
     Raises
     ------
@@ -174,6 +229,8 @@ def train(
         ("schedule", LRScheduler(torch.optim.lr_scheduler.LambdaLR, lr_lambda=factor, step_every="batch")),
         ("clip", GradientNormClipping(GRADIENT_NORM)),
     ]
+    if settings.verbose > 0:
+        callbacks.append(("progress", _ProgressBar(n_steps)))
     if validation is not None:
         callbacks.append(("stop", EarlyStopping(patience=PATIENCE, load_best=True, sink=lambda text: None)))
     net = _Net(
@@ -183,20 +240,21 @@ def train(
         optimizer__param_groups=[(pattern, {"lr": lr, "weight_decay": decay}) for pattern, lr, decay in learning_rates],
         max_epochs=settings.max_epochs,
         batch_size=settings.batch_size,
-        iterator_train__shuffle=True,
+        iterator_train__batch_size=1,  # what a DataLoader with a batch_sampler wants
+        iterator_train__batch_sampler=_BucketSampler(data.lengths, settings.batch_size),
         iterator_train__collate_fn=data.collate,
         iterator_valid__collate_fn=(validation or data).collate,
         train_split=None if validation is None else predefined_split(validation),
         callbacks=callbacks,
         device=str(settings.device),
-        verbose=settings.verbose,
-        **({"callbacks__print_log": None} if settings.verbose <= 0 else {}),
+        verbose=0,
+        callbacks__print_log=None,
     )
     net.autocast = settings.autocast
     net.fit(data, y=None)
     network.eval()
-    wanted = ("epoch", "train_loss", "valid_loss", "dur")
-    return [{key: epoch[key] for key in wanted if key in epoch} for epoch in net.history]
+    wanted = [key for key in ("epoch", *LOSSES, "dur") if key in net.history[0]]
+    return pd.DataFrame({key: net.history[:, key] for key in wanted})
 
 
 def as_tensors(arrays: dict[str, np.ndarray]) -> Batch:

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from joblib import Memory
 from scipy.special import softmax
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
-from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.exceptions import DataError
 from mmensemble.fusion import Fusion, Member
 from mmensemble.preprocessing import PRESENT
 from mmensemble.preprocessing.frames import n_rows
 from mmensemble_estimators._base import TorchEstimator
 from mmensemble_estimators._members import fit_rows, rows_of
+from mmensemble_estimators._parameters import check_fractions, check_integers, check_rates
 from mmensemble_estimators._training import (
     TrainingData,
     TrainingSettings,
@@ -121,7 +123,7 @@ class JointFusion(Fusion):
     verbose: int
 
     network_: JointNetwork
-    history_: list[dict[str, Any]]
+    history_: pd.DataFrame
 
     @abstractmethod
     def _build_fuser(self, sizes: Sequence[int]) -> nn.Module:
@@ -175,19 +177,26 @@ class JointFusion(Fusion):
         return self
 
     def _check_parameters(self) -> None:
-        for name in ("modality_dropout", "warmup_fraction", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} must lie in [0, 1), not {getattr(self, name)!r}")
+        check_fractions(self, "modality_dropout", "warmup_fraction", "label_smoothing")
+        check_integers(self, **{n: 1 for n in ("max_epochs", "batch_size") if getattr(self, n) is not None})
+        check_rates(self)
 
     def _settings(self, estimators: Sequence[Any], device: torch.device) -> TrainingSettings:
         networks = [e for e in estimators if isinstance(e, TorchEstimator)]
         return TrainingSettings(
-            max_epochs=self.max_epochs or max((e.max_epochs for e in networks), default=20),
-            batch_size=self.batch_size or min((e.batch_size for e in networks), default=32),
+            max_epochs=max((e.max_epochs for e in networks), default=20)
+            if self.max_epochs is None
+            else self.max_epochs,
+            batch_size=self._rows_per_step(estimators),
             warmup_fraction=self.warmup_fraction,
             device=device,
             verbose=self.verbose,
         )
+
+    def _rows_per_step(self, estimators: Sequence[Any]) -> int:
+        if self.batch_size is not None:
+            return self.batch_size
+        return min((e.batch_size for e in estimators if isinstance(e, TorchEstimator)), default=32)
 
     def _run(self, part: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Apply the network, or a part of it, to rows; return its output and which rows have any modality."""
@@ -200,7 +209,7 @@ class JointFusion(Fusion):
             part,
             lambda positions: _numbered([r.batch(positions) for r in rows]),
             np.argsort(lengths, kind="stable"),
-            batch_size=4 * (self.batch_size or 32),
+            batch_size=4 * self._rows_per_step([member.estimator for member in self.members_]),
             device=device,
         )
         return output, np.asarray(present.any(axis=1))
@@ -268,15 +277,15 @@ class ConcatFusion(JointFusion):
     random_state : int, RandomState or None, default=None
         Seeds the whole joint training; the members' own are not used.
     verbose : int, default=0
-        1 prints a line per epoch.
+        1 shows a progress bar.
 
     Attributes
     ----------
     network_ : JointNetwork
     members_ : list of Member
         The fitted members. A torch member has its encoder, so ``transform``, but no head of its own.
-    history_ : list of dict
-        Per epoch: ``epoch``, ``train_loss``, ``dur`` in seconds.
+    history_ : pandas.DataFrame
+        A row per epoch: ``epoch``, ``train_loss``, ``dur`` in seconds.
     classes_ : ndarray of shape (n_classes,)
     class_prior_ : ndarray of float, shape (n_classes,)
     """
@@ -309,6 +318,11 @@ class ConcatFusion(JointFusion):
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_integers(self, hidden_size=1)
+        check_fractions(self, "dropout")
 
     def _build_fuser(self, sizes: Sequence[int]) -> nn.Module:
         return _ConcatFuser(sum(sizes), self.hidden_size, self.dropout)

@@ -6,80 +6,160 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image, ImageEnhance
 from torch import nn
+from transformers import AutoModel, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import Cells, Encoded, ImagePreprocessor
-from mmensemble_estimators._base import TorchClassifier
-from mmensemble_estimators.backbones.image import IMAGE_BACKBONES
+from mmensemble_estimators._base import TorchClassifier, TorchEstimator, TorchRegressor
+from mmensemble_estimators._documented import documented
+from mmensemble_estimators._parameters import check_choice, check_integers
+from mmensemble_estimators.backbones.image import (
+    HALF,
+    IMAGE_BACKBONES,
+    IMAGE_POOLINGS,
+    image_encoder_from_architecture,
+    image_encoder_from_config,
+    image_encoder_from_model,
+    image_encoder_from_module,
+    read_image_processor,
+)
 
-__all__ = ["ImageClassifier"]
+__all__ = ["ImageClassifier", "ImageRegressor"]
 
-AUGMENTATIONS = ("flip", "shift")
+AUGMENTATIONS = ("flip", "shift", "crop", "colour")
+IMAGE_SIZE = 64
 
 
-class ImageClassifier(TorchClassifier):
-    """Classify images with a small ResNet, trained from scratch.
+class ImageEstimator(TorchEstimator):
+    """What the image estimators share."""
+
+    modality: ClassVar[str] = "image"
+    _learning_rate_from_scratch: ClassVar[float] = 2e-3
+
+    preprocessor_: ImagePreprocessor
+
+    image_size: int | None
+    augmentation: tuple[str, ...]
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        built = isinstance(self.backbone, PreTrainedConfig) or callable(self.backbone)
+        if not built and not (isinstance(self.backbone, str) and self.backbone in IMAGE_BACKBONES):
+            raise ConfigurationError(
+                f"backbone must be one of {sorted(IMAGE_BACKBONES)}, a transformers config or a callable, "
+                f"not {self.backbone!r}"
+            )
+        check_choice("pooling", self.pooling, IMAGE_POOLINGS)
+        if self.image_size is not None:
+            check_integers(self, image_size=32)
+        if not isinstance(self.augmentation, (tuple, list)) or not set(self.augmentation) <= set(AUGMENTATIONS):
+            raise ConfigurationError(f"augmentation must be some of {AUGMENTATIONS}, not {self.augmentation!r}")
+
+    def _fit_preprocessor(self, cells: Cells) -> ImagePreprocessor:
+        if self.pretrained is not None:
+            preprocessor, _ = read_image_processor(self.pretrained)
+            if self.image_size is None:
+                return preprocessor
+            return ImagePreprocessor(size=self.image_size, resample=preprocessor.resample)
+        size = self.image_size or getattr(self.backbone, "image_size", None) or IMAGE_SIZE
+        return ImagePreprocessor(size=size)
+
+    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> nn.Module:
+        if architecture is None:
+            return self._build_encoder(self.preprocessor_)
+        return image_encoder_from_architecture(architecture)
+
+    def _build_encoder(self, preprocessor: Any) -> nn.Module:
+        if self.pretrained is not None:
+            _, normalisation = read_image_processor(self.pretrained)
+            model = AutoModel.from_pretrained(self.pretrained)
+            return image_encoder_from_model(model, normalisation=normalisation, pooling=self.pooling)
+        if isinstance(self.backbone, PreTrainedConfig):
+            return image_encoder_from_config(self.backbone, normalisation=HALF, pooling=self.pooling)
+        if callable(self.backbone):
+            return image_encoder_from_module(self.backbone(), image_size=preprocessor.size)
+        return IMAGE_BACKBONES[self.backbone](image_size=preprocessor.size, pooling=self.pooling)
+
+    def _training_batch(
+        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
+    ) -> dict[str, np.ndarray]:
+        pixels = self._batch(encoded, rows)["pixels"]
+        size = pixels.shape[1]
+        if "flip" in self.augmentation:
+            mirrored = rng.random_sample(len(pixels)) < 0.5
+            pixels = np.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels)
+        if "shift" in self.augmentation:
+            reach = size // 10
+            padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+            corners = rng.randint(0, 2 * reach + 1, (len(pixels), 2))
+            pixels = np.stack([p[i : i + size, j : j + size] for p, (i, j) in zip(padded, corners, strict=True)])
+        if "crop" in self.augmentation:
+            pixels = np.stack([_random_crop(p, rng) for p in pixels])
+        if "colour" in self.augmentation:
+            pixels = np.stack([_vary_colour(p, rng) for p in pixels])
+        return {"pixels": pixels}
+
+
+def _random_crop(pixels: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    """Enlarge a square of 64 to 100 % of the edge at a random place."""
+    size = len(pixels)
+    edge = rng.randint(int(0.64 * size), size + 1)
+    top, left = rng.randint(0, size - edge + 1, 2)
+    square = Image.fromarray(np.ascontiguousarray(pixels[top : top + edge, left : left + edge]))
+    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _vary_colour(pixels: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    """Change brightness, contrast and saturation by up to 30 %."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = enhance(image).enhance(rng.uniform(0.7, 1.3))
+    return np.asarray(image)
+
+
+@documented(rate="2e-3", smoothing="0.0", preprocessor="ImagePreprocessor")
+class ImageClassifier(ImageEstimator, TorchClassifier):
+    """Classify images with a small ResNet or vision transformer from scratch, or with pretrained weights.
 
     A cell is a path, encoded bytes, ``{"bytes", "path"}``, a ``PIL.Image`` or a uint8 array H×W or H×W×C.
 
     Parameters
     ----------
-    backbone : {"cnn"}, default="cnn"
-        The architecture: a ResNet of three basic blocks with 32, 64 and 128 channels (He et al. 2016).
-    fine_tune : {"all", "head"}, default="all"
-        What is trained: the whole network, or the linear head on a frozen backbone.
-    image_size : int, default=64
-        Height and width in pixels to which images are scaled; at least 32.
-    augmentation : tuple of {"flip", "shift"}, default=("flip", "shift")
-        What is varied at random in training: mirror left and right; move by up to a tenth of the size.
-    max_epochs : int, default=20
-        Passes over the fitting rows.
-    batch_size : int, default=32
-        Rows per step.
-    learning_rate : float, default=2e-3
-        Highest learning rate of AdamW, reached after the warm-up; a cosine takes it to 0.
-    weight_decay : float, default=0.01
-        AdamW's decoupled weight decay.
-    warmup_fraction : float, default=0.1
-        Share of the steps over which the learning rate rises from 0.
-    label_smoothing : float, default=0.0
-        Share of each label that the loss spreads over all classes (Szegedy et al. 2016), against overconfidence.
-    early_stopping : bool, default=False
-        Set `validation_fraction` of the rows aside, stop when their loss has not fallen for 5 epochs, and restore the
-        best weights.
-    validation_fraction : float, default=0.1
-        Share of the rows set aside by `early_stopping`.
-    class_weight : dict, "balanced" or None, default=None
-        As in scikit-learn's classifiers.
-    device : str, default="auto"
-        A torch device; ``"auto"`` takes a GPU where torch sees one, else the CPU.
-    precision : {"fp32", "bf16"}, default="fp32"
-        ``"bf16"``: train under torch's autocast.
-    random_state : int, RandomState or None, default=None
-        With an int, two fits on one CPU with the same number of threads give the same weights.
-    verbose : int, default=0
-        1 prints a line per epoch.
+    backbone : {"cnn", "vit"}, transformers config or callable, default="cnn"
+        The architecture: a ResNet of three basic blocks with 32, 64 and 128 channels (He et al. 2016) or a vision
+        transformer of 4 layers and 128 features (Dosovitskiy et al. 2021); or what a config says; or a callable without
+        arguments that returns a module with its weights loaded, from ``pixel_values`` (batch, 3, height, width) float
+        in [0, 1] to embeddings (batch, size).
+    pretrained : str, default=None
+        A local folder or hub id of any image model that ``transformers.AutoModel`` loads. Its
+        ``preprocessor_config.json`` says size, crop, filter and normalisation. Wins over `backbone`.
+    <<fine_tune>>
+    pooling : {"mean", "max", "cls"} or None, default=None
+        How a network's tokens or places become one embedding; None takes what a ResNet-like network pools itself, and
+        the mean of a transformer's tokens.
+    image_size : int, default=None
+        Height and width in pixels to which images are scaled, at least 32. None is 64, or what `pretrained` wants.
+    augmentation : tuple of {"flip", "shift", "crop", "colour"}, default=("flip", "shift")
+        What is varied at random in training: mirror left and right; move by up to a tenth of the size; enlarge a
+        square of 64 to 100 % of the edge; change brightness, contrast and saturation by up to 30 %. Not with
+        ``fine_tune="head"``, where each image passes the network once.
+    <<training>>
+    <<stopping>>
+    <<classifier>>
+    <<device>>
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-    class_prior_ : ndarray of float, shape (n_classes,)
-        The classes' share in the fitting rows, the prediction for a missing image.
-    module_ : torch.nn.Module
-        The trained network, in evaluation mode.
-    preprocessor_ : ImagePreprocessor
-        How images become arrays.
-    history_ : list of dict
-        Per epoch: ``epoch``, ``train_loss``, ``valid_loss`` with `early_stopping`, ``dur`` in seconds.
-    n_features_in_ : int
-        1.
-    feature_names_in_ : ndarray of shape (1,)
-        The column's name, where it had one.
+    <<classes>>
+    <<fitted>>
 
     References
     ----------
-    He, Zhang, Ren, Sun (2016). Deep residual learning for image recognition.
+    He, Zhang, Ren, Sun (2016). Deep residual learning for image recognition. CVPR.
+
+    Dosovitskiy et al. (2021). An image is worth 16x16 words. ICLR.
 
     Examples
     --------
@@ -93,23 +173,24 @@ class ImageClassifier(TorchClassifier):
     ['dark', 'light']
     """
 
-    modality: ClassVar[str] = "image"
-
     def __init__(
         self,
         *,
-        backbone: str = "cnn",
+        backbone: Any = "cnn",
+        pretrained: str | None = None,
         fine_tune: str = "all",
-        image_size: int = 64,
-        augmentation: tuple[str, ...] = AUGMENTATIONS,
+        pooling: str | None = None,
+        image_size: int | None = None,
+        augmentation: tuple[str, ...] = ("flip", "shift"),
         max_epochs: int = 20,
         batch_size: int = 32,
-        learning_rate: float = 2e-3,
+        learning_rate: float | None = None,
         weight_decay: float = 0.01,
         warmup_fraction: float = 0.1,
-        label_smoothing: float = 0.0,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        label_smoothing: float = 0.0,
         class_weight: Mapping[Any, float] | str | None = None,
         device: str = "auto",
         precision: str = "fp32",
@@ -117,7 +198,9 @@ class ImageClassifier(TorchClassifier):
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
+        self.pretrained = pretrained
         self.fine_tune = fine_tune
+        self.pooling = pooling
         self.image_size = image_size
         self.augmentation = augmentation
         self.max_epochs = max_epochs
@@ -125,42 +208,89 @@ class ImageClassifier(TorchClassifier):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_fraction = warmup_fraction
-        self.label_smoothing = label_smoothing
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.label_smoothing = label_smoothing
         self.class_weight = class_weight
         self.device = device
         self.precision = precision
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        if self.backbone not in IMAGE_BACKBONES:
-            raise ConfigurationError(f"backbone must be one of {sorted(IMAGE_BACKBONES)}, not {self.backbone!r}")
-        if self.image_size < 32:
-            raise ConfigurationError(f"image_size must be at least 32, not {self.image_size!r}")
-        unknown = set(self.augmentation) - set(AUGMENTATIONS)
-        if unknown:
-            raise ConfigurationError(f"augmentation knows {AUGMENTATIONS}, not {sorted(unknown)}")
 
-    def _fit_preprocessor(self, cells: Cells) -> ImagePreprocessor:
-        return ImagePreprocessor(size=self.image_size)
+@documented(rate="2e-3", preprocessor="ImagePreprocessor")
+class ImageRegressor(ImageEstimator, TorchRegressor):
+    """Predict one or several numbers from images; networks and training are those of `ImageClassifier`.
 
-    def _build_encoder(self, preprocessor: Any) -> nn.Module:
-        return IMAGE_BACKBONES[self.backbone]()
+    Parameters
+    ----------
+    backbone : {"cnn", "vit"}, transformers config or callable, default="cnn"
+        As in `ImageClassifier`.
+    pretrained : str, default=None
+        As in `ImageClassifier`.
+    <<fine_tune>>
+    pooling : {"mean", "max", "cls"} or None, default=None
+        As in `ImageClassifier`.
+    image_size : int, default=None
+        As in `ImageClassifier`.
+    augmentation : tuple of {"flip", "shift", "crop", "colour"}, default=("flip", "shift")
+        As in `ImageClassifier`.
+    <<training>>
+    <<stopping>>
+    <<device>>
 
-    def _training_batch(
-        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
-    ) -> dict[str, np.ndarray]:
-        pixels = self._batch(encoded, rows)["pixels"]
-        if "flip" in self.augmentation:
-            mirrored = rng.random_sample(len(pixels)) < 0.5
-            pixels = np.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels)
-        if "shift" in self.augmentation:
-            reach = self.image_size // 10
-            padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
-            corners = rng.randint(0, 2 * reach + 1, (len(pixels), 2))
-            size = self.image_size
-            pixels = np.stack([p[i : i + size, j : j + size] for p, (i, j) in zip(padded, corners, strict=True)])
-        return {"pixels": pixels}
+    Attributes
+    ----------
+    <<fitted>>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mmensemble_estimators import ImageRegressor
+    >>> images = [np.full((32, 32), grey, dtype=np.uint8) for grey in range(0, 250, 10)]
+    >>> reg = ImageRegressor(image_size=32, max_epochs=8, random_state=0).fit(images, np.arange(25.0))
+    >>> bool(reg.predict(images[:1])[0] < reg.predict(images[-1:])[0])
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Any = "cnn",
+        pretrained: str | None = None,
+        fine_tune: str = "all",
+        pooling: str | None = None,
+        image_size: int | None = None,
+        augmentation: tuple[str, ...] = ("flip", "shift"),
+        max_epochs: int = 20,
+        batch_size: int = 32,
+        learning_rate: float | None = None,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.1,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        device: str = "auto",
+        precision: str = "fp32",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.fine_tune = fine_tune
+        self.pooling = pooling
+        self.image_size = image_size
+        self.augmentation = augmentation
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose

@@ -7,114 +7,170 @@ from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import Cells, Encoded, TextPreprocessor
-from mmensemble_estimators._base import TorchClassifier
-from mmensemble_estimators.backbones.text import POOLINGS, TEXT_BACKBONES
+from mmensemble_estimators._base import TorchClassifier, TorchEstimator, TorchRegressor
+from mmensemble_estimators._documented import documented
+from mmensemble_estimators._parameters import check_choice, check_fractions, check_integers
+from mmensemble_estimators._training import as_tensors
+from mmensemble_estimators.backbones.text import (
+    POOLINGS,
+    TEXT_BACKBONES,
+    ModuleEncoder,
+    text_encoder_from_architecture,
+    text_encoder_from_config,
+    text_encoder_from_model,
+)
 
-__all__ = ["TextClassifier"]
+__all__ = ["TextClassifier", "TextRegressor"]
+
+# Of `subword_dropout` None, for a network from scratch. A pretrained tokenizer's words must not be cut.
+SUBWORD_DROPOUT = 0.1
 
 
-class TextClassifier(TorchClassifier):
-    """Classify texts with a small GPT, trained from scratch.
+class TextEstimator(TorchEstimator):
+    """What the text estimators share."""
 
-    A byte-level BPE tokenizer is trained on the fitting texts, so any language works and nothing is downloaded.
+    modality: ClassVar[str] = "text"
+    preprocessor_: TextPreprocessor
+
+    vocab_size: int
+    subword_dropout: float | None
+    max_length: int
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        built = isinstance(self.backbone, PreTrainedConfig) or callable(self.backbone)
+        if not built and not (isinstance(self.backbone, str) and self.backbone in TEXT_BACKBONES):
+            raise ConfigurationError(
+                f"backbone must be one of {sorted(TEXT_BACKBONES)}, a transformers config or a callable, "
+                f"not {self.backbone!r}"
+            )
+        check_choice("pooling", self.pooling, POOLINGS)
+        # A token and the end; the 256 bytes and two special tokens.
+        check_integers(self, max_length=2, vocab_size=258)
+        if self.subword_dropout is not None:
+            check_fractions(self, "subword_dropout")
+
+    @property
+    def _subword_dropout(self) -> float:
+        if self.subword_dropout is not None:
+            return self.subword_dropout
+        return 0.0 if self.pretrained is not None else SUBWORD_DROPOUT
+
+    def _fit_preprocessor(self, cells: Cells) -> TextPreprocessor:
+        if self.pretrained is not None:
+            tokenizer = AutoTokenizer.from_pretrained(self.pretrained)
+            pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+            return TextPreprocessor(
+                tokenizer.backend_tokenizer.to_str(), max_length=self.max_length, pad_id=int(pad or 0)
+            )
+        texts = (cell for cell in cells if isinstance(cell, str))
+        return TextPreprocessor.train(texts, vocab_size=self.vocab_size, max_length=self.max_length)
+
+    def _training_batch(
+        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
+    ) -> dict[str, np.ndarray]:
+        if not self._subword_dropout:
+            return self._batch(encoded, rows)
+        recoded = self.preprocessor_.encode_cut([cells[row] for row in rows], self._subword_dropout, rng)
+        return self._batch(recoded, np.arange(len(rows)))
+
+    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> nn.Module:
+        if architecture is None:
+            return self._build_encoder(self.preprocessor_)
+        return text_encoder_from_architecture(architecture)
+
+    def _build_encoder(self, preprocessor: Any) -> nn.Module:
+        if self.pretrained is not None:
+            return text_encoder_from_model(AutoModel.from_pretrained(self.pretrained), pooling=self.pooling or "mean")
+        vocab_size = preprocessor.vocab_size
+        if isinstance(self.backbone, PreTrainedConfig):
+            return text_encoder_from_config(self.backbone, vocab_size=vocab_size, pooling=self.pooling or "mean")
+        if callable(self.backbone):
+            return ModuleEncoder(self.backbone(), as_tensors(self._batch(preprocessor.encode(["", ""]), np.arange(2))))
+        build = TEXT_BACKBONES[self.backbone]
+        return build(vocab_size=vocab_size, max_length=self.max_length, pooling=self.pooling)
+
+
+@documented(rate="1e-3", smoothing="0.1", preprocessor="TextPreprocessor")
+class TextClassifier(TextEstimator, TorchClassifier):
+    """Classify texts with a small transformer or LSTM from scratch, or with pretrained weights.
+
+    From scratch, a byte-level BPE tokenizer is trained on the fitting texts, so any language works and nothing is
+    downloaded.
 
     Parameters
     ----------
-    backbone : {"gpt"}, default="gpt"
-        The architecture: a causal transformer of 2 layers, 128 features and 4 heads (Radford et al. 2018).
-    fine_tune : {"all", "head"}, default="all"
-        What is trained: the whole network, or the linear head on a frozen backbone.
+    backbone : {"gpt", "bert", "lstm"}, transformers config or callable, default="gpt"
+        The architecture: a causal transformer of 2 layers and 128 features (Radford et al. 2018), a bidirectional one
+        (Devlin et al. 2019) or a bidirectional LSTM; or what a config says, with a vocabulary of the tokenizer's size;
+        or a callable without arguments that returns a module with its weights loaded, from ``input_ids`` and
+        ``attention_mask`` (batch, length) int64 to embeddings (batch, size).
+    pretrained : str, default=None
+        A local folder or hub id of any text model that ``transformers.AutoModel`` loads, with its tokenizer. Wins over
+        `backbone`.
+    <<fine_tune>>
     pooling : {"mean", "last", "cls", "max"}, default="mean"
         How the states of the tokens become one embedding.
     vocab_size : int, default=4000
         Most entries in the tokenizer's vocabulary, at least 258.
-    subword_dropout : float, default=0.1
+    subword_dropout : float, default=None
         In training, each text is cut before each character with this probability and no token crosses a cut, so that
-        the network sees a word in many segmentations. The idea is BPE-dropout (Provilkov et al. 2020).
+        the network sees a word in many segmentations. The idea is BPE-dropout (Provilkov et al. 2020). None takes 0.1
+        from scratch and 0 for pretrained weights.
     max_length : int, default=128
         Longest text in tokens; the rest is cut.
-    max_epochs : int, default=20
-        Passes over the fitting rows.
-    batch_size : int, default=32
-        Rows per step.
-    learning_rate : float, default=1e-3
-        Highest learning rate of AdamW, reached after the warm-up; a cosine takes it to 0.
-    weight_decay : float, default=0.01
-        AdamW's decoupled weight decay.
-    warmup_fraction : float, default=0.1
-        Share of the steps over which the learning rate rises from 0.
-    label_smoothing : float, default=0.1
-        Share of each label that the loss spreads over all classes (Szegedy et al. 2016), against overconfidence.
-    early_stopping : bool, default=False
-        Set `validation_fraction` of the rows aside, stop when their loss has not fallen for 5 epochs, and restore the
-        best weights.
-    validation_fraction : float, default=0.1
-        Share of the rows set aside by `early_stopping`.
-    class_weight : dict, "balanced" or None, default=None
-        As in scikit-learn's classifiers.
-    device : str, default="auto"
-        A torch device; ``"auto"`` takes a GPU where torch sees one, else the CPU.
-    precision : {"fp32", "bf16"}, default="fp32"
-        ``"bf16"``: train under torch's autocast.
-    random_state : int, RandomState or None, default=None
-        With an int, two fits on one CPU with the same number of threads give the same weights.
-    verbose : int, default=0
-        1 prints a line per epoch.
+    <<training>>
+    <<stopping>>
+    <<classifier>>
+    <<device>>
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-    class_prior_ : ndarray of float, shape (n_classes,)
-        The classes' share in the fitting rows, the prediction for a missing text.
-    module_ : torch.nn.Module
-        The trained network, in evaluation mode.
-    preprocessor_ : TextPreprocessor
-        The tokenizer.
-    history_ : list of dict
-        Per epoch: ``epoch``, ``train_loss``, ``valid_loss`` with `early_stopping`, ``dur`` in seconds.
-    n_features_in_ : int
-        1.
-    feature_names_in_ : ndarray of shape (1,)
-        The column's name, where it had one.
+    <<classes>>
+    <<fitted>>
 
     References
     ----------
     Radford, Narasimhan, Salimans, Sutskever (2018). Improving language understanding by generative pre-training.
 
+    Devlin, Chang, Lee, Toutanova (2019). BERT: pre-training of deep bidirectional transformers. NAACL.
+
     Provilkov, Emelianenko, Voita (2020). BPE-dropout: simple and effective subword regularization. ACL.
+
+    Hu et al. (2022). LoRA: low-rank adaptation of large language models. ICLR.
 
     Examples
     --------
     >>> from mmensemble_estimators import TextClassifier
     >>> texts = ["red apple", "green apple", "fast car", "slow car"] * 4
-    >>> clf = TextClassifier(max_epochs=8, vocab_size=300, random_state=0)
+    >>> clf = TextClassifier(max_epochs=16, vocab_size=300, random_state=0)
     >>> clf.fit(texts, ["fruit", "fruit", "vehicle", "vehicle"] * 4).predict(["an apple", "my car"]).tolist()
     ['fruit', 'vehicle']
     """
 
-    modality: ClassVar[str] = "text"
-    preprocessor_: TextPreprocessor
-
     def __init__(
         self,
         *,
-        backbone: str = "gpt",
+        backbone: Any = "gpt",
+        pretrained: str | None = None,
         fine_tune: str = "all",
         pooling: str = "mean",
         vocab_size: int = 4000,
-        subword_dropout: float = 0.1,
+        subword_dropout: float | None = None,
         max_length: int = 128,
         max_epochs: int = 20,
         batch_size: int = 32,
-        learning_rate: float = 1e-3,
+        learning_rate: float | None = None,
         weight_decay: float = 0.01,
         warmup_fraction: float = 0.1,
-        label_smoothing: float = 0.1,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        label_smoothing: float = 0.1,
         class_weight: Mapping[Any, float] | str | None = None,
         device: str = "auto",
         precision: str = "fp32",
@@ -122,6 +178,7 @@ class TextClassifier(TorchClassifier):
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
+        self.pretrained = pretrained
         self.fine_tune = fine_tune
         self.pooling = pooling
         self.vocab_size = vocab_size
@@ -132,40 +189,92 @@ class TextClassifier(TorchClassifier):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_fraction = warmup_fraction
-        self.label_smoothing = label_smoothing
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.label_smoothing = label_smoothing
         self.class_weight = class_weight
         self.device = device
         self.precision = precision
         self.random_state = random_state
         self.verbose = verbose
 
-    _fractions: ClassVar[tuple[str, ...]] = (*TorchClassifier._fractions, "subword_dropout")
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        if self.backbone not in TEXT_BACKBONES:
-            raise ConfigurationError(f"backbone must be one of {sorted(TEXT_BACKBONES)}, not {self.backbone!r}")
-        if self.pooling not in POOLINGS:
-            raise ConfigurationError(f"pooling must be one of {POOLINGS}, not {self.pooling!r}")
-        if self.max_length < 2:
-            raise ConfigurationError(f"max_length must be at least 2 (a token and the end), not {self.max_length!r}")
-        if self.vocab_size < 258:
-            raise ConfigurationError(f"vocab_size must be at least 258 (256 bytes and 2), not {self.vocab_size!r}")
+@documented(rate="1e-3", preprocessor="TextPreprocessor")
+class TextRegressor(TextEstimator, TorchRegressor):
+    """Predict one or several numbers from texts; networks and training are those of `TextClassifier`.
 
-    def _fit_preprocessor(self, cells: Cells) -> TextPreprocessor:
-        texts = (cell for cell in cells if isinstance(cell, str))
-        return TextPreprocessor.train(texts, vocab_size=self.vocab_size, max_length=self.max_length)
+    Parameters
+    ----------
+    backbone : {"gpt", "bert", "lstm"}, transformers config or callable, default="gpt"
+        As in `TextClassifier`.
+    pretrained : str, default=None
+        As in `TextClassifier`.
+    <<fine_tune>>
+    pooling : {"mean", "last", "cls", "max"}, default="mean"
+        How the states of the tokens become one embedding.
+    vocab_size : int, default=4000
+        Most entries in the tokenizer's vocabulary, at least 258.
+    subword_dropout : float, default=None
+        As in `TextClassifier`.
+    max_length : int, default=128
+        Longest text in tokens; the rest is cut.
+    <<training>>
+    <<stopping>>
+    <<device>>
 
-    def _training_batch(
-        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
-    ) -> dict[str, np.ndarray]:
-        if not self.subword_dropout:
-            return self._batch(encoded, rows)
-        recoded = self.preprocessor_.encode_cut([cells[row] for row in rows], self.subword_dropout, rng)
-        return self._batch(recoded, np.arange(len(rows)))
+    Attributes
+    ----------
+    <<fitted>>
 
-    def _build_encoder(self, preprocessor: Any) -> nn.Module:
-        build = TEXT_BACKBONES[self.backbone]
-        return build(vocab_size=preprocessor.vocab_size, max_length=self.max_length, pooling=self.pooling)
+    Examples
+    --------
+    >>> from mmensemble_estimators import TextRegressor
+    >>> texts = ["one apple", "two apples", "ten cars", "nine cars"] * 4
+    >>> reg = TextRegressor(max_epochs=8, vocab_size=300, random_state=0).fit(texts, [1.0, 2.0, 10.0, 9.0] * 4)
+    >>> bool(reg.predict(["two apples"])[0] < reg.predict(["ten cars"])[0])
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Any = "gpt",
+        pretrained: str | None = None,
+        fine_tune: str = "all",
+        pooling: str = "mean",
+        vocab_size: int = 4000,
+        subword_dropout: float | None = None,
+        max_length: int = 128,
+        max_epochs: int = 20,
+        batch_size: int = 32,
+        learning_rate: float | None = None,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.1,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        device: str = "auto",
+        precision: str = "fp32",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.fine_tune = fine_tune
+        self.pooling = pooling
+        self.vocab_size = vocab_size
+        self.subword_dropout = subword_dropout
+        self.max_length = max_length
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose

@@ -71,9 +71,9 @@ def state_of(module: nn.Module) -> dict[str, np.ndarray]:
 
 def test_training_lowers_the_loss_and_records_it(network: Linear, points: np.ndarray) -> None:
     history = fit(network, data_of(points, (points[:, 0] > 0).astype(int)), settings(20))
-    assert [epoch["epoch"] for epoch in history] == list(range(1, 21))
-    assert history[-1]["train_loss"] < 0.5 * history[0]["train_loss"]
-    assert all(set(epoch) == {"epoch", "train_loss", "dur"} for epoch in history)
+    assert history["epoch"].tolist() == list(range(1, 21))
+    assert history["train_loss"].iloc[-1] < 0.5 * history["train_loss"].iloc[0]
+    assert set(history.columns) == {"epoch", "train_loss", "dur"}
     assert not network.training
 
 
@@ -83,7 +83,7 @@ def test_first_epoch_loss_is_the_cross_entropy(network: Linear, points: np.ndarr
     with torch.no_grad():
         expected = nn.functional.cross_entropy(network(torch.from_numpy(points)), torch.from_numpy(target)).item()
     history = fit(network, data_of(points, target), settings(1, batch_size=N))
-    assert history[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
+    assert history["train_loss"].iloc[0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_only_the_given_rows_are_used(network: Linear, points: np.ndarray) -> None:
@@ -146,7 +146,7 @@ def test_early_stopping_restores_the_best_network(network: Linear, points: np.nd
     history = fit(
         network, data_of(points, target, rows=range(16)), settings(60), learning_rate=0.1, validation=validation
     )
-    losses = [epoch["valid_loss"] for epoch in history]
+    losses = history["valid_loss"].tolist()
     assert len(history) < 60
     assert len(history) - 1 - int(np.argmin(losses)) == PATIENCE
     with torch.no_grad():
@@ -167,7 +167,7 @@ def test_bfloat16_training_keeps_float32_weights(network: Linear, points: np.nda
     other = copy.deepcopy(network)
     history = fit(network, data_of(points, target), settings(10, autocast=True))
     fit(other, data_of(points, target), settings(10))
-    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
     assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.float32}
     assert (state_of(network)["head.weight"] != state_of(other)["head.weight"]).any()
 

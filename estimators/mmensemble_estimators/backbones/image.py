@@ -1,53 +1,200 @@
-"""Image backbones, built from scratch by transformers: pixels → one embedding per image."""
+"""Image backbones: pixels → one embedding per image. From scratch, from a config, or from pretrained weights."""
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from transformers import ResNetConfig, ResNetModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, ResNetConfig, ViTConfig
+from transformers.utils import cached_file
 
-__all__ = ["IMAGE_BACKBONES", "ImageEncoder"]
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.preprocessing import ImagePreprocessor
+from mmensemble_estimators.backbones.text import module_size
 
-HALF = (0.5, 0.5, 0.5)
+__all__ = [
+    "IMAGE_BACKBONES",
+    "IMAGE_POOLINGS",
+    "ImageEncoder",
+    "image_encoder_from_architecture",
+    "image_encoder_from_config",
+    "image_encoder_from_model",
+    "image_encoder_from_module",
+    "read_image_processor",
+]
+
+IMAGE_POOLINGS = (None, "mean", "max", "cls")
+
+Normalisation = tuple[Sequence[float], Sequence[float]]
+
+HALF: Normalisation = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+NONE: Normalisation = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 class ImageEncoder(nn.Module):
-    """Rescaling, normalisation and a transformers image model.
+    """Rescaling to [0, 1], normalisation, a network, and a pooling over what it gives.
 
     Parameters
     ----------
     backbone : nn.Module
-        A transformers model with a ``pooler_output`` of `embedding_size` values per image.
+        Takes ``pixel_values`` (batch, 3, height, width). Gives embeddings (batch, size), or a transformers output with
+        ``last_hidden_state``, tokens (batch, n, size) or a map (batch, size, height, width).
     embedding_size : int
         Size of the embedding.
-    mean, std : sequence of 3 floats, default=(0.5, 0.5, 0.5)
-        Normalisation per channel of pixels rescaled to [0, 1].
+    normalisation : (mean, std), default=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        Per channel, of pixels in [0, 1].
+    pooling : {"mean", "max", "cls"} or None, default=None
+        Over the tokens or the places of a map; None takes a map's own pooled output, and the mean of tokens.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
-        self, backbone: nn.Module, embedding_size: int, *, mean: Sequence[float] = HALF, std: Sequence[float] = HALF
+        self,
+        backbone: nn.Module,
+        embedding_size: int,
+        *,
+        normalisation: Normalisation = HALF,
+        pooling: str | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.embedding_size = embedding_size
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
+        self.pooling = pooling
+        mean, std = normalisation
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed uint8 pixels (batch, height, width, 3) as (batch, embedding_size)."""
         images = pixels.permute(0, 3, 1, 2).to(self.mean.dtype) / 255.0
-        states = self.backbone(pixel_values=(images - self.mean) / self.std)
-        return states.pooler_output.flatten(1)
+        output = self.backbone(pixel_values=(images - self.mean) / self.std)
+        if isinstance(output, Tensor):
+            return output.flatten(1)
+        states = output.last_hidden_state
+        if states.ndim == 4:
+            if self.pooling is None:
+                return cast(Tensor, output.pooler_output.flatten(1))
+            states = states.flatten(2).transpose(1, 2)
+        if self.pooling == "cls":
+            return cast(Tensor, states[:, 0])
+        return cast(Tensor, states.amax(dim=1) if self.pooling == "max" else states.mean(dim=1))
+
+    def architecture(self) -> dict[str, Any]:
+        """Return what `image_encoder_from_architecture` rebuilds the untrained encoder from, as JSON values."""
+        return {
+            "config": self.backbone.config.to_diff_dict(),  # type: ignore[union-attr, operator]
+            "normalisation": [self.mean.flatten().tolist(), self.std.flatten().tolist()],
+            "pooling": self.pooling,
+        }
 
 
-def build_cnn() -> ImageEncoder:
+def build_cnn(*, image_size: int, pooling: str | None) -> ImageEncoder:
     """Build a small ResNet (He et al. 2016): three stages of one basic block with 32, 64 and 128 channels."""
     config = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128], depths=[1, 1, 1], layer_type="basic")
-    return ImageEncoder(ResNetModel(config), config.hidden_sizes[-1])
+    return image_encoder_from_config(config, normalisation=HALF, pooling=pooling)
 
 
-IMAGE_BACKBONES: dict[str, Callable[..., ImageEncoder]] = {"cnn": build_cnn}
+def build_vit(*, image_size: int, pooling: str | None) -> ImageEncoder:
+    """Build a small vision transformer (Dosovitskiy et al. 2021): 4 layers of 128 features, 8 × 8 patches."""
+    config = ViTConfig(
+        image_size=image_size,
+        patch_size=image_size // 8,
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=256,
+        hidden_dropout_prob=0.1,
+    )
+    return image_encoder_from_config(config, normalisation=HALF, pooling=pooling)
+
+
+IMAGE_BACKBONES: dict[str, Callable[..., ImageEncoder]] = {"cnn": build_cnn, "vit": build_vit}
+
+
+def image_encoder_from_config(
+    config: PreTrainedConfig | dict[str, Any], *, normalisation: Normalisation, pooling: str | None
+) -> ImageEncoder:
+    """Build an untrained network from a transformers config."""
+    if isinstance(config, dict):
+        config = AutoConfig.for_model(**config)
+    model = AutoModel.from_config(copy.deepcopy(config))
+    return image_encoder_from_model(model, normalisation=normalisation, pooling=pooling)
+
+
+def image_encoder_from_architecture(architecture: dict[str, Any]) -> ImageEncoder:
+    """Rebuild an untrained encoder from `ImageEncoder.architecture`."""
+    mean, std = architecture["normalisation"]
+    return image_encoder_from_config(architecture["config"], normalisation=(mean, std), pooling=architecture["pooling"])
+
+
+def image_encoder_from_module(module: Any, *, image_size: int) -> ImageEncoder:
+    """Wrap a user's module, from ``pixel_values`` in [0, 1] to embeddings."""
+    size = module_size(module, {"pixel_values": torch.zeros(2, 3, image_size, image_size)})
+    return ImageEncoder(module, size, normalisation=NONE)
+
+
+def image_encoder_from_model(model: Any, *, normalisation: Normalisation, pooling: str | None) -> ImageEncoder:
+    """Wrap a transformers model; of a text-and-image model the image half is taken."""
+    model = getattr(model, "vision_model", model)
+    config = model.config
+    sizes = getattr(config, "hidden_sizes", None)
+    return ImageEncoder(
+        model.float(), sizes[-1] if sizes else config.hidden_size, normalisation=normalisation, pooling=pooling
+    )
+
+
+def read_image_processor(folder: str) -> tuple[ImagePreprocessor, Normalisation]:
+    """Read how a pretrained model wants its images, from its ``preprocessor_config.json``.
+
+    Returns
+    -------
+    preprocessor : ImagePreprocessor
+        Size, crop and filter.
+    normalisation : (mean, std)
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is not there, or wants images that are not square.
+    """
+    path = cached_file(folder, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        raise ConfigurationError(f"{folder} has no preprocessor_config.json, which says how its images are prepared")
+    config = json.loads(Path(path).read_text(encoding="utf-8"))
+    size = config.get("size", 224)
+    resize: Literal["stretch", "shortest_edge"] = "stretch"
+    if isinstance(size, int):
+        edge = size
+    elif "shortest_edge" in size:
+        edge, resize = size["shortest_edge"], "shortest_edge"
+    elif size.get("height") == size.get("width") and "height" in size:
+        edge = size["height"]
+    else:
+        raise ConfigurationError(f"{folder} wants images of {size}; only square ones are supported")
+    final = edge
+    if config.get("crop_pct") and edge < 384:
+        # ConvNeXt's processor: below 384 pixels, scale the shorter edge to size / crop_pct and crop to size.
+        edge, resize = int(edge / config["crop_pct"]), "shortest_edge"
+    elif config.get("do_center_crop"):
+        crop = config.get("crop_size", edge)
+        crop = crop if isinstance(crop, int) else crop["height"]
+        final = crop
+    elif resize == "shortest_edge":
+        raise ConfigurationError(f"{folder} keeps the aspect ratio without a crop; only square images are supported")
+    preprocessor = ImagePreprocessor(
+        size=final,
+        resize=resize,
+        resize_to=edge,
+        resample=Image.Resampling(config.get("resample", Image.Resampling.BILINEAR)).name.lower(),
+    )
+    if not config.get("do_normalize", True):
+        return preprocessor, NONE
+    return preprocessor, (config.get("image_mean", HALF[0]), config.get("image_std", HALF[1]))

@@ -1,38 +1,54 @@
-"""Text backbones, built from scratch by transformers: token ids → one embedding per text."""
+"""Text backbones: token ids → one embedding per text. From scratch, from a config, or from pretrained weights."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2Model
+from transformers import AutoConfig, AutoModel, BertConfig, GPT2Config, PreTrainedConfig
 
-__all__ = ["POOLINGS", "TEXT_BACKBONES", "TextEncoder"]
+from mmensemble.exceptions import ConfigurationError
+
+__all__ = [
+    "POOLINGS",
+    "TEXT_BACKBONES",
+    "ModuleEncoder",
+    "TextEncoder",
+    "text_encoder_from_architecture",
+    "text_encoder_from_config",
+    "text_encoder_from_model",
+]
 
 POOLINGS = ("mean", "last", "cls", "max")
 
+SIZE = 128
+
 
 class TextEncoder(nn.Module):
-    """A transformer over tokens and a pooling over its last hidden states.
+    """A network over tokens and a pooling over its last hidden states.
 
     Parameters
     ----------
     backbone : nn.Module
-        A transformers model with a ``last_hidden_state`` of shape (batch, length, embedding_size).
-    causal : bool
-        Whether a position sees only itself and those before it. Padding stands on the right, so a causal backbone
-        needs no padding mask.
+        Token ids and a mask → states (batch, length, embedding_size), or an object with ``last_hidden_state``.
+    embedding_size : int
+    attention : {"causal", "full", "own"}
+        ``"causal"``: a position sees itself and those before it; padding stands on the right, so no padding mask is
+        needed. ``"full"``: it sees all real positions. ``"own"``: the backbone gets the padding mask and makes of it
+        what it was pretrained with.
     pooling : {"mean", "last", "cls", "max"}
         How the states of the real (unpadded) tokens become one embedding; ``"cls"`` is the first one.
     """
 
-    def __init__(self, backbone: nn.Module, *, causal: bool, pooling: str) -> None:
+    def __init__(self, backbone: nn.Module, embedding_size: int, *, attention: str, pooling: str) -> None:
         super().__init__()
         self.backbone = backbone
-        self.causal = causal
+        self.embedding_size = embedding_size
+        self.attention = attention
         self.pooling = pooling
-        self.embedding_size: int = backbone.config.hidden_size  # type: ignore[union-attr, assignment]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embed token ids.
@@ -45,14 +61,65 @@ class TextEncoder(nn.Module):
         -------
         Tensor of float, shape (batch, embedding_size)
         """
-        if self.causal:
+        mask = attention_mask
+        # A mask of four axes is taken by transformers as it is; it adds none of its own.
+        if self.attention == "causal":
             length = input_ids.shape[1]
-            # Four axes: transformers takes such a mask as it is and adds none of its own.
-            visible = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).tril()[None, None]
-        else:
-            visible = attention_mask.bool()[:, None, None, :]
-        states = self.backbone(input_ids=input_ids, attention_mask=visible).last_hidden_state
+            mask = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).tril()[None, None]
+        elif self.attention == "full":
+            # ONNX Runtime's Attention wants the mask spelt out for every position that looks.
+            mask = attention_mask.bool()[:, None, None, :].expand(-1, -1, input_ids.shape[1], -1)
+        states = self.backbone(input_ids=input_ids, attention_mask=mask)
+        if not isinstance(states, Tensor):
+            states = states.last_hidden_state
         return pool(states, attention_mask, self.pooling)
+
+    def architecture(self) -> dict[str, Any]:
+        """Return what `text_encoder_from_architecture` rebuilds the untrained encoder from, as JSON values."""
+        if isinstance(self.backbone, BidirectionalLSTM):
+            backbone = {"lstm": dict(zip(("vocab_size", "size"), self.backbone.embedding.weight.shape, strict=True))}
+        else:
+            backbone = {"config": self.backbone.config.to_diff_dict()}  # type: ignore[union-attr, operator]
+        return {"backbone": backbone, "attention": self.attention, "pooling": self.pooling}
+
+
+class ModuleEncoder(nn.Module):
+    """A user's module from ``input_ids`` and ``attention_mask`` to embeddings.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+    example : dict of str to Tensor
+        A batch, by which the size of the embedding is found.
+    """
+
+    def __init__(self, backbone: nn.Module, example: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.embedding_size = module_size(backbone, example)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embed token ids (batch, length) as (batch, embedding_size)."""
+        return self.backbone(input_ids=input_ids, attention_mask=attention_mask).flatten(1)
+
+
+def module_size(module: nn.Module, example: dict[str, Tensor]) -> int:
+    """Run a user's module once, and return the size of the embedding that it gives.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no module, or gives no embedding per row.
+    """
+    if not isinstance(module, nn.Module):
+        raise ConfigurationError(f"a callable backbone must return a torch.nn.Module, not {type(module).__name__}")
+    with torch.no_grad():
+        output = module.eval()(**example)
+    n_rows = len(next(iter(example.values())))
+    if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != n_rows:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ConfigurationError(f"a callable backbone's module must return embeddings (batch, size), not {shape}")
+    return output.flatten(1).shape[1]
 
 
 def pool(states: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
@@ -68,12 +135,38 @@ def pool(states: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
     return (states * real).sum(dim=1) / real.sum(dim=1)
 
 
+class BidirectionalLSTM(nn.Module):
+    """Two LSTMs (Hochreiter and Schmidhuber 1997) over the tokens, one of them from the end.
+
+    The second one reads each row reversed within its own length, so padding never enters either of them.
+    """
+
+    def __init__(self, vocab_size: int, size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, size)
+        self.dropout = nn.Dropout(0.1)
+        self.forwards = nn.LSTM(size, size // 2, batch_first=True)
+        self.backwards = nn.LSTM(size, size // 2, batch_first=True)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return states (batch, length, size)."""
+        vectors = self.dropout(self.embedding(input_ids))
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        mirrored = (attention_mask.sum(dim=1, keepdim=True) - 1 - positions).clamp(min=0).unsqueeze(-1)
+        # The first state is spelt out and `gather` is used, because torch.export fixes the batch size otherwise.
+        state = vectors.new_zeros(1, len(input_ids), self.forwards.hidden_size)
+        there, _ = self.forwards(vectors, (state, state))
+        reversed_vectors = vectors.gather(1, mirrored.expand(-1, -1, vectors.shape[2]))
+        back, _ = self.backwards(reversed_vectors, (state, state))
+        return torch.cat([there, back.gather(1, mirrored.expand(-1, -1, back.shape[2]))], dim=2)
+
+
 def build_gpt(*, vocab_size: int, max_length: int, pooling: str) -> TextEncoder:
-    """Build a small GPT (Radford et al. 2018): 2 layers of 128 features and 4 heads."""
+    """Build a small GPT (Radford et al. 2018): 2 causal layers of 128 features and 4 heads."""
     config = GPT2Config(
         vocab_size=vocab_size,
         n_positions=max_length,
-        n_embd=128,
+        n_embd=SIZE,
         n_layer=2,
         n_head=4,
         # GPT-2's own "gelu_new" is the same function, but exports as a chain of operators instead of one Gelu.
@@ -82,7 +175,62 @@ def build_gpt(*, vocab_size: int, max_length: int, pooling: str) -> TextEncoder:
         eos_token_id=None,
         use_cache=False,
     )
-    return TextEncoder(GPT2Model(config), causal=True, pooling=pooling)
+    return TextEncoder(AutoModel.from_config(config), SIZE, attention="causal", pooling=pooling)
 
 
-TEXT_BACKBONES: dict[str, Callable[..., TextEncoder]] = {"gpt": build_gpt}
+def build_bert(*, vocab_size: int, max_length: int, pooling: str) -> TextEncoder:
+    """Build a small BERT (Devlin et al. 2019): 2 bidirectional layers of 128 features and 4 heads."""
+    config = BertConfig(
+        vocab_size=vocab_size,
+        max_position_embeddings=max_length,
+        hidden_size=SIZE,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=4 * SIZE,
+    )
+    return TextEncoder(AutoModel.from_config(config), SIZE, attention="full", pooling=pooling)
+
+
+def build_lstm(*, vocab_size: int, max_length: int, pooling: str) -> TextEncoder:
+    """Build a bidirectional LSTM of 2 × 64 features."""
+    return build_lstm_of(vocab_size=vocab_size, size=SIZE, pooling=pooling)
+
+
+def build_lstm_of(*, vocab_size: int, size: int, pooling: str) -> TextEncoder:
+    """Build a bidirectional LSTM of another size."""
+    return TextEncoder(BidirectionalLSTM(vocab_size, size), size, attention="own", pooling=pooling)
+
+
+TEXT_BACKBONES: dict[str, Callable[..., TextEncoder]] = {"gpt": build_gpt, "bert": build_bert, "lstm": build_lstm}
+
+
+def text_encoder_from_config(
+    config: PreTrainedConfig | dict[str, Any], *, vocab_size: int | None, pooling: str
+) -> TextEncoder:
+    """Build an untrained network from a transformers config, with a vocabulary of another size where one is given."""
+    if isinstance(config, dict):
+        config = AutoConfig.for_model(**config)
+    config = copy.deepcopy(config)
+    if vocab_size is not None:
+        config.vocab_size = vocab_size
+        # The config's special tokens are those of another vocabulary.
+        config.bos_token_id = config.eos_token_id = config.pad_token_id = None
+    return text_encoder_from_model(AutoModel.from_config(config), pooling=pooling)
+
+
+def text_encoder_from_architecture(architecture: dict[str, Any]) -> TextEncoder:
+    """Rebuild an untrained encoder from `TextEncoder.architecture`."""
+    backbone, pooling = architecture["backbone"], architecture["pooling"]
+    if "lstm" in backbone:
+        return build_lstm_of(**backbone["lstm"], pooling=pooling)
+    encoder = text_encoder_from_config(backbone["config"], vocab_size=None, pooling=pooling)
+    encoder.attention = architecture["attention"]
+    return encoder
+
+
+def text_encoder_from_model(model: Any, *, pooling: str) -> TextEncoder:
+    """Wrap a transformers model; of an encoder-decoder the encoder is taken."""
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    model.config.use_cache = False
+    return TextEncoder(model.float(), model.config.hidden_size, attention="own", pooling=pooling)

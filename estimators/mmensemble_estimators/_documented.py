@@ -1,0 +1,90 @@
+"""The parameters and attributes that all estimators share, written once and put into each class's docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["documented"]
+
+T = TypeVar("T", bound=type)
+
+_PARTS = {
+    "training": """\
+    max_epochs : int, default=20
+        Passes over the fitting rows.
+    batch_size : int, default=32
+        Rows per step.
+    learning_rate : float, default=None
+        Highest learning rate of AdamW, reached after the warm-up; a cosine takes it to 0. None takes {rate} from
+        scratch, 5e-5 for pretrained weights, 5e-4 with ``fine_tune="lora"`` and 1e-2 with ``fine_tune="head"``.
+    weight_decay : float, default=0.01
+        AdamW's decoupled weight decay.
+    warmup_fraction : float, default=0.1
+        Share of the steps over which the learning rate rises from 0.
+""",
+    "fine_tune": """\
+    fine_tune : {"all", "head", "lora"}, default="all"
+        What is trained: the whole network; the linear head on a frozen backbone, which then runs once per row; or the
+        head and low-rank adapters of rank 8 on every linear layer (Hu et al. 2022; needs the extra ``lora``), merged
+        into the weights after training.
+""",
+    "stopping": """\
+    early_stopping : bool, default=False
+        Set `validation_fraction` of the rows aside, stop when their loss has not fallen for 5 epochs, and restore the
+        best weights.
+    validation_fraction : float, default=0.1
+        Share of the rows set aside by `early_stopping`, in the proportions of the classes.
+    warm_start : bool, default=False
+        Let a further `fit` go on from the weights that are there, instead of forgetting them.
+""",
+    "classifier": """\
+    label_smoothing : float, default={smoothing}
+        Share of each label that the loss spreads over all classes (Szegedy et al. 2016), against overconfidence.
+    class_weight : dict, "balanced" or None, default=None
+        As in scikit-learn's classifiers, for one column of labels.
+""",
+    "device": """\
+    device : str, default="auto"
+        A torch device; ``"auto"`` takes a GPU where torch sees one, else the CPU.
+    precision : {"fp32", "bf16"}, default="fp32"
+        ``"bf16"``: train under torch's autocast.
+    random_state : int, RandomState or None, default=None
+        With an int, two fits on one CPU with the same number of threads give the same weights.
+    verbose : int, default=0
+        1 shows a progress bar.
+""",
+    "classes": """\
+    classes_ : ndarray of shape (n_classes,), or list of them
+        The labels; of several label columns, those of each.
+    class_prior_ : ndarray of float, shape (n_classes,)
+        The classes' share in the fitting rows, the prediction for a missing row.
+""",
+    "fitted": """\
+    module_ : torch.nn.Module
+        The trained network, in evaluation mode.
+    preprocessor_ : {preprocessor}
+        How cells become arrays.
+    history_ : pandas.DataFrame
+        A row per epoch: ``epoch``, ``train_loss``, ``valid_loss`` with `early_stopping`, ``dur`` in seconds.
+    n_features_in_ : int
+        1.
+    feature_names_in_ : ndarray of shape (1,)
+        The column's name, where it had one.
+""",
+}
+
+
+def documented(**values: str) -> Callable[[T], T]:
+    """Fill ``<<part>>`` lines of a class's docstring with the shared text of that name, and `values` into that text."""
+
+    def fill(cls: T) -> T:
+        text = cls.__doc__ or ""
+        for part, shared in _PARTS.items():
+            for name, value in values.items():
+                shared = shared.replace(f"{{{name}}}", value)
+            text = text.replace(f"    <<{part}>>\n", shared)
+        cls.__doc__ = text
+        return cls
+
+    return fill

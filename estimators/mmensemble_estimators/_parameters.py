@@ -1,0 +1,47 @@
+"""Checks of parameters, made in `fit`: each one names the parameter, what it may be and what it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from mmensemble.exceptions import ConfigurationError
+
+__all__ = ["check_choice", "check_fractions", "check_integers", "check_rates"]
+
+REAL = (int, float, np.number)
+
+
+def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
+    """Raise `ConfigurationError` for a value that is not one of the choices."""
+    if not isinstance(value, (str, type(None))) or value not in choices:
+        raise ConfigurationError(f"{name} must be one of {tuple(choices)}, not {value!r}")
+
+
+def check_integers(estimator: Any, **least: int) -> None:
+    """Raise `ConfigurationError` for a parameter that is not an integer of at least so much."""
+    for name, bound in least.items():
+        value = getattr(estimator, name)
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < bound:
+            raise ConfigurationError(f"{name} must be an integer of at least {bound}, not {value!r}")
+
+
+def check_fractions(estimator: Any, *names: str) -> None:
+    """Raise `ConfigurationError` for a parameter that is not a number in [0, 1)."""
+    for name in names:
+        value = getattr(estimator, name)
+        if not isinstance(value, REAL) or not 0 <= value < 1:
+            raise ConfigurationError(f"{name} must be a number in [0, 1), not {value!r}")
+
+
+def check_rates(estimator: Any) -> None:
+    """Raise `ConfigurationError` for a learning rate that is not above 0, or a weight decay below 0."""
+    rate, decay = estimator.learning_rate, estimator.weight_decay
+    if rate is not None and not (isinstance(rate, REAL) and rate > 0 and math.isfinite(rate)):
+        raise ConfigurationError(f"learning_rate must be a number above 0, not {rate!r}")
+    if not (isinstance(decay, REAL) and decay >= 0 and math.isfinite(decay)):
+        raise ConfigurationError(f"weight_decay must be a number of at least 0, not {decay!r}")

@@ -1,0 +1,126 @@
+"""A fitted estimator as a folder: ``estimator.json`` and ``weights.safetensors``. Nothing is pickled, no code is run.
+
+To change the format: raise `FORMAT_VERSION`, teach `load` to read the older version, and add a folder of the older
+version to the tests. A reader refuses a version newer than its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from transformers import AutoConfig, PreTrainedConfig
+
+import mmensemble
+from mmensemble.exceptions import ConfigurationError, ModelFileError
+from mmensemble.preprocessing import preprocessor_from_dict
+from mmensemble_estimators._network import Network
+from mmensemble_estimators._targets import target_from_dict
+
+if TYPE_CHECKING:
+    from mmensemble_estimators._base import TorchEstimator
+
+__all__ = ["load", "save"]
+
+FORMAT_VERSION = 1
+STATE, WEIGHTS = "estimator.json", "weights.safetensors"
+
+T = TypeVar("T", bound="TorchEstimator")
+
+
+def save(estimator: TorchEstimator, folder: Path) -> None:
+    """Write an estimator; see `TorchEstimator.save`."""
+    by_callable = callable(estimator.backbone) and estimator.pretrained is None
+    state = {
+        "format_version": FORMAT_VERSION,
+        "mmensemble": mmensemble.__version__,
+        "class": type(estimator).__name__,
+        "params": {name: _to_json(name, value) for name, value in estimator.get_params(deep=False).items()},
+        "architecture": None if by_callable else estimator.module_.encoder.architecture(),  # type: ignore[operator]
+        "target": estimator._target.to_dict(),
+        "preprocessor": estimator.preprocessor_.to_dict(),
+        "history": estimator.history_.to_dict(orient="list"),
+        "feature_names_in": getattr(estimator, "feature_names_in_", np.array([])).tolist(),
+    }
+    text = json.dumps(state, ensure_ascii=False, indent=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    device = next(estimator.module_.parameters()).device
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as draft:
+        save_model(estimator.module_.cpu(), os.path.join(draft, WEIGHTS))
+        Path(draft, STATE).write_text(text, encoding="utf-8")
+        for name in (WEIGHTS, STATE):
+            os.replace(Path(draft, name), folder / name)
+    estimator.module_.to(device)
+
+
+def load(cls: type[T], folder: Path, backbone: Any) -> T:
+    """Read an estimator; see `TorchEstimator.load`."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        version = state["format_version"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{folder / STATE} is damaged or was not written by save ({error!r})") from error
+    if version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{folder} has format version {version} and this mmensemble reads up to {FORMAT_VERSION}; upgrade it"
+        )
+    if state["class"] != cls.__name__:
+        raise ModelFileError(f"{folder} holds a {state['class']}; load it by {state['class']}.load")
+    params = {name: _from_json(value) for name, value in state["params"].items()}
+    if backbone is not None:
+        params["backbone"] = backbone
+    if params["backbone"] is None:
+        raise ModelFileError(f"{folder} was fitted with a callable backbone; give it again: load(folder, backbone=...)")
+    try:
+        estimator = cls(**params)
+        estimator._target = target = target_from_dict(state["target"])
+        estimator.preprocessor_ = preprocessor_from_dict(state["preprocessor"])
+        with torch.random.fork_rng(devices=[]):
+            encoder = estimator._rebuild_encoder(state["architecture"])
+        estimator.module_ = Network(encoder, target.n_outputs)
+        load_model(estimator.module_, folder / WEIGHTS)
+        estimator.history_ = pd.DataFrame(state["history"])
+    except (SafetensorError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"{folder} is damaged: {str(error).splitlines()[0]}") from error
+    estimator.module_.eval()
+    estimator.n_features_in_ = 1
+    if state["feature_names_in"]:
+        estimator.feature_names_in_ = np.asarray(state["feature_names_in"], dtype=object)
+    if target.task.classes is not None:
+        estimator.classes_ = target.task.classes
+        estimator.class_prior_ = target.fill
+    return estimator
+
+
+def _to_json(name: str, value: Any) -> Any:
+    if isinstance(value, PreTrainedConfig):
+        return {"config": value.to_dict()}
+    if isinstance(value, tuple):
+        return {"tuple": list(value)}
+    if isinstance(value, dict):
+        return {"items": [[_to_json(name, k), _to_json(name, v)] for k, v in value.items()]}
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if name == "backbone" and callable(value):
+        return None
+    raise ConfigurationError(f"{name}={value!r} has no JSON form; set it to a plain value before save")
+
+
+def _from_json(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "config" in value:
+        return AutoConfig.for_model(**value["config"])
+    if "tuple" in value:
+        return tuple(value["tuple"])
+    return {_from_json(k): _from_json(v) for k, v in value["items"]}

@@ -15,6 +15,8 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import Pipeline
 
+from mmensemble.exceptions import DataError
+
 __all__ = ["as_memory", "fit_member", "out_of_fold"]
 
 
@@ -69,4 +71,9 @@ def out_of_fold(estimator: Any, X: Any, y: np.ndarray, cv: Any, sample_weight: n
         Columns in the order of ``np.unique(y)``.
     """
     params = None if sample_weight is None else {weight_name(estimator): sample_weight}
-    return np.asarray(cross_val_predict(clone(estimator), X, y, cv=cv, method="predict_proba", params=params))
+    try:
+        proba = cross_val_predict(clone(estimator), X, y, cv=cv, method="predict_proba", params=params)
+    except DataError as error:
+        # The row is counted within a fold, which would mislead.
+        raise DataError(error.message, column=error.column) from error
+    return np.asarray(proba)

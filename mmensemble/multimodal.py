@@ -169,7 +169,7 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
         check_classification_targets(y)
         check_consistent_length(X, y)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, y[:, None], dtype=np.float64)
+            sample_weight = _check_sample_weight(sample_weight, y[:, None], dtype=np.float64, ensure_non_negative=True)
         for member in members:
             for column in as_list(member.columns):
                 if column not in names:

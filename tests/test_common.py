@@ -128,7 +128,7 @@ def test_exported_model_on_rows_without_a_modality(
 def test_manifest(instance: Instance, fitted: Fitted, exported: Exported) -> None:
     predictor = OnnxPredictor(exported(instance.id), device="cpu")
     assert isinstance(predictor.manifest, Manifest)
-    assert predictor.manifest.classes == fitted(instance.id).classes_.tolist()
+    assert predictor.classes_.tolist() == fitted(instance.id).classes_.tolist()
     assert set(predictor.manifest.columns) == set(instance.columns)
 
 

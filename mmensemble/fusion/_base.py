@@ -10,7 +10,7 @@ Late strategies live here and work on the members' probabilities; joint ones, wh
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -135,6 +135,17 @@ class Fusion(BaseEstimator):
         )
 
 
+def _numbering_rows(present: np.ndarray, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a member, which sees the rows that are present only, and number a bad row as in the whole."""
+    try:
+        return function(*arguments)
+    except DataError as error:
+        if error.row is None:
+            raise
+        row = int(np.flatnonzero(present)[error.row])
+        raise DataError(error.message, row=row, column=error.column) from error
+
+
 class LateFusion(Fusion):
     """Joins the members' probabilities; a subclass says how, once in numpy and once as a graph."""
 
@@ -169,11 +180,13 @@ class LateFusion(Fusion):
             if not there.any():
                 raise DataError(f"every row misses member {member.name!r}; leave it out", column=str(member.columns))
             weights = None if sample_weight is None else sample_weight[there]
-            jobs.append(delayed(fit)(member.estimator, rows, y[there], weights))
+            jobs.append(delayed(_numbering_rows)(there, fit, member.estimator, rows, y[there], weights))
             present.append(there)
             if self._out_of_fold:
                 self._check_folds(member, y[there])
-                held_out_jobs.append(delayed(predict)(member.estimator, rows, y[there], self.cv, weights))
+                held_out_jobs.append(
+                    delayed(_numbering_rows)(there, predict, member.estimator, rows, y[there], self.cv, weights)
+                )
         done = Parallel(n_jobs=n_jobs)(jobs + held_out_jobs)
         self.members_ = [m.fitted(estimator, X) for m, estimator in zip(members, done, strict=False)]
         if self._out_of_fold:
@@ -211,7 +224,9 @@ class LateFusion(Fusion):
         outputs, presence = [], []
         for member in self.members_:
             present, rows = member.rows(X)
-            proba = member.estimator.predict_proba(rows) if present.any() else np.zeros((0, len(self.classes_)))
+            proba = np.zeros((0, len(self.classes_)))
+            if present.any():
+                proba = _numbering_rows(present, member.estimator.predict_proba, rows)
             classes = member.estimator.classes_ if present.any() else self.classes_
             outputs.append(self._scatter(proba, classes, present))
             presence.append(present)

@@ -78,7 +78,7 @@ class TextPreprocessor(Preprocessor):
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.train_from_iterator(map(_as_utf8, texts), trainer)
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"$A {END_TOKEN}", special_tokens=[(END_TOKEN, tokenizer.token_to_id(END_TOKEN))]
         )
@@ -120,9 +120,9 @@ class TextPreprocessor(Preprocessor):
             pieces.append([text[start:end] for start, end in pairwise(cuts)])
         return self._encoded(self._tokenizer.encode_batch(pieces, is_pretokenized=True), present, errors)
 
-    @staticmethod
-    def _encoded(encodings: Sequence[Any], present: np.ndarray, errors: dict[int, str]) -> Encoded:
-        items = [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
+    def _encoded(self, encodings: Sequence[Any], present: np.ndarray, errors: dict[int, str]) -> Encoded:
+        # A pretrained tokenizer may give an empty text no token at all, and a network needs one.
+        items = [np.asarray(encoding.ids or [self.pad_id], dtype=np.int64) for encoding in encodings]
         lengths = np.fromiter((len(item) for item in items), dtype=np.int64, count=len(items))
         return Encoded(items, present, errors, lengths)
 
@@ -154,11 +154,15 @@ def _as_texts(cells: Cells) -> tuple[list[str], np.ndarray, dict[int, str]]:
     errors: dict[int, str] = {}
     for row, cell in enumerate(cells):
         if isinstance(cell, str):
-            # A lone surrogate is legal in a str and not in UTF-8.
-            texts.append(cell.encode("utf-8", "replace").decode("utf-8"))
+            texts.append(_as_utf8(cell))
             continue
         texts.append("")
         present[row] = False
         if not is_missing(cell):
             errors[row] = f"a text is expected as str, not {type(cell).__name__}"
     return texts, present, errors
+
+
+def _as_utf8(text: str) -> str:
+    """Replace lone surrogates, which are legal in a str and not in UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -180,10 +180,7 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
         self.feature_names_in_ = np.asarray(names, dtype=object)
         self.n_features_in_ = len(names)
         fusion = SoftVoting() if self.fusion is None else clone(self.fusion)
-        kept = [not (isinstance(estimator, str) and estimator == "drop") for _, estimator, _ in self.estimators]
-        weights = getattr(fusion, "weights", None)
-        if weights is not None and np.ndim(weights) == 1 and len(weights) == len(kept):
-            fusion.set_params(weights=[weight for weight, keep in zip(weights, kept, strict=True) if keep])
+        fusion.leave_out([_is_dropped(estimator) for _, estimator, _ in self.estimators])
         with _print_elapsed_time(type(self).__name__, "fit" if self.verbose else None):
             self.fusion_ = fusion.fit(
                 members,
@@ -204,9 +201,7 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
             members = [Member(name, estimator, columns) for name, estimator, columns in self.estimators]
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"{shape}, not {self.estimators!r}") from error
-        members = [
-            member for member in members if not (isinstance(member.estimator, str) and member.estimator == "drop")
-        ]
+        members = [member for member in members if not _is_dropped(member.estimator)]
         for member in members:
             if not hasattr(member.estimator, "fit"):
                 raise ConfigurationError(
@@ -307,6 +302,10 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
         """Take part in `mmensemble.to_graph`."""
         check_is_fitted(self)
         return self.fusion_.__onnx_graph__(source)
+
+
+def _is_dropped(estimator: Any) -> bool:
+    return isinstance(estimator, str) and estimator == "drop"
 
 
 def _check_frame(X: Any, *, empty: bool = False) -> list[str]:

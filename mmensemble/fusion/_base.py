@@ -77,6 +77,14 @@ class Fusion(BaseEstimator):
     classes_: np.ndarray
     class_prior_: np.ndarray
 
+    def leave_out(self, dropped: Sequence[bool]) -> None:
+        """Adjust the parameters that speak of single members to those that are not dropped; called before `fit`.
+
+        Parameters
+        ----------
+        dropped : sequence of bool, one for each member
+        """
+
     @abstractmethod
     def fit(
         self,

@@ -41,6 +41,11 @@ class SoftVoting(LateFusion):
     def __init__(self, weights: Sequence[float] | None = None) -> None:
         self.weights = weights
 
+    def leave_out(self, dropped: Sequence[bool]) -> None:
+        """Forget the weights of dropped members, as ``VotingClassifier`` does."""
+        if self.weights is not None and np.shape(self.weights) == (len(dropped),):
+            self.weights = [weight for weight, left_out in zip(self.weights, dropped, strict=True) if not left_out]
+
     def _check_parameters(self, members: Sequence[Member]) -> None:
         if self.weights is None:
             return

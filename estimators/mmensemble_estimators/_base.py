@@ -11,20 +11,19 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
-from sklearn.metrics import accuracy_score
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import train_test_split
-from sklearn.utils import Tags, check_random_state, compute_sample_weight
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
 from torch import nn
 
-from mmensemble.exceptions import ConfigurationError, DataError, MissingDependencyError
+from mmensemble.exceptions import DataError
 from mmensemble.preprocessing import PRESENT, Cells, Encoded, Preprocessor
 from mmensemble.preprocessing.frames import column_names, leaf_cells
-from mmensemble.scoring.tasks import Multioutput
+from mmensemble_estimators._lora import with_lora
 from mmensemble_estimators._network import Network
 from mmensemble_estimators._parameters import check_choice, check_fractions, check_integers, check_rates
-from mmensemble_estimators._targets import ClassTarget, Target, class_target, number_target
+from mmensemble_estimators._targets import ClassTarget, Target
 from mmensemble_estimators._training import (
     TrainingData,
     TrainingSettings,
@@ -34,12 +33,12 @@ from mmensemble_estimators._training import (
     train,
 )
 
-__all__ = ["TorchClassifier", "TorchEstimator", "TorchRegressor"]
+__all__ = ["TorchEstimator"]
 
 _NO_HEAD = "This %(name)s has no head of its own: it is not fitted, or only as a member of a joint fusion."
 
 # AdamW's rate where the estimator's learning_rate is None. From scratch it is the modality's own.
-LEARNING_RATE_OF = {"pretrained": 5e-5, "lora": 5e-4, "head": 1e-2}
+LEARNING_RATE_OF = {"pretrained": 5e-5, "lora": 5e-4, "head": 3e-3}
 
 
 class TorchEstimator(TransformerMixin, BaseEstimator):
@@ -129,7 +128,7 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         if afresh:
             self._target, y = self._learn_target(y, weight)
         else:
-            y = np.asarray(y)
+            y = self._target.check(y)
         target = self._target.encode(y)
         weight = weight * self._class_weights(y)
         rows = np.flatnonzero(encoded.present & (weight > 0))
@@ -188,25 +187,23 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
 
     @contextmanager
     def _trainable(self) -> Iterator[None]:
-        """Freeze what `fine_tune` says, or put LoRA adapters in, which are merged into the weights afterwards."""
+        """Freeze what `fine_tune` says, or put LoRA adapters in, which are merged into the weights afterwards.
+
+        A further fit may want something else: what could be trained before can be trained again.
+        """
         encoder = self.module_.encoder
-        if self.fine_tune == "head":
-            encoder.requires_grad_(False)
-        if self.fine_tune != "lora":
-            yield
-            return
+        trained = [(parameter, parameter.requires_grad) for parameter in encoder.parameters()]
         try:
-            from peft import LoraConfig, get_peft_model
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError("peft", "lora") from error
-        # Rank 8 on every linear layer, alpha twice the rank (Hu et al. 2022).
-        adapters = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.05, target_modules="all-linear")
-        adapted = get_peft_model(encoder.backbone, adapters)  # type: ignore[arg-type]
-        encoder.backbone = adapted
-        try:
-            yield
+            if self.fine_tune == "lora":
+                with with_lora(encoder):
+                    yield
+            else:
+                if self.fine_tune == "head":
+                    encoder.requires_grad_(False)
+                yield
         finally:
-            encoder.backbone = adapted.merge_and_unload()
+            for parameter, requires_grad in trained:
+                parameter.requires_grad_(requires_grad)
 
     def _split(
         self, rows: np.ndarray, y: np.ndarray, rng: np.random.RandomState
@@ -248,7 +245,7 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         return cells, encoded
 
     def _encode(self, X: Any) -> Encoded:
-        check_is_fitted(self)
+        check_is_fitted(self, "module_")
         names = column_names(X)
         if names is not None and self._column is not None and names != [self._column]:
             raise DataError(f"column {self._column!r} was fitted, and {names} was given", column=self._column)
@@ -275,7 +272,8 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
             part,
             lambda rows: self._batch(encoded, rows),
             np.argsort(encoded.lengths, kind="stable"),
-            batch_size=4 * self.batch_size,
+            # Without gradients a GPU takes larger batches; on a CPU they only add padding and miss the cache.
+            batch_size=self.batch_size if device.type == "cpu" else 4 * self.batch_size,
             device=device,
         )
 
@@ -384,6 +382,7 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.target_tags.required = True
         tags.target_tags.multi_output = True
+        tags.transformer_tags.preserves_dtype = []  # an embedding is float32, whatever the cells are
         return tags
 
     def __onnx_graph__(self, source: Any) -> Any:
@@ -391,222 +390,3 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         from mmensemble_estimators._export import leaf_graph
 
         return leaf_graph(self, source)
-
-
-class TorchClassifier(ClassifierMixin, TorchEstimator):
-    """What the classifiers of all modalities share."""
-
-    _fractions: ClassVar[tuple[str, ...]] = (*TorchEstimator._fractions, "label_smoothing")
-
-    class_weight: Any
-    label_smoothing: float
-    classes_: Any
-    class_prior_: np.ndarray
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train the network.
-
-        Parameters
-        ----------
-        X : sequence of cells, or frame or array of one column, n_samples rows
-            Rows that are None or NaN are missing and are left out.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Labels of any dtype, of two classes or more; a 0/1 matrix is multilabel; other columns of labels are so
-            many tasks over one network.
-        sample_weight : array-like of float, shape (n_samples,), default=None
-            A weight of 2 counts in the loss as the row given twice.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        DataError
-            For a cell that cannot be read, or a `y` of one class.
-        ConfigurationError
-            For a parameter that cannot work, or a training that diverges.
-        DeviceError
-            If a `device` is named that torch cannot use here.
-        """
-        afresh = not (self.warm_start and hasattr(self, "module_"))
-        return self._fit(X, y, sample_weight, afresh=afresh, epochs=self.max_epochs)
-
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Train for one epoch on some rows, on top of what was learned before.
-
-        Parameters
-        ----------
-        X : sequence of cells, or frame or array of one column, n_samples rows
-            The first call's texts train the tokenizer.
-        y : array-like of shape (n_samples,)
-        classes : array-like of shape (n_classes,), default=None
-            All labels that will come; in the first call only, where `y` has not all of them.
-        sample_weight : array-like of float, shape (n_samples,), default=None
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        DataError
-            As `fit`, and for a label that is not among the classes.
-        """
-        afresh = not hasattr(self, "module_")
-        self._known_classes = classes if afresh else None
-        try:
-            return self._fit(X, y, sample_weight, afresh=afresh, epochs=1)
-        finally:
-            del self._known_classes
-
-    def _learn_target(self, y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
-        known = getattr(self, "_known_classes", None)
-        if known is None:
-            target, y = class_target(y, weight)
-        else:
-            y = np.asarray(y)
-            classes = np.unique(known)
-            share = np.array([weight[y == label].sum() for label in classes])
-            target = ClassTarget(classes, share / share.sum())
-        self.classes_ = target.task.classes
-        self.class_prior_ = target.fill
-        return target, y
-
-    def _class_weights(self, y: np.ndarray) -> np.ndarray:
-        if self.class_weight is None:
-            return np.ones(len(y))
-        if not isinstance(self._target, ClassTarget):
-            raise ConfigurationError("class_weight is for one column of labels; give sample_weight instead")
-        return np.asarray(compute_sample_weight(self.class_weight, y))
-
-    def predict_proba(self, X: Any) -> Any:
-        """Predict class probabilities.
-
-        Parameters
-        ----------
-        X : sequence of cells, or frame or array of one column, n_samples rows
-
-        Returns
-        -------
-        ndarray of float64, shape (n_samples, n_classes), or list of them
-            Columns in the order of `classes_`; a missing row gets the classes' share in the fitting data. Of a 0/1
-            matrix, the probability of each label; of several label columns, one array per column.
-
-        Raises
-        ------
-        DataError
-            For a cell that cannot be read; it names the row and the column.
-        """
-        outputs = self._outputs(X)
-        task = self._target.task
-        return task.split(outputs) if isinstance(task, Multioutput) else outputs
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the most probable class of each row.
-
-        Parameters
-        ----------
-        X : sequence of cells, or frame or array of one column, n_samples rows
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            In the form of `y`; a label of a 0/1 matrix counts from a probability above 0.5.
-        """
-        outputs = self._outputs(X)
-        return self._target.task.predict(outputs)
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy: the share of rows of which every label is right.
-
-        Parameters
-        ----------
-        X : sequence of cells, or frame or array of one column, n_samples rows
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        sample_weight : array-like of float, shape (n_samples,), default=None
-
-        Returns
-        -------
-        float
-        """
-        predicted = self.predict(X)
-        if isinstance(self._target.task, Multioutput):
-            right = (np.asarray(y) == predicted).all(axis=1)
-            return float(np.average(right, weights=sample_weight))
-        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
-
-
-class TorchRegressor(RegressorMixin, TorchEstimator):
-    """What the regressors of all modalities share."""
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train the network on targets that are standardised inside.
-
-        Parameters
-        ----------
-        X : sequence of cells, or frame or array of one column, n_samples rows
-            Rows that are None or NaN are missing and are left out.
-        y : array-like of float, shape (n_samples,) or (n_samples, n_targets)
-        sample_weight : array-like of float, shape (n_samples,), default=None
-            A weight of 2 counts in the loss as the row given twice.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        DataError
-            For a cell that cannot be read.
-        ConfigurationError
-            For a parameter that cannot work, or a training that diverges.
-        DeviceError
-            If a `device` is named that torch cannot use here.
-        """
-        afresh = not (self.warm_start and hasattr(self, "module_"))
-        return self._fit(X, y, sample_weight, afresh=afresh, epochs=self.max_epochs)
-
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train for one epoch on some rows, on top of what was learned before.
-
-        Parameters
-        ----------
-        X : sequence of cells, or frame or array of one column, n_samples rows
-            The first call's rows train the tokenizer and set the targets' scale.
-        y : array-like of float, shape (n_samples,) or (n_samples, n_targets)
-        sample_weight : array-like of float, shape (n_samples,), default=None
-
-        Returns
-        -------
-        self
-        """
-        return self._fit(X, y, sample_weight, afresh=not hasattr(self, "module_"), epochs=1)
-
-    def _learn_target(self, y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
-        return number_target(y, weight)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the targets.
-
-        Parameters
-        ----------
-        X : sequence of cells, or frame or array of one column, n_samples rows
-
-        Returns
-        -------
-        ndarray of float64, shape (n_samples,) or (n_samples, n_targets)
-            A missing row gets the targets' mean in the fitting data.
-
-        Raises
-        ------
-        DataError
-            For a cell that cannot be read; it names the row and the column.
-        """
-        outputs = self._outputs(X)
-        return self._target.task.predict(outputs)

@@ -17,7 +17,7 @@ _PARTS = {
         Rows per step.
     learning_rate : float, default=None
         Highest learning rate of AdamW, reached after the warm-up; a cosine takes it to 0. None takes {rate} from
-        scratch, 5e-5 for pretrained weights, 5e-4 with ``fine_tune="lora"`` and 1e-2 with ``fine_tune="head"``.
+        scratch, 5e-5 for pretrained weights, 5e-4 with ``fine_tune="lora"`` and 3e-3 with ``fine_tune="head"``.
     weight_decay : float, default=0.01
         AdamW's decoupled weight decay.
     warmup_fraction : float, default=0.1

@@ -50,50 +50,61 @@ def save(estimator: TorchEstimator, folder: Path) -> None:
         "history": estimator.history_.to_dict(orient="list"),
         "feature_names_in": getattr(estimator, "feature_names_in_", np.array([])).tolist(),
     }
-    text = json.dumps(state, ensure_ascii=False, indent=1)
+    try:
+        text = json.dumps(state, ensure_ascii=False, indent=1)
+    except TypeError as error:
+        raise ConfigurationError(f"the estimator has no JSON form: {error}") from error
     folder.mkdir(parents=True, exist_ok=True)
     device = next(estimator.module_.parameters()).device
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as draft:
-        save_model(estimator.module_.cpu(), os.path.join(draft, WEIGHTS))
+        try:
+            save_model(estimator.module_.cpu(), os.path.join(draft, WEIGHTS))
+        finally:
+            estimator.module_.to(device)
         Path(draft, STATE).write_text(text, encoding="utf-8")
         for name in (WEIGHTS, STATE):
             os.replace(Path(draft, name), folder / name)
-    estimator.module_.to(device)
 
 
 def load(cls: type[T], folder: Path, backbone: Any) -> T:
     """Read an estimator; see `TorchEstimator.load`."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        version = state["format_version"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        version, kind = int(state["format_version"]), state["class"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{folder / STATE} is damaged or was not written by save ({error!r})") from error
     if version > FORMAT_VERSION:
         raise ModelFileError(
             f"{folder} has format version {version} and this mmensemble reads up to {FORMAT_VERSION}; upgrade it"
         )
-    if state["class"] != cls.__name__:
-        raise ModelFileError(f"{folder} holds a {state['class']}; load it by {state['class']}.load")
-    params = {name: _from_json(value) for name, value in state["params"].items()}
-    if backbone is not None:
-        params["backbone"] = backbone
-    if params["backbone"] is None:
-        raise ModelFileError(f"{folder} was fitted with a callable backbone; give it again: load(folder, backbone=...)")
+    if kind != cls.__name__:
+        raise ModelFileError(f"{folder} holds a {kind}; load it by {kind}.load")
     try:
+        params = {name: _from_json(value) for name, value in state["params"].items()}
+        if backbone is not None:
+            params["backbone"] = backbone
+        if params["backbone"] is None:
+            raise ConfigurationError(
+                f"{folder} was fitted with a callable backbone; give it again: load(folder, backbone=...)"
+            )
         estimator = cls(**params)
         estimator._target = target = target_from_dict(state["target"])
         estimator.preprocessor_ = preprocessor_from_dict(state["preprocessor"])
         with torch.random.fork_rng(devices=[]):
-            encoder = estimator._rebuild_encoder(state["architecture"])
-        estimator.module_ = Network(encoder, target.n_outputs)
+            estimator.module_ = Network(estimator._rebuild_encoder(state["architecture"]), target.n_outputs)
         load_model(estimator.module_, folder / WEIGHTS)
         estimator.history_ = pd.DataFrame(state["history"])
-    except (SafetensorError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ModelFileError(f"{folder} is damaged: {str(error).splitlines()[0]}") from error
+        names = state["feature_names_in"]
+        if not isinstance(names, list):
+            raise TypeError(f"feature_names_in is {names!r}")
+        if names:
+            estimator.feature_names_in_ = np.asarray(names, dtype=object)
+    except ConfigurationError:
+        raise
+    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFileError(f"{folder} is damaged: {(str(error) or repr(error)).splitlines()[0]}") from error
     estimator.module_.eval()
     estimator.n_features_in_ = 1
-    if state["feature_names_in"]:
-        estimator.feature_names_in_ = np.asarray(state["feature_names_in"], dtype=object)
     if target.task.classes is not None:
         estimator.classes_ = target.task.classes
         estimator.class_prior_ = target.fill
@@ -105,6 +116,10 @@ def _to_json(name: str, value: Any) -> Any:
         return {"config": value.to_dict()}
     if isinstance(value, tuple):
         return {"tuple": list(value)}
+    if isinstance(value, list):
+        return [_to_json(name, item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, dict):
         return {"items": [[_to_json(name, k), _to_json(name, v)] for k, v in value.items()]}
     if isinstance(value, np.generic):

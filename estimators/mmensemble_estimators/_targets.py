@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from scipy.special import expit, softmax
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_array, column_or_1d
 from torch import Tensor, nn
@@ -59,6 +60,10 @@ class Target(ABC):
         return self.task.width
 
     @abstractmethod
+    def check(self, y: Any) -> np.ndarray:
+        """Return a further `y` in the form of the one learned from, or raise ValueError."""
+
+    @abstractmethod
     def encode(self, y: np.ndarray) -> np.ndarray:
         """Turn `y` into what the loss takes, (n,) or (n, n_outputs)."""
 
@@ -95,9 +100,12 @@ class ClassTarget(Target):
             raise DataError(f"y holds one class only ({classes.tolist()[0]!r}); at least two are needed to classify")
         return cls(classes, np.bincount(codes, weights=weight) / weight.sum())
 
+    def check(self, y: Any) -> np.ndarray:
+        return np.asarray(column_or_1d(y, warn=True))
+
     def encode(self, y: np.ndarray) -> np.ndarray:
-        unknown = np.setdiff1d(y, self.classes)
-        if len(unknown):
+        unknown = np.setdiff1d(y, self.classes).tolist()
+        if unknown:
             raise DataError(f"y holds {unknown[0]!r}, which is not among the classes {self.classes.tolist()}")
         return np.searchsorted(self.classes, y)
 
@@ -124,6 +132,12 @@ class MultilabelTarget(Target):
         """Learn the labels' shares."""
         return cls(np.average(y, axis=0, weights=weight))
 
+    def check(self, y: Any) -> np.ndarray:
+        y = check_array(y, dtype=np.int64, input_name="y")
+        if y.shape[1] != self.n_outputs or not np.isin(y, (0, 1)).all():
+            raise DataError(f"y must be a 0/1 matrix of {self.n_outputs} columns, as the one that was fitted")
+        return np.asarray(y)
+
     def encode(self, y: np.ndarray) -> np.ndarray:
         return y.astype(np.float32)
 
@@ -148,10 +162,17 @@ class MultioutputTarget(Target):
     @classmethod
     def fit(cls, y: np.ndarray, weight: np.ndarray) -> MultioutputTarget:
         """Learn the classes of every column."""
-        return cls([ClassTarget.fit(column, weight) for column in y.T])
+        return cls([ClassTarget.fit(column, weight) for column in _label_columns(y)])
+
+    def check(self, y: Any) -> np.ndarray:
+        y = np.asarray(y)
+        if y.ndim != 2 or y.shape[1] != len(self.columns):
+            raise DataError(f"y must have {len(self.columns)} columns of labels, as the one that was fitted")
+        return y
 
     def encode(self, y: np.ndarray) -> np.ndarray:
-        return np.column_stack([target.encode(column) for target, column in zip(self.columns, y.T, strict=True)])
+        columns = zip(self.columns, _label_columns(y), strict=True)
+        return np.column_stack([target.encode(column) for target, column in columns])
 
     def loss(self, label_smoothing: float) -> nn.Module:
         return _ColumnsLoss([column.n_outputs for column in self.columns], label_smoothing)
@@ -177,7 +198,7 @@ class NumberTarget(Target):
     def __init__(self, mean: np.ndarray, scale: np.ndarray, *, one_dimensional: bool) -> None:
         self.fill = self.mean = mean
         self.scale = scale
-        self.task = Regression(len(mean), one_dimensional=one_dimensional)
+        self.task: Regression = Regression(len(mean), one_dimensional=one_dimensional)
 
     @classmethod
     def fit(cls, y: np.ndarray, weight: np.ndarray) -> NumberTarget:
@@ -186,6 +207,13 @@ class NumberTarget(Target):
         mean = np.average(table, axis=0, weights=weight)
         scale = np.sqrt(np.average((table - mean) ** 2, axis=0, weights=weight))
         return cls(mean, np.where(scale > 0, scale, 1.0), one_dimensional=y.ndim == 1)
+
+    def check(self, y: Any) -> np.ndarray:
+        y = _numbers(y)
+        if (y.ndim == 1) != self.task.one_dimensional or y.reshape(len(y), -1).shape[1] != self.n_outputs:
+            wanted = "(n,)" if self.task.one_dimensional else f"(n, {self.n_outputs})"
+            raise DataError(f"y must be of shape {wanted}, as the one that was fitted, not {y.shape}")
+        return y
 
     def encode(self, y: np.ndarray) -> np.ndarray:
         return ((y.reshape(len(y), -1) - self.mean) / self.scale).astype(np.float32)
@@ -260,6 +288,12 @@ def class_target(y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
     ValueError
         If `y` is not made of labels.
     """
+    if hasattr(y, "__array__"):
+        table = np.asarray(y)
+        assert_all_finite(table, input_name="y")
+        if table.dtype == object and table.ndim == 2 and table.shape[1] > 1:
+            # Columns of several dtypes, as a frame has them, are more than scikit-learn's checks can compare.
+            return MultioutputTarget.fit(table, weight), table
     check_classification_targets(y)
     kind = type_of_target(y, input_name="y")
     if kind == "multilabel-indicator":
@@ -274,7 +308,22 @@ def class_target(y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
 
 def number_target(y: Any, weight: np.ndarray) -> tuple[NumberTarget, np.ndarray]:
     """Check the numbers of a regression and learn their scale."""
+    y = _numbers(y)
+    return NumberTarget.fit(y, weight), y
+
+
+def _numbers(y: Any) -> np.ndarray:
     y = np.asarray(check_array(y, ensure_2d=False, dtype=np.float64, input_name="y"))
     if y.ndim > 2:
         raise DataError(f"y must be of shape (n,) or (n, n_targets), not {y.shape}")
-    return NumberTarget.fit(y, weight), y
+    return y
+
+
+def _label_columns(y: np.ndarray) -> list[np.ndarray]:
+    """Return the columns of labels; out of a table of objects, each one with the dtype of its own values."""
+    if y.dtype != object:
+        return list(y.T)
+    columns = [np.array(column.tolist()) for column in y.T]
+    for column in columns:
+        check_classification_targets(column)
+    return columns

@@ -12,9 +12,11 @@ from transformers import AutoModel, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import Cells, Encoded, ImagePreprocessor
-from mmensemble_estimators._base import TorchClassifier, TorchEstimator, TorchRegressor
+from mmensemble_estimators._base import TorchEstimator
+from mmensemble_estimators._classifier import TorchClassifier
 from mmensemble_estimators._documented import documented
 from mmensemble_estimators._parameters import check_choice, check_integers
+from mmensemble_estimators._regressor import TorchRegressor
 from mmensemble_estimators.backbones.image import (
     HALF,
     IMAGE_BACKBONES,
@@ -25,6 +27,7 @@ from mmensemble_estimators.backbones.image import (
     image_encoder_from_module,
     read_image_processor,
 )
+from mmensemble_estimators.backbones.pretrained import loading
 
 __all__ = ["ImageClassifier", "ImageRegressor"]
 
@@ -69,15 +72,20 @@ class ImageEstimator(TorchEstimator):
     def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> nn.Module:
         if architecture is None:
             return self._build_encoder(self.preprocessor_)
-        return image_encoder_from_architecture(architecture)
+        return image_encoder_from_architecture(architecture, image_size=self.preprocessor_.size)
 
     def _build_encoder(self, preprocessor: Any) -> nn.Module:
         if self.pretrained is not None:
             _, normalisation = read_image_processor(self.pretrained)
-            model = AutoModel.from_pretrained(self.pretrained)
-            return image_encoder_from_model(model, normalisation=normalisation, pooling=self.pooling)
+            with loading(self.pretrained):
+                model = AutoModel.from_pretrained(self.pretrained)
+            return image_encoder_from_model(
+                model, image_size=preprocessor.size, normalisation=normalisation, pooling=self.pooling
+            )
         if isinstance(self.backbone, PreTrainedConfig):
-            return image_encoder_from_config(self.backbone, normalisation=HALF, pooling=self.pooling)
+            return image_encoder_from_config(
+                self.backbone, image_size=preprocessor.size, normalisation=HALF, pooling=self.pooling
+            )
         if callable(self.backbone):
             return image_encoder_from_module(self.backbone(), image_size=preprocessor.size)
         return IMAGE_BACKBONES[self.backbone](image_size=preprocessor.size, pooling=self.pooling)

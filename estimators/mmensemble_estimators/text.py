@@ -11,10 +11,13 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import Cells, Encoded, TextPreprocessor
-from mmensemble_estimators._base import TorchClassifier, TorchEstimator, TorchRegressor
+from mmensemble_estimators._base import TorchEstimator
+from mmensemble_estimators._classifier import TorchClassifier
 from mmensemble_estimators._documented import documented
 from mmensemble_estimators._parameters import check_choice, check_fractions, check_integers
+from mmensemble_estimators._regressor import TorchRegressor
 from mmensemble_estimators._training import as_tensors
+from mmensemble_estimators.backbones.pretrained import loading
 from mmensemble_estimators.backbones.text import (
     POOLINGS,
     TEXT_BACKBONES,
@@ -60,9 +63,19 @@ class TextEstimator(TorchEstimator):
             return self.subword_dropout
         return 0.0 if self.pretrained is not None else SUBWORD_DROPOUT
 
+    def _check_positions(self, config: PreTrainedConfig) -> None:
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is not None and self.max_length > positions:
+            raise ConfigurationError(
+                f"max_length={self.max_length} is more than the {positions} positions that the network has"
+            )
+
     def _fit_preprocessor(self, cells: Cells) -> TextPreprocessor:
         if self.pretrained is not None:
-            tokenizer = AutoTokenizer.from_pretrained(self.pretrained)
+            with loading(self.pretrained):
+                tokenizer = AutoTokenizer.from_pretrained(self.pretrained)
+            if not hasattr(tokenizer, "backend_tokenizer"):
+                raise ConfigurationError(f"pretrained={self.pretrained!r} has no tokenizer of the `tokenizers` library")
             pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
             return TextPreprocessor(
                 tokenizer.backend_tokenizer.to_str(), max_length=self.max_length, pad_id=int(pad or 0)
@@ -85,9 +98,13 @@ class TextEstimator(TorchEstimator):
 
     def _build_encoder(self, preprocessor: Any) -> nn.Module:
         if self.pretrained is not None:
-            return text_encoder_from_model(AutoModel.from_pretrained(self.pretrained), pooling=self.pooling or "mean")
+            with loading(self.pretrained):
+                model = AutoModel.from_pretrained(self.pretrained)
+            self._check_positions(model.config)
+            return text_encoder_from_model(model, pooling=self.pooling or "mean")
         vocab_size = preprocessor.vocab_size
         if isinstance(self.backbone, PreTrainedConfig):
+            self._check_positions(self.backbone)
             return text_encoder_from_config(self.backbone, vocab_size=vocab_size, pooling=self.pooling or "mean")
         if callable(self.backbone):
             return ModuleEncoder(self.backbone(), as_tensors(self._batch(preprocessor.encode(["", ""]), np.arange(2))))

@@ -95,8 +95,9 @@ class ImagePreprocessor(Preprocessor):
         if self.resize == "stretch":
             target = (edge, edge)
         else:
-            scale = edge / min(width, height)
-            target = (max(edge, round(width * scale)), max(edge, round(height * scale)))
+            # Rounded down, as transformers' image processors do.
+            shortest = min(width, height)
+            target = (width * edge // shortest, height * edge // shortest)
         if image.size != target:
             image = image.resize(target, Image.Resampling[self.resample.upper()])
         if image.size != (self.size, self.size):

@@ -16,6 +16,11 @@ __all__ = ["TextPreprocessor"]
 PAD_TOKEN = "<pad>"
 END_TOKEN = "<eos>"
 
+# Characters read of a text for each token of `max_length`. Time and memory then stay small for a text of any size. The
+# tokens kept are those of the whole text unless they stand for more than this many characters on average: a tokenizer
+# splits at white space, and what is cut off changes nothing before the last word that is read.
+CHARACTERS_PER_TOKEN = 256
+
 
 class TextPreprocessor(Preprocessor):
     """Strings → ``input_ids`` and ``attention_mask``, padded on the right to the longest row of the batch.
@@ -25,7 +30,8 @@ class TextPreprocessor(Preprocessor):
     tokenizer : str
         A tokenizer in the JSON form of the `tokenizers` library.
     max_length : int, default=128
-        Longest sequence in tokens, special tokens included; longer texts are cut at the end.
+        Longest sequence in tokens, special tokens included; longer texts are cut at the end. Of a text, the first
+        256 characters per token are read.
     pad_id : int, default=0
         The token id that fills padded positions.
 
@@ -78,7 +84,7 @@ class TextPreprocessor(Preprocessor):
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(map(_as_utf8, texts), trainer)
+        tokenizer.train_from_iterator((_readable(text, max_length) for text in texts), trainer)
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"$A {END_TOKEN}", special_tokens=[(END_TOKEN, tokenizer.token_to_id(END_TOKEN))]
         )
@@ -96,7 +102,7 @@ class TextPreprocessor(Preprocessor):
 
     def encode(self, *columns: Cells) -> Encoded:
         (cells,) = columns
-        texts, present, errors = _as_texts(cells)
+        texts, present, errors = _as_texts(cells, self.max_length)
         return self._encoded(self._tokenizer.encode_batch(texts), present, errors)
 
     def encode_cut(self, cells: Cells, probability: float, rng: np.random.RandomState) -> Encoded:
@@ -113,7 +119,7 @@ class TextPreprocessor(Preprocessor):
         -------
         Encoded
         """
-        texts, present, errors = _as_texts(cells)
+        texts, present, errors = _as_texts(cells, self.max_length)
         pieces = []
         for text in texts:
             cuts = [0, *(np.flatnonzero(rng.random_sample(max(0, len(text) - 1)) < probability) + 1), len(text)]
@@ -147,14 +153,14 @@ class TextPreprocessor(Preprocessor):
         return cls(state["tokenizer"], max_length=state["max_length"], pad_id=state["pad_id"])
 
 
-def _as_texts(cells: Cells) -> tuple[list[str], np.ndarray, dict[int, str]]:
+def _as_texts(cells: Cells, max_length: int) -> tuple[list[str], np.ndarray, dict[int, str]]:
     """Return a text for every cell (empty where there is none), which cells have one, and what is wrong with others."""
     texts: list[str] = []
     present = np.ones(len(cells), dtype=bool)
     errors: dict[int, str] = {}
     for row, cell in enumerate(cells):
         if isinstance(cell, str):
-            texts.append(_as_utf8(cell))
+            texts.append(_readable(cell, max_length))
             continue
         texts.append("")
         present[row] = False
@@ -163,6 +169,6 @@ def _as_texts(cells: Cells) -> tuple[list[str], np.ndarray, dict[int, str]]:
     return texts, present, errors
 
 
-def _as_utf8(text: str) -> str:
-    """Replace lone surrogates, which are legal in a str and not in UTF-8."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _readable(text: str, max_length: int) -> str:
+    """Cut what cannot be among the tokens, and replace lone surrogates, which are legal in a str and not in UTF-8."""
+    return text[: CHARACTERS_PER_TOKEN * max_length].encode("utf-8", "replace").decode("utf-8")

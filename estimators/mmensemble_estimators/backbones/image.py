@@ -16,6 +16,7 @@ from transformers.utils import cached_file
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import ImagePreprocessor
+from mmensemble_estimators.backbones.pretrained import loading
 from mmensemble_estimators.backbones.text import module_size
 
 __all__ = [
@@ -80,8 +81,9 @@ class ImageEncoder(nn.Module):
             return output.flatten(1)
         states = output.last_hidden_state
         if states.ndim == 4:
-            if self.pooling is None:
-                return cast(Tensor, output.pooler_output.flatten(1))
+            pooled = getattr(output, "pooler_output", None)
+            if self.pooling is None and pooled is not None:
+                return cast(Tensor, pooled.flatten(1))
             states = states.flatten(2).transpose(1, 2)
         if self.pooling == "cls":
             return cast(Tensor, states[:, 0])
@@ -99,7 +101,7 @@ class ImageEncoder(nn.Module):
 def build_cnn(*, image_size: int, pooling: str | None) -> ImageEncoder:
     """Build a small ResNet (He et al. 2016): three stages of one basic block with 32, 64 and 128 channels."""
     config = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128], depths=[1, 1, 1], layer_type="basic")
-    return image_encoder_from_config(config, normalisation=HALF, pooling=pooling)
+    return image_encoder_from_config(config, image_size=image_size, normalisation=HALF, pooling=pooling)
 
 
 def build_vit(*, image_size: int, pooling: str | None) -> ImageEncoder:
@@ -113,26 +115,28 @@ def build_vit(*, image_size: int, pooling: str | None) -> ImageEncoder:
         intermediate_size=256,
         hidden_dropout_prob=0.1,
     )
-    return image_encoder_from_config(config, normalisation=HALF, pooling=pooling)
+    return image_encoder_from_config(config, image_size=image_size, normalisation=HALF, pooling=pooling)
 
 
 IMAGE_BACKBONES: dict[str, Callable[..., ImageEncoder]] = {"cnn": build_cnn, "vit": build_vit}
 
 
 def image_encoder_from_config(
-    config: PreTrainedConfig | dict[str, Any], *, normalisation: Normalisation, pooling: str | None
+    config: PreTrainedConfig | dict[str, Any], *, image_size: int, normalisation: Normalisation, pooling: str | None
 ) -> ImageEncoder:
     """Build an untrained network from a transformers config."""
     if isinstance(config, dict):
         config = AutoConfig.for_model(**config)
     model = AutoModel.from_config(copy.deepcopy(config))
-    return image_encoder_from_model(model, normalisation=normalisation, pooling=pooling)
+    return image_encoder_from_model(model, image_size=image_size, normalisation=normalisation, pooling=pooling)
 
 
-def image_encoder_from_architecture(architecture: dict[str, Any]) -> ImageEncoder:
+def image_encoder_from_architecture(architecture: dict[str, Any], *, image_size: int) -> ImageEncoder:
     """Rebuild an untrained encoder from `ImageEncoder.architecture`."""
     mean, std = architecture["normalisation"]
-    return image_encoder_from_config(architecture["config"], normalisation=(mean, std), pooling=architecture["pooling"])
+    return image_encoder_from_config(
+        architecture["config"], image_size=image_size, normalisation=(mean, std), pooling=architecture["pooling"]
+    )
 
 
 def image_encoder_from_module(module: Any, *, image_size: int) -> ImageEncoder:
@@ -141,14 +145,17 @@ def image_encoder_from_module(module: Any, *, image_size: int) -> ImageEncoder:
     return ImageEncoder(module, size, normalisation=NONE)
 
 
-def image_encoder_from_model(model: Any, *, normalisation: Normalisation, pooling: str | None) -> ImageEncoder:
+def image_encoder_from_model(
+    model: Any, *, image_size: int, normalisation: Normalisation, pooling: str | None
+) -> ImageEncoder:
     """Wrap a transformers model; of a text-and-image model the image half is taken."""
-    model = getattr(model, "vision_model", model)
-    config = model.config
-    sizes = getattr(config, "hidden_sizes", None)
-    return ImageEncoder(
-        model.float(), sizes[-1] if sizes else config.hidden_size, normalisation=normalisation, pooling=pooling
+    encoder = ImageEncoder(
+        getattr(model, "vision_model", model).float(), 0, normalisation=normalisation, pooling=pooling
     )
+    # The configs have no common name for it.
+    example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    encoder.embedding_size = module_size(encoder, {"pixels": example})
+    return encoder
 
 
 def read_image_processor(folder: str) -> tuple[ImagePreprocessor, Normalisation]:
@@ -165,9 +172,12 @@ def read_image_processor(folder: str) -> tuple[ImagePreprocessor, Normalisation]
     ConfigurationError
         If the file is not there, or wants images that are not square.
     """
-    path = cached_file(folder, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    with loading(folder):
+        path = cached_file(folder, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
     if path is None:
-        raise ConfigurationError(f"{folder} has no preprocessor_config.json, which says how its images are prepared")
+        raise ConfigurationError(
+            f"pretrained={folder!r} has no preprocessor_config.json, which says how its images are prepared"
+        )
     config = json.loads(Path(path).read_text(encoding="utf-8"))
     size = config.get("size", 224)
     resize: Literal["stretch", "shortest_edge"] = "stretch"
@@ -180,13 +190,14 @@ def read_image_processor(folder: str) -> tuple[ImagePreprocessor, Normalisation]
     else:
         raise ConfigurationError(f"{folder} wants images of {size}; only square ones are supported")
     final = edge
-    if config.get("crop_pct") and edge < 384:
+    if config.get("crop_pct"):
         # ConvNeXt's processor: below 384 pixels, scale the shorter edge to size / crop_pct and crop to size.
-        edge, resize = int(edge / config["crop_pct"]), "shortest_edge"
+        edge, resize = (int(edge / config["crop_pct"]), "shortest_edge") if edge < 384 else (edge, "stretch")
     elif config.get("do_center_crop"):
         crop = config.get("crop_size", edge)
-        crop = crop if isinstance(crop, int) else crop["height"]
-        final = crop
+        final = crop if isinstance(crop, int) else crop["height"]
+        if isinstance(crop, dict) and crop["width"] != final:
+            raise ConfigurationError(f"{folder} wants crops of {crop}; only square ones are supported")
     elif resize == "shortest_edge":
         raise ConfigurationError(f"{folder} keeps the aspect ratio without a crop; only square images are supported")
     preprocessor = ImagePreprocessor(
@@ -195,6 +206,9 @@ def read_image_processor(folder: str) -> tuple[ImagePreprocessor, Normalisation]
         resize_to=edge,
         resample=Image.Resampling(config.get("resample", Image.Resampling.BILINEAR)).name.lower(),
     )
-    if not config.get("do_normalize", True):
-        return preprocessor, NONE
-    return preprocessor, (config.get("image_mean", HALF[0]), config.get("image_std", HALF[1]))
+    # The encoder divides pixels by 255 whatever the processor does, so mean and standard deviation make up for it.
+    scale = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255.0
+    mean, std = NONE
+    if config.get("do_normalize", True):
+        mean, std = config.get("image_mean", HALF[0]), config.get("image_std", HALF[1])
+    return preprocessor, ([value / scale for value in mean], [value / scale for value in std])

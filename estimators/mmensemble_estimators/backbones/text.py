@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,10 @@ class TextEncoder(nn.Module):
     def __init__(self, backbone: nn.Module, embedding_size: int, *, attention: str, pooling: str) -> None:
         super().__init__()
         self.backbone = backbone
+        config = getattr(backbone, "config", None)
+        self.rotary = getattr(config, "rope_parameters", None) is not None and (
+            "position_ids" in inspect.signature(backbone.forward).parameters
+        )
         self.embedding_size = embedding_size
         self.attention = attention
         self.pooling = pooling
@@ -69,7 +74,12 @@ class TextEncoder(nn.Module):
         elif self.attention == "full":
             # ONNX Runtime's Attention wants the mask spelt out for every position that looks.
             mask = attention_mask.bool()[:, None, None, :].expand(-1, -1, input_ids.shape[1], -1)
-        states = self.backbone(input_ids=input_ids, attention_mask=mask)
+        more = {}
+        if self.rotary:
+            # The model's own positions are those of one row, and ONNX Runtime's RotaryEmbedding wants every row's.
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+            more["position_ids"] = positions[None].expand(len(input_ids), -1)
+        states = self.backbone(input_ids=input_ids, attention_mask=mask, **more)
         if not isinstance(states, Tensor):
             states = states.last_hidden_state
         return pool(states, attention_mask, self.pooling)

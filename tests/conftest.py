@@ -88,7 +88,7 @@ def fitted(_items_and_labels: tuple[pd.DataFrame, np.ndarray]) -> Callable[[str]
     @cache
     def fit(instance_id: str) -> Any:
         instance = BY_ID[instance_id]
-        return instance.make().fit(instance.of(frame.copy()), target.copy())
+        return instance.make().fit(instance.of(frame.copy()), instance.y(target.copy()))
 
     return fit
 

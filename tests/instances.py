@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier, VotingClassifier
 from sklearn.impute import SimpleImputer
@@ -13,30 +14,75 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from torch import Tensor, nn
+from transformers import ConvNextConfig, DistilBertConfig
 
 from mmensemble import ColumnSelector, MultimodalClassifier, SoftVoting, Stacking, on_column
-from mmensemble_estimators import ConcatFusion, ImageClassifier, TextClassifier
+from mmensemble_estimators import ConcatFusion, ImageClassifier, ImageRegressor, TextClassifier, TextRegressor
 
 NUMBERS = ["length", "brightness"]
+
+TargetKind = Literal["classes", "multilabel", "columns", "numbers", "number_table"]
+
+
+def multilabel(labels: np.ndarray) -> np.ndarray:
+    return np.column_stack([labels == "Flags", np.isin(labels, ["Flags", "Symbols"]), labels != "Symbols"]).astype(int)
+
+
+def columns(labels: np.ndarray) -> np.ndarray:
+    return np.column_stack([labels, np.where(np.isin(labels, ["Flags", "Symbols"]), "thing", "being")])
+
+
+def numbers_of(labels: np.ndarray) -> np.ndarray:
+    return 200.0 + 35.0 * np.unique(labels, return_inverse=True)[1]
+
+
+def number_table(labels: np.ndarray) -> np.ndarray:
+    return np.column_stack([numbers_of(labels), 0.01 * (labels == "Flags")])
+
+
+# Labels of `items`, four classes of str → y.
+TARGETS: dict[TargetKind, Callable[[np.ndarray], np.ndarray]] = {
+    "classes": lambda labels: labels,
+    "multilabel": multilabel,
+    "columns": columns,
+    "numbers": numbers_of,
+    "number_table": number_table,
+}
 
 
 @dataclass(frozen=True)
 class Instance:
     """An estimator and what it takes.
 
-    `columns` are the columns of `items` that it reads. A leaf takes the cells of its one column. `expected_failures`
-    maps the name of a common check to the reason why it fails.
+    `columns` are the columns of `items` that it reads. A leaf takes the cells of its one column. `target` is the kind
+    of `y` that it is fitted to. `expected_failures` maps the name of a common check to the reason why it fails.
     """
 
     id: str
     make: Callable[[], Any]
     columns: tuple[str, ...]
     takes: Literal["cells", "frame"] = "frame"
+    target: TargetKind = "classes"
     expected_failures: dict[str, str] = field(default_factory=dict)
 
     def of(self, items: Any) -> Any:
         """Return what the estimator takes of the items."""
         return items[self.columns[0]] if self.takes == "cells" else items
+
+    def y(self, labels: np.ndarray) -> np.ndarray:
+        """Return what the estimator is fitted to, made of the labels of the items."""
+        return TARGETS[self.target](labels)
+
+    def scores(self, model: Any, X: Any) -> np.ndarray:
+        """Return what the estimator, or its exported model, predicts as (n, width): probabilities, or else numbers."""
+        if self.target in ("numbers", "number_table"):
+            predicted = model.predict(X)
+            assert predicted.ndim == 1 + (self.target == "number_table")
+            return predicted if predicted.ndim == 2 else predicted[:, None]
+        probabilities = model.predict_proba(X)
+        assert isinstance(probabilities, list) == (self.target == "columns")
+        return np.hstack(probabilities) if isinstance(probabilities, list) else probabilities
 
 
 def text() -> TextClassifier:
@@ -45,6 +91,53 @@ def text() -> TextClassifier:
 
 def image() -> ImageClassifier:
     return ImageClassifier(image_size=32, max_epochs=1, random_state=0)
+
+
+class WordVectors(nn.Module):
+    """A text backbone of one's own: the mean of the tokens' vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors = nn.Embedding(400, 12)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        real = attention_mask.unsqueeze(-1)
+        return (self.vectors(input_ids) * real).sum(dim=1) / real.sum(dim=1)
+
+
+class Convolution(nn.Module):
+    """An image backbone of one's own, whose output is a map of 6 × 2 × 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 6, 8, stride=8), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2))
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.layers(pixel_values)
+
+
+def distilbert() -> DistilBertConfig:
+    return DistilBertConfig(dim=16, hidden_dim=32, n_heads=2, n_layers=1, max_position_embeddings=24)
+
+
+def convnext() -> ConvNextConfig:
+    return ConvNextConfig(num_channels=3, hidden_sizes=[8, 12], depths=[1, 1], num_stages=2, image_size=32)
+
+
+def text_of(backbone: Any, **params: Any) -> TextClassifier:
+    return text().set_params(backbone=backbone, **params)
+
+
+def image_of(backbone: Any, **params: Any) -> ImageClassifier:
+    return image().set_params(backbone=backbone, **params)
+
+
+def text_regressor(**params: Any) -> TextRegressor:
+    return TextRegressor(max_epochs=2, vocab_size=400, max_length=24, random_state=0, **params)
+
+
+def image_regressor(**params: Any) -> ImageRegressor:
+    return ImageRegressor(image_size=32, max_epochs=2, random_state=0, **params)
 
 
 def numbers() -> Pipeline:
@@ -85,6 +178,22 @@ _REFUSES_0_ROWS = {"test_no_rows": "scikit-learn's transformers and classifiers 
 INSTANCES = [
     Instance("text", text, ("name",), "cells"),
     Instance("image", image, ("picture",), "cells"),
+    Instance("text_bert", lambda: text_of("bert", pooling="max"), ("name",), "cells"),
+    Instance("text_lstm", lambda: text_of("lstm", pooling="last"), ("name",), "cells", "columns"),
+    Instance("text_config", lambda: text_of(distilbert(), pooling="cls"), ("name",), "cells", "multilabel"),
+    Instance("text_callable", lambda: text_of(WordVectors, learning_rate=0.1), ("name",), "cells"),
+    Instance("text_regressor", text_regressor, ("name",), "cells", "numbers"),
+    Instance("text_regressor_of_two", lambda: text_regressor(backbone="lstm"), ("name",), "cells", "number_table"),
+    Instance("image_vit", lambda: image_of("vit", pooling="cls"), ("picture",), "cells", "multilabel"),
+    Instance("image_config", lambda: image_of(convnext(), pooling="max"), ("picture",), "cells", "columns"),
+    Instance(
+        "image_callable",
+        lambda: image_of(Convolution, learning_rate=0.1, augmentation=("flip", "shift", "crop", "colour")),
+        ("picture",),
+        "cells",
+    ),
+    Instance("image_regressor", image_regressor, ("picture",), "cells", "numbers"),
+    Instance("image_regressor_of_two", lambda: image_regressor(pooling="max"), ("picture",), "cells", "number_table"),
     Instance("text_on_column", lambda: on_column("name", text()), ("name",)),
     Instance("image_on_column", lambda: on_column("picture", image()), ("picture",)),
     Instance("soft_voting", lambda: multimodal(SoftVoting(weights=[2, 1, 0.5])), ALL_COLUMNS),

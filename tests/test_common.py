@@ -26,7 +26,7 @@ import mmensemble
 import mmensemble_estimators
 from mmensemble import ColumnSelector, DataError, MultimodalClassifier, OnnxPredictor, SoftVoting, Stacking
 from mmensemble.scoring import Manifest
-from mmensemble_estimators import ConcatFusion, ImageClassifier, TextClassifier
+from mmensemble_estimators import ConcatFusion, ImageClassifier, ImageRegressor, TextClassifier, TextRegressor
 from tests.conftest import ALL_MISSING, WITHOUT_FACTS, WITHOUT_NAME, WITHOUT_PICTURE
 from tests.instances import BY_ID, INSTANCES, Instance
 
@@ -72,6 +72,18 @@ def fitted_names(estimator: Any) -> set[str]:
     return {name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")}
 
 
+def classes_of(model: Any) -> list[Any]:
+    return (
+        [column.tolist() for column in model.classes_] if isinstance(model.classes_, list) else model.classes_.tolist()
+    )
+
+
+def assert_scores_agree(scored: np.ndarray, expected: np.ndarray) -> None:
+    """Probabilities to `TOLERANCE`; numbers to that share of the largest one, as float32 allows no more."""
+    scale = np.abs(expected).max(axis=0, initial=1.0)
+    np.testing.assert_allclose(scored / scale, expected / scale, rtol=0, atol=TOLERANCE)
+
+
 # The list itself
 
 
@@ -101,8 +113,12 @@ def test_exported_model_gives_the_probabilities_and_labels(
 ) -> None:
     estimator, X = fitted(instance.id), instance.of(items)
     predictor = OnnxPredictor(exported(instance.id), device="cpu", batch_size=batch_size)
-    np.testing.assert_allclose(predictor.predict_proba(X), estimator.predict_proba(X), rtol=0, atol=TOLERANCE)
-    assert predictor.predict(X).tolist() == estimator.predict(X).tolist()
+    assert_scores_agree(instance.scores(predictor, X), instance.scores(estimator, X))
+    predicted, expected = predictor.predict(X), estimator.predict(X)
+    assert predicted.shape == expected.shape
+    if instance.target not in ("numbers", "number_table"):
+        assert predicted.dtype == expected.dtype
+        assert predicted.tolist() == expected.tolist()
 
 
 def test_exported_model_on_shuffled_rows_of_pandas_and_polars(
@@ -110,25 +126,30 @@ def test_exported_model_on_shuffled_rows_of_pandas_and_polars(
 ) -> None:
     estimator, predictor = fitted(instance.id), OnnxPredictor(exported(instance.id), device="cpu", batch_size=16)
     some = items.iloc[np.random.default_rng(1).permutation(len(items))[:40]]
-    expected = estimator.predict_proba(instance.of(some))
-    np.testing.assert_allclose(predictor.predict_proba(instance.of(some)), expected, rtol=0, atol=TOLERANCE)
-    as_polars = instance.of(pl.from_pandas(some))
-    np.testing.assert_allclose(predictor.predict_proba(as_polars), expected, rtol=0, atol=TOLERANCE)
+    expected = instance.scores(estimator, instance.of(some))
+    assert_scores_agree(instance.scores(predictor, instance.of(some)), expected)
+    assert_scores_agree(instance.scores(predictor, instance.of(pl.from_pandas(some))), expected)
 
 
 def test_exported_model_on_rows_without_a_modality(
     instance: Instance, fitted: Fitted, exported: Exported, items: pd.DataFrame
 ) -> None:
     rows = instance.of(items.iloc[sorted({*WITHOUT_NAME, *WITHOUT_PICTURE, *WITHOUT_FACTS})])
-    expected = fitted(instance.id).predict_proba(rows)
-    scored = OnnxPredictor(exported(instance.id), device="cpu").predict_proba(rows)
-    np.testing.assert_allclose(scored, expected, rtol=0, atol=TOLERANCE)
+    expected = instance.scores(fitted(instance.id), rows)
+    assert_scores_agree(instance.scores(OnnxPredictor(exported(instance.id), device="cpu"), rows), expected)
 
 
 def test_manifest(instance: Instance, fitted: Fitted, exported: Exported) -> None:
     predictor = OnnxPredictor(exported(instance.id), device="cpu")
     assert isinstance(predictor.manifest, Manifest)
-    assert predictor.classes_.tolist() == fitted(instance.id).classes_.tolist()
+    if instance.target in ("numbers", "number_table"):
+        assert not hasattr(fitted(instance.id), "classes_")
+        with pytest.raises(AttributeError, match="predicts numbers"):
+            _ = predictor.classes_
+        with pytest.raises(AttributeError, match="predicts numbers"):
+            predictor.predict_proba([])
+    else:
+        assert classes_of(predictor) == classes_of(fitted(instance.id))
     assert set(predictor.manifest.columns) == set(instance.columns)
 
 
@@ -183,7 +204,7 @@ def test_fit_changes_neither_data_nor_parameters(instance: Instance, items: pd.D
     items_before, labels_before = items.copy(deep=True), labels.copy()
     estimator = instance.make()
     before, text = estimator.get_params(), repr(estimator)
-    assert estimator.fit(instance.of(items), labels) is estimator
+    assert estimator.fit(instance.of(items), instance.y(labels)) is estimator
     pd.testing.assert_frame_equal(items, items_before)
     assert (labels == labels_before).all()
     assert repr(estimator) == text
@@ -203,15 +224,20 @@ def test_fit_changes_neither_data_nor_parameters(instance: Instance, items: pd.D
 def test_second_fit_forgets_the_first_and_is_reproducible(
     instance: Instance, items: pd.DataFrame, labels: np.ndarray
 ) -> None:
-    y = np.where(np.isin(labels, ["Flags", "Symbols"]), 10, 3)
+    # Of another dtype and, for numbers, of another mean, where the target's kind allows.
+    y = np.where(np.isin(labels, ["Flags", "Symbols"]), 10, 3) if instance.target == "classes" else instance.y(labels)
+    if instance.target in ("numbers", "number_table"):
+        y = 7.0 - y
     X, other_rows = instance.of(items), instance.of(items.iloc[:60])
     fresh = instance.make().fit(X, y)
-    again = instance.make().fit(other_rows, labels[:60]).fit(X, y)
-    assert again.classes_.tolist() == [3, 10]
+    again = instance.make().fit(other_rows, instance.y(labels[:60])).fit(X, y)
+    if instance.target == "classes":
+        assert again.classes_.tolist() == [3, 10]
     assert fitted_names(again) == fitted_names(fresh)
-    np.testing.assert_array_equal(again.predict_proba(X), fresh.predict_proba(X))
+    np.testing.assert_array_equal(instance.scores(again, X), instance.scores(fresh, X))
 
 
+@only(lambda instance: instance.target == "classes")
 @pytest.mark.parametrize("dtype", [object, bool])
 def test_labels_of_other_dtypes(instance: Instance, items: pd.DataFrame, labels: np.ndarray, dtype: type) -> None:
     y = labels.astype(object) if dtype is object else labels == "Flags"
@@ -228,9 +254,11 @@ def test_labels_of_other_dtypes(instance: Instance, items: pd.DataFrame, labels:
 def test_labels_as_a_series_with_an_index_of_its_own(
     instance: Instance, fitted: Fitted, items: pd.DataFrame, labels: np.ndarray
 ) -> None:
-    X = instance.of(items)
-    estimator = instance.make().fit(X, pd.Series(labels, index=items.index[::-1]))
-    np.testing.assert_array_equal(estimator.predict_proba(X), fitted(instance.id).predict_proba(X))
+    X, y = instance.of(items), instance.y(labels)
+    with_index = (pd.Series if y.ndim == 1 else pd.DataFrame)(y, index=items.index[::-1])
+    estimator = instance.make().fit(X, with_index)
+    # A frame lies column by column in memory, so its mean may differ in the last bit.
+    np.testing.assert_allclose(instance.scores(estimator, X), instance.scores(fitted(instance.id), X), rtol=1e-12)
 
 
 def test_features_in(instance: Instance, fitted: Fitted, items: pd.DataFrame) -> None:
@@ -241,9 +269,9 @@ def test_features_in(instance: Instance, fitted: Fitted, items: pd.DataFrame) ->
 
 def test_fit_on_polars(instance: Instance, fitted: Fitted, items: pd.DataFrame, labels: np.ndarray) -> None:
     X = instance.of(pl.from_pandas(items))
-    estimator = instance.make().fit(X, labels)
-    expected = fitted(instance.id).predict_proba(instance.of(items))
-    np.testing.assert_allclose(estimator.predict_proba(X), expected, rtol=0, atol=1e-6)
+    estimator = instance.make().fit(X, instance.y(labels))
+    expected = instance.scores(fitted(instance.id), instance.of(items))
+    np.testing.assert_allclose(instance.scores(estimator, X), expected, rtol=1e-6, atol=1e-6)
 
 
 # Prediction
@@ -251,13 +279,16 @@ def test_fit_on_polars(instance: Instance, fitted: Fitted, items: pd.DataFrame, 
 
 def test_not_fitted(instance: Instance, items: pd.DataFrame) -> None:
     estimator = instance.make()
-    for method in ("predict", "predict_proba"):
+    numbers = instance.target in ("numbers", "number_table")
+    assert hasattr(type(estimator), "predict_proba") != numbers
+    for method in ("predict",) if numbers else ("predict", "predict_proba"):
         with pytest.raises(NotFittedError):
             getattr(estimator, method)(instance.of(items))
     with pytest.raises(NotFittedError):
         mmensemble.to_graph(estimator)
 
 
+@only(lambda instance: instance.target == "classes")
 def test_probabilities(instance: Instance, fitted: Fitted, items: pd.DataFrame, labels: np.ndarray) -> None:
     probabilities = fitted(instance.id).predict_proba(instance.of(items))
     assert probabilities.shape == (len(items), 4)
@@ -272,17 +303,18 @@ def test_probabilities(instance: Instance, fitted: Fitted, items: pd.DataFrame, 
 def test_rows_do_not_depend_on_each_other(instance: Instance, fitted: Fitted, items: pd.DataFrame) -> None:
     estimator = fitted(instance.id)
     rows = np.random.default_rng(2).permutation(len(items))[:23]
-    whole = estimator.predict_proba(instance.of(items))
-    part = estimator.predict_proba(instance.of(items.iloc[rows]))
-    np.testing.assert_allclose(part, whole[rows], rtol=0, atol=1e-5)
-    one = estimator.predict_proba(instance.of(items.iloc[[7]]))
-    np.testing.assert_allclose(one, whole[[7]], rtol=0, atol=1e-5)
+    whole = instance.scores(estimator, instance.of(items))
+    part = instance.scores(estimator, instance.of(items.iloc[rows]))
+    np.testing.assert_allclose(part, whole[rows], rtol=1e-6, atol=1e-5)
+    one = instance.scores(estimator, instance.of(items.iloc[[7]]))
+    np.testing.assert_allclose(one, whole[[7]], rtol=1e-6, atol=1e-5)
 
 
 def test_index_has_no_effect(instance: Instance, fitted: Fitted, items: pd.DataFrame) -> None:
-    expected = fitted(instance.id).predict_proba(instance.of(items))
+    expected = instance.scores(fitted(instance.id), instance.of(items))
     for index in (np.zeros(len(items)), np.arange(len(items))[::-1]):
-        np.testing.assert_array_equal(fitted(instance.id).predict_proba(instance.of(items.set_axis(index))), expected)
+        scores = instance.scores(fitted(instance.id), instance.of(items.set_axis(index)))
+        np.testing.assert_array_equal(scores, expected)
 
 
 @only(lambda instance: instance.takes == "frame")
@@ -296,10 +328,12 @@ def test_order_of_columns_and_further_columns_have_no_effect(
 
 
 def test_no_rows(instance: Instance, fitted: Fitted, exported: Exported, items: pd.DataFrame) -> None:
-    nothing = instance.of(items.iloc[:0])
-    assert fitted(instance.id).predict_proba(nothing).shape == (0, 4)
-    assert fitted(instance.id).predict(nothing).shape == (0,)
-    assert OnnxPredictor(exported(instance.id), device="cpu").predict_proba(nothing).shape == (0, 4)
+    nothing, estimator = instance.of(items.iloc[:0]), fitted(instance.id)
+    predictor = OnnxPredictor(exported(instance.id), device="cpu")
+    width = {"classes": 4, "multilabel": 3, "columns": 4 + 2, "numbers": 1, "number_table": 2}[instance.target]
+    for model in (estimator, predictor):
+        assert instance.scores(model, nothing).shape == (0, width)
+        assert model.predict(nothing).shape == (0, *estimator.predict(instance.of(items.iloc[:3])).shape[1:])
 
 
 def test_missing_column(instance: Instance, fitted: Fitted, exported: Exported, items: pd.DataFrame) -> None:
@@ -308,9 +342,9 @@ def test_missing_column(instance: Instance, fitted: Fitted, exported: Exported, 
         if instance.takes == "cells":
             without = without[["initial"]]
         with pytest.raises(ValueError, match=column):
-            fitted(instance.id).predict_proba(without)
+            fitted(instance.id).predict(without)
         with pytest.raises(DataError, match=column):
-            OnnxPredictor(exported(instance.id), device="cpu").predict_proba(without)
+            OnnxPredictor(exported(instance.id), device="cpu").predict(without)
 
 
 def raw_columns(instance: Instance) -> list[str]:
@@ -326,7 +360,7 @@ def test_bad_cell_at_predict(instance: Instance, fitted: Fitted, items: pd.DataF
         bad = items.copy()
         bad.iloc[row, items.columns.get_loc(column)] = BAD_CELLS[column]
         with pytest.raises(DataError) as caught:
-            fitted(instance.id).predict_proba(instance.of(bad))
+            fitted(instance.id).predict(instance.of(bad))
         assert (caught.value.row, caught.value.column) == (row, column)
         assert f"row {row}, column {column!r}" in str(caught.value)
 
@@ -342,7 +376,7 @@ def test_bad_cell_at_fit(instance: Instance, items: pd.DataFrame, labels: np.nda
             # A search fits on folds, whose row numbers are their own.
             estimator = estimator.estimator
         with pytest.raises(DataError) as caught:
-            estimator.fit(instance.of(bad), labels)
+            estimator.fit(instance.of(bad), instance.y(labels))
         assert (caught.value.row, caught.value.column) == (50, column)
 
 
@@ -352,7 +386,7 @@ def test_bad_cell_in_the_exported_model(instance: Instance, exported: Exported, 
         bad = items.astype({column: object})
         bad.iloc[50, items.columns.get_loc(column)] = BAD_CELLS[column]
         with pytest.raises(DataError) as caught:
-            predictor.predict_proba(instance.of(bad))
+            predictor.predict(instance.of(bad))
         assert (caught.value.row, caught.value.column) == (50, column)
 
 
@@ -364,7 +398,7 @@ def test_joblib(instance: Instance, fitted: Fitted, items: pd.DataFrame, tmp_pat
     joblib.dump(estimator, tmp_path / "model.joblib")
     loaded = joblib.load(tmp_path / "model.joblib")
     check_is_fitted(loaded)
-    np.testing.assert_array_equal(loaded.predict_proba(X), estimator.predict_proba(X))
+    np.testing.assert_array_equal(instance.scores(loaded, X), instance.scores(estimator, X))
     assert fitted_names(loaded) == fitted_names(estimator)
 
 
@@ -399,7 +433,9 @@ def test_html(instance: Instance, fitted: Fitted) -> None:
 
 DEFAULTS = [
     TextClassifier(),
+    TextRegressor(),
     ImageClassifier(),
+    ImageRegressor(),
     MultimodalClassifier([("text", TextClassifier(), "name"), ("image", ImageClassifier(), "picture")]),
     SoftVoting(),
     Stacking(),

@@ -1,4 +1,4 @@
-"""Run the benchmarks, print their table and write ``benchmark_output/benchmarks.json``. ``make bench`` calls this."""
+"""Run the benchmarks, print their tables and write ``benchmark_output/benchmarks.json``. ``make bench`` calls this."""
 
 from __future__ import annotations
 
@@ -11,22 +11,36 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script, where `tests` is no installed package
 
-from tests.benchmarks import scoring
+from tests.benchmarks import memory, scoring, training
+from tests.benchmarks.memory import as_memory_table
 from tests.benchmarks.side_by_side import as_table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1000, help="rows to score")
+    parser.add_argument("--rows", type=int, default=1000, help="rows to fit on and to score")
+    parser.add_argument("--only", choices=["scoring", "training", "memory"], help="one part of them")
     parser.add_argument("--output", type=Path, default=Path("benchmark_output"))
     arguments = parser.parse_args()
-    results = scoring.run(n_rows=arguments.rows)
+    results, peaks = [], []
+    if arguments.only in (None, "scoring"):
+        results += scoring.run(n_rows=arguments.rows)
+    if arguments.only in (None, "training"):
+        results += training.run(n_rows=arguments.rows)
+    if arguments.only in (None, "memory") and sys.platform == "linux":
+        peaks += memory.run(n_rows=arguments.rows)
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    print(f"{as_table(results)}\n\n{machine}; medians of 5, in turn with the reference in one process")
+    if results:
+        print(f"{as_table(results)}\n\n{machine}; medians, in turn with the reference in one process\n")
+    if peaks:
+        print(f"{as_memory_table(peaks)}\n\nrise of the peak resident set, each in a process of its own")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "benchmarks.json").write_text(
-        json.dumps({"machine": machine, "results": [result.to_dict() for result in results]}, indent=2)
-    )
+    written = {
+        "machine": machine,
+        "results": [result.to_dict() for result in results],
+        "memory": [peak.to_dict() for peak in peaks],
+    }
+    (arguments.output / "benchmarks.json").write_text(json.dumps(written, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

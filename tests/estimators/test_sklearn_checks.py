@@ -1,0 +1,178 @@
+"""scikit-learn's own checks of estimators, over the text and image estimators.
+
+The checks make numeric matrices, and skip an estimator whose tags say that it takes none. So they run on subclasses
+whose cells are made of rows of numbers, a text or a picture each. The checks of how a matrix is validated (shapes, NaN,
+names) thereby test `validate_data`; all others test the estimators. test_common runs those that need no data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.utils import Tags, estimator_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import validate_data
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2Model
+
+from mmensemble_estimators import ImageClassifier, ImageRegressor, TextClassifier, TextRegressor, _network
+from mmensemble_estimators.backbones.text import TextEncoder
+from tests.instances import Convolution
+
+
+def texts_of(X: np.ndarray) -> list[str]:
+    """Write each number as a letter for its column and its value, 1/2 apart: all texts are equally long."""
+    bins = np.clip(np.rint(2 * np.asarray(X, dtype=float)) + 4, 0, 8).astype(int)
+    letters = 33 + (9 * np.arange(X.shape[1]) + bins) % 94
+    return ["".join(map(chr, row)) for row in letters]
+
+
+def pictures_of(X: np.ndarray) -> list[np.ndarray]:
+    """Draw each number as a grey stripe, -4 black and 4 white."""
+    grey = (np.clip(np.asarray(X, dtype=float), -4, 4) * 31 + 127).astype(np.uint8)
+    columns = np.arange(32) * X.shape[1] // 32
+    return [np.tile(row[columns], (32, 1)) for row in grey]
+
+
+class FromNumbers:
+    cells_of: Callable[[np.ndarray], list[Any]]
+
+    def _encode_to_fit(self, X: Any, *, afresh: bool = True) -> Any:
+        X = validate_data(self, X, reset=afresh)
+        names = getattr(self, "feature_names_in_", None)
+        encoded = super()._encode_to_fit(type(self).cells_of(X), afresh=afresh)
+        self.n_features_in_ = X.shape[1]
+        if names is not None:
+            self.feature_names_in_ = names
+        return encoded
+
+    def _encode(self, X: Any) -> Any:
+        return super()._encode(type(self).cells_of(validate_data(self, X, reset=False)))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        tags.input_tags.one_d_array = False
+        tags.input_tags.string = False
+        tags.input_tags.allow_nan = False
+        return tags
+
+
+class TextClassifierFromNumbers(FromNumbers, TextClassifier):
+    cells_of = staticmethod(texts_of)
+
+
+class TextRegressorFromNumbers(FromNumbers, TextRegressor):
+    cells_of = staticmethod(texts_of)
+
+
+class ImageClassifierFromNumbers(FromNumbers, ImageClassifier):
+    cells_of = staticmethod(pictures_of)
+
+
+class ImageRegressorFromNumbers(FromNumbers, ImageRegressor):
+    cells_of = staticmethod(pictures_of)
+
+
+class SmallGPT(TextEncoder):
+    def __init__(self) -> None:
+        config = GPT2Config(vocab_size=258, n_embd=32, n_layer=1, n_head=2, n_positions=24, use_cache=False)
+        super().__init__(GPT2Model(config), 32, attention="causal", pooling="mean")
+
+
+# The tokenizer's vocabulary is the bytes, so that a letter is a token.
+TEXT = {
+    "backbone": SmallGPT,
+    "vocab_size": 258,
+    "subword_dropout": 0.0,
+    "max_length": 24,
+    "max_epochs": 8,
+    "batch_size": 16,
+    "learning_rate": 2e-2,
+    "random_state": 0,
+}
+IMAGE = {
+    "backbone": Convolution,
+    "image_size": 32,
+    "augmentation": (),
+    "max_epochs": 8,
+    "batch_size": 16,
+    "learning_rate": 2e-2,
+    "random_state": 0,
+}
+FROM_NUMBERS = [
+    TextClassifierFromNumbers(**TEXT),
+    TextRegressorFromNumbers(**TEXT),
+    ImageClassifierFromNumbers(**IMAGE),
+    ImageRegressorFromNumbers(**IMAGE),
+]
+
+
+def expected_failed_checks(estimator: BaseEstimator) -> dict[str, str]:
+    return {
+        "check_sample_weight_equivalence_on_dense_data": (
+            "dropout and the shuffled batches draw other random numbers for other rows; "
+            "test_weight_equals_repeated_rows runs this check without them"
+        ),
+    }
+
+
+# They compare to 1e-7. A network computes in float32, and the last bits depend on the rows beside a row.
+TO_FLOAT32 = [
+    estimator_checks.check_methods_sample_order_invariance,
+    estimator_checks.check_methods_subset_invariance,
+]
+
+
+def assert_close_in_float32(x: Any, y: Any, *args: Any, err_msg: str = "", **tolerances: Any) -> None:
+    np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6, err_msg=err_msg)
+
+
+# The multi-modal estimators take a frame of named columns, for which scikit-learn has no checks: see test_common.
+@parametrize_with_checks(FROM_NUMBERS, expected_failed_checks=expected_failed_checks)
+def test_check(estimator: BaseEstimator, check: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    if check.func in TO_FLOAT32:  # type: ignore[attr-defined]
+        for name in ("assert_allclose", "assert_allclose_dense_sparse"):
+            monkeypatch.setattr(estimator_checks, name, assert_close_in_float32)
+    check(estimator)
+
+
+class WordSum(nn.Module):
+    """Without dropout, and without statistics of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors = nn.Embedding(258, 8)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return (self.vectors(input_ids) * attention_mask.unsqueeze(-1)).sum(dim=1)
+
+
+class Pixels(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 8, stride=8)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.layer(pixel_values)
+
+
+@pytest.mark.parametrize("estimator", FROM_NUMBERS, ids=lambda estimator: type(estimator).__name__)
+def test_weight_equals_repeated_rows(estimator: BaseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_network, "HEAD_DROPOUT", 0.0)
+    backbone = WordSum if isinstance(estimator, (TextClassifier, TextRegressor)) else Pixels
+    # One batch holds all rows. A high rate makes any difference plain.
+    estimator = clone(estimator).set_params(backbone=backbone, batch_size=1000, learning_rate=0.1, warmup_fraction=0.0)
+    rng = np.random.RandomState(0)
+    X, y, weight = rng.randn(20, 5), rng.randint(0, 3, 20), rng.randint(0, 4, 20)
+    weighted = clone(estimator).fit(X, y, sample_weight=weight)
+    repeated = clone(estimator).fit(X.repeat(weight, axis=0), y.repeat(weight))
+    unweighted = clone(estimator).fit(X, y)
+    method = "predict_proba" if is_classifier(estimator) else "predict"
+    expected = getattr(repeated, method)(X)
+    np.testing.assert_allclose(getattr(weighted, method)(X), expected, rtol=1e-3, atol=1e-4)
+    assert np.abs(getattr(unweighted, method)(X) - expected).max() > 0.02

@@ -1,0 +1,39 @@
+"""Every example but the quickstart, on a sliver of the data: it runs, and writes a figure and its numbers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+# What each one writes beside its figure and its numbers.
+ALSO_WRITES = {"multi_task": ["multi_task.onnx"], "fused_pretrained": ["fused_pretrained.onnx"]}
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "quickstart")
+
+
+def test_all_are_known() -> None:
+    assert NAMES == ["fused_pretrained", "images", "multi_task", "pretrained_text", "text_from_scratch"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_example(name: str, tmp_path: Path, environment: dict[str, str]) -> None:
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--fast", "--output", str(tmp_path / "output")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = sorted(path.name for path in (tmp_path / "output").iterdir())
+    assert written == sorted([f"{name}.json", f"{name}.png", *ALSO_WRITES.get(name, [])])
+    assert [path.name for path in tmp_path.iterdir()] == ["output"]
+    assert "held-out" in done.stdout
+    assert f"{name}.png; all of it took" in done.stdout
+    results = json.loads((tmp_path / "output" / f"{name}.json").read_text(encoding="utf-8"))
+    assert results
+    with Image.open(tmp_path / "output" / f"{name}.png") as image:
+        assert 900 < image.width < 3000
+        assert len(image.convert("RGB").getcolors(2**24)) > 50, "an empty figure"

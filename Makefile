@@ -6,6 +6,7 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+EXAMPLES_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -15,7 +16,7 @@ export HF_HUB_OFFLINE := 1
 export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench docs clean
+.PHONY: help install demo examples test lint bench docs clean
 
 help:  ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -35,6 +36,11 @@ install: $(INSTALLED)  ## create .venv with the project and all its extras
 demo: $(INSTALLED)  ## train, fuse, export and score on real data; writes quickstart_output/
 	$(BIN)/python examples/quickstart.py $(DEMO_ARGS)
 
+examples: $(INSTALLED)  ## run the other examples, each some minutes; writes examples_output/
+	@for script in $(filter-out examples/quickstart.py, $(sort $(wildcard examples/*.py))); do \
+		echo "== $$script"; $(BIN)/python $$script $(EXAMPLES_ARGS) || exit 1; \
+	done
+
 test: $(INSTALLED)  ## run the tests, and the examples in docstrings and README
 	$(BIN)/python -m pytest --doctest-modules mmensemble estimators tests $(PYTEST_ARGS)
 
@@ -50,7 +56,7 @@ docs: $(INSTALLED)  ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W -E --keep-going -b html docs docs/_build/html
 
 clean:  ## remove what was built, the environments too
-	rm -rf $(VENV) .venv-scoring build dist *.egg-info estimators/*.egg-info quickstart_output benchmark_output
+	rm -rf $(VENV) .venv-scoring build dist *.egg-info estimators/*.egg-info quickstart_output examples_output benchmark_output
 	rm -rf docs/_build docs/api/generated docs/gallery docs/sg_execution_times.rst
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find mmensemble estimators examples tests docs -name __pycache__ -type d -prune -exec rm -rf {} +

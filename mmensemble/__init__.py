@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mmensemble.export import export_onnx, to_graph
     from mmensemble.fusion import SoftVoting, Stacking
     from mmensemble.multimodal import MultimodalClassifier
+    from mmensemble.plotting import TrainingCurveDisplay
     from mmensemble.scoring import OnnxPredictor, score_file
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "ParityError",
     "SoftVoting",
     "Stacking",
+    "TrainingCurveDisplay",
     "export_onnx",
     "on_column",
     "score_file",
@@ -54,6 +56,7 @@ _HOME = {
     "OnnxPredictor": "mmensemble.scoring",
     "SoftVoting": "mmensemble.fusion",
     "Stacking": "mmensemble.fusion",
+    "TrainingCurveDisplay": "mmensemble.plotting",
     "export_onnx": "mmensemble.export",
     "on_column": "mmensemble.compose",
     "score_file": "mmensemble.scoring",

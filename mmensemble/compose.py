@@ -35,7 +35,7 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
         What the selected columns held in `fit`.
     n_features_in_ : int
         Number of columns of the frame.
-    feature_names_in_ : ndarray of str objects, shape (n_features_in_,)
+    feature_names_in_ : ndarray of str objects, shape (n_columns,)
 
     Examples
     --------

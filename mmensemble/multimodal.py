@@ -56,7 +56,7 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
     fusion_ : fusion strategy
         The fitted strategy.
     n_features_in_ : int
-    feature_names_in_ : ndarray of str objects, shape (n_features_in_,)
+    feature_names_in_ : ndarray of str objects, shape (n_columns,)
 
     See Also
     --------

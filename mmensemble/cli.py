@@ -209,7 +209,8 @@ def export(estimator: Path, model: Path, precision: str, verify: Path | None) ->
     from mmensemble import export_onnx
 
     export_onnx(fitted, model, precision=precision, verify=frame)
-    click.echo(f"{model}  {model.stat().st_size / 2**20:.1f} MiB")
+    note = "" if verify is not None else ", not verified: give rows by --verify"
+    click.echo(f"{model}  {model.stat().st_size / 2**20:.1f} MiB{note}")
 
 
 def _load_estimator(path: Path) -> Any:

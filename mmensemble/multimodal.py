@@ -165,6 +165,8 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
         """
         members = self._check_members()
         names = _check_frame(X)
+        if y is None:
+            raise DataError("MultimodalClassifier.fit requires y to be passed, but the target y is None")
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         check_consistent_length(X, y)

@@ -272,8 +272,7 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
             part,
             lambda rows: self._batch(encoded, rows),
             np.argsort(encoded.lengths, kind="stable"),
-            # Without gradients a GPU takes larger batches; on a CPU they only add padding and miss the cache.
-            batch_size=self.batch_size if device.type == "cpu" else 4 * self.batch_size,
+            batch_size=self.batch_size,
             device=device,
         )
 

@@ -209,7 +209,7 @@ class JointFusion(Fusion):
             part,
             lambda positions: _numbered([r.batch(positions) for r in rows]),
             np.argsort(lengths, kind="stable"),
-            batch_size=4 * self._rows_per_step([member.estimator for member in self.members_]),
+            batch_size=self._rows_per_step([member.estimator for member in self.members_]),
             device=device,
         )
         return output, np.asarray(present.any(axis=1))

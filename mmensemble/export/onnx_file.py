@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 from sklearn.utils.validation import check_is_fitted
 
-from mmensemble.exceptions import ConfigurationError, ExportError, ParityError
+from mmensemble.exceptions import ConfigurationError, DataError, ExportError, MmensembleError, ParityError
 from mmensemble.export.graph import Frame, to_graph
 from mmensemble.preprocessing.frames import n_rows
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
@@ -117,7 +117,13 @@ def _compare(estimator: Any, path: Path, X: Any, tolerance: float) -> dict[str, 
     if n_rows(X) == 0:
         raise ConfigurationError("verify has 0 rows; give it some to compare on")
     predictor = OnnxPredictor(path, device="cpu")
-    expected, scored = (_scores(model, predictor.manifest.task, X) for model in (estimator, predictor))
+    try:
+        expected = _scores(estimator, predictor.manifest.task, X)
+    except MmensembleError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the estimator cannot score the rows of verify: {str(error).splitlines()[0]}") from error
+    scored = _scores(predictor, predictor.manifest.task, X)
     difference = np.abs(expected - scored).max(axis=1)
     if predictor.manifest.task.output == "predictions":
         difference /= max(1.0, float(np.abs(expected).max()))

@@ -42,7 +42,7 @@ class Feed:
     preprocessor: Preprocessor
 
 
-@dataclass
+@dataclass(repr=False)
 class Manifest:
     """Everything that scoring needs beside the graph.
 
@@ -62,6 +62,11 @@ class Manifest:
     feeds: list[Feed]
     provenance: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        parity = self.parity.get("max_abs_difference")
+        verified = "not verified" if parity is None else f"verified to {parity:.1e} on {self.parity['n_rows']} rows"
+        return f"<Manifest: {self.task.name} from {', '.join(map(repr, self.columns))}, {verified}>"
 
     @property
     def columns(self) -> list[str]:

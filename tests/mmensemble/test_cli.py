@@ -146,11 +146,13 @@ def test_export(exported: SimpleNamespace, tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "holdout.parquet")
 
     result = run("export", tmp_path / "model.joblib", tmp_path / "model.onnx")
-    assert (result.exit_code, result.output) == (0, f"{tmp_path / 'model.onnx'}  0.0 MiB\n")
+    said = f"{tmp_path / 'model.onnx'}  0.0 MiB, not verified: give rows by --verify\n"
+    assert (result.exit_code, result.output) == (0, said)
     assert (exported.estimator, exported.precision, exported.verify) == ({"an": "estimator"}, "fp32", None)
     for suffix in ("csv", "parquet"):
         holdout = tmp_path / f"holdout.{suffix}"
-        assert run("export", tmp_path / "model.joblib", tmp_path / "model.onnx", "--verify", holdout).exit_code == 0
+        result = run("export", tmp_path / "model.joblib", tmp_path / "model.onnx", "--verify", holdout)
+        assert (result.exit_code, "not verified" in result.output) == (0, False)
         assert exported.verify["title"].tolist() == ["a", "b"]
 
 

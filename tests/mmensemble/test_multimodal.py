@@ -471,3 +471,8 @@ def test_verbose_tells_how_long_fitting_took(X: Any, y: Any, capsys: pytest.Capt
     assert capsys.readouterr().out == ""
     composition(verbose=True).fit(X, y)
     assert capsys.readouterr().out != ""
+
+
+def test_labels_that_are_forgotten(X: Any) -> None:
+    with pytest.raises(DataError, match="requires y"):
+        composition().fit(X, None)

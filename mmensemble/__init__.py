@@ -25,8 +25,22 @@ if TYPE_CHECKING:
     )
     from mmensemble.export import export_onnx, to_graph
     from mmensemble.fusion import SoftVoting, Stacking
+    from mmensemble.inspection import (
+        expected_calibration_error,
+        member_disagreement,
+        missing_modality_curve,
+        modality_importance,
+        modality_shapley,
+    )
     from mmensemble.multimodal import MultimodalClassifier
-    from mmensemble.plotting import TrainingCurveDisplay
+    from mmensemble.plotting import (
+        MemberDisagreementDisplay,
+        MissingModalityDisplay,
+        ModalityImportanceDisplay,
+        ModalityShapleyDisplay,
+        ReliabilityDisplay,
+        TrainingCurveDisplay,
+    )
     from mmensemble.scoring import OnnxPredictor, score_file
 
 __all__ = [
@@ -35,16 +49,26 @@ __all__ = [
     "DataError",
     "DeviceError",
     "ExportError",
+    "MemberDisagreementDisplay",
     "MissingDependencyError",
+    "MissingModalityDisplay",
     "MmensembleError",
+    "ModalityImportanceDisplay",
+    "ModalityShapleyDisplay",
     "ModelFileError",
     "MultimodalClassifier",
     "OnnxPredictor",
     "ParityError",
+    "ReliabilityDisplay",
     "SoftVoting",
     "Stacking",
     "TrainingCurveDisplay",
+    "expected_calibration_error",
     "export_onnx",
+    "member_disagreement",
+    "missing_modality_curve",
+    "modality_importance",
+    "modality_shapley",
     "on_column",
     "score_file",
     "to_graph",
@@ -52,12 +76,22 @@ __all__ = [
 
 _HOME = {
     "ColumnSelector": "mmensemble.compose",
+    "MemberDisagreementDisplay": "mmensemble.plotting",
+    "MissingModalityDisplay": "mmensemble.plotting",
+    "ModalityImportanceDisplay": "mmensemble.plotting",
+    "ModalityShapleyDisplay": "mmensemble.plotting",
     "MultimodalClassifier": "mmensemble.multimodal",
     "OnnxPredictor": "mmensemble.scoring",
+    "ReliabilityDisplay": "mmensemble.plotting",
     "SoftVoting": "mmensemble.fusion",
     "Stacking": "mmensemble.fusion",
     "TrainingCurveDisplay": "mmensemble.plotting",
+    "expected_calibration_error": "mmensemble.inspection",
     "export_onnx": "mmensemble.export",
+    "member_disagreement": "mmensemble.inspection",
+    "missing_modality_curve": "mmensemble.inspection",
+    "modality_importance": "mmensemble.inspection",
+    "modality_shapley": "mmensemble.inspection",
     "on_column": "mmensemble.compose",
     "score_file": "mmensemble.scoring",
     "to_graph": "mmensemble.export",

@@ -1,10 +1,11 @@
-"""Figures, as scikit-learn's Display classes. Imports matplotlib, inside the methods."""
+"""The course of a training."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from mmensemble.exceptions import ConfigurationError, MissingDependencyError
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.plotting._pyplot import pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,11 +84,9 @@ class TrainingCurveDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
-        try:
-            import matplotlib.pyplot as plt
-            from matplotlib.ticker import MaxNLocator
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError("matplotlib", "plot") from error
+        plt = pyplot()
+        from matplotlib.ticker import MaxNLocator
+
         if ax is None:
             _, ax = plt.subplots()
         name = self.estimator_name if name is None else name

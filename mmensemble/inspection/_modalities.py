@@ -1,0 +1,206 @@
+"""Which columns make up a modality, and frames with some of its cells moved or taken away.
+
+Imports scikit-learn and narwhals, no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import check_is_fitted
+
+from mmensemble.compose import Columns, ColumnSelector, as_list, present_rows, select_columns
+from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.preprocessing.frames import column_names, n_rows
+
+__all__ = ["FittedMember", "check_frame", "fitted_members", "modalities", "rows_shuffled", "with_missing"]
+
+
+@dataclass(frozen=True)
+class FittedMember:
+    """A fitted member of a composition, asked about the rows of the composition's frame.
+
+    Parameters
+    ----------
+    name : str
+    estimator : estimator
+        Fitted.
+    columns : str, list of str or None
+        What it sees; None is the whole frame.
+    labels : ndarray of shape (n_classes,), default=None
+        The labels behind the numbers that the member predicts, where its composition encoded them.
+    """
+
+    name: str
+    estimator: Any
+    columns: Columns | None
+    labels: np.ndarray | None = None
+
+    def rows(self, X: Any) -> tuple[np.ndarray, Any]:
+        """Return which rows have this modality, (n,) bool, and what the member sees of them."""
+        if self.columns is None:
+            return np.ones(n_rows(X), dtype=bool), X
+        present = present_rows(X, self.columns)
+        return present, _safe_indexing(select_columns(X, self.columns), np.flatnonzero(present))
+
+    def predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return which rows have this modality, (n,) bool, and the predictions of these rows.
+
+        Raises
+        ------
+        ConfigurationError
+            If the member belongs to a joint fusion and predicts nothing on its own.
+        """
+        present, rows = self.rows(X)
+        if not present.any():
+            return present, np.empty(0, dtype=object)
+        try:
+            predicted = np.asarray(self.estimator.predict(rows))
+        except NotFittedError as error:
+            raise ConfigurationError(
+                f"member {self.name!r} predicts nothing on its own: in a joint fusion only the whole does"
+            ) from error
+        return present, predicted if self.labels is None else self.labels[predicted]
+
+
+def check_frame(X: Any) -> None:
+    """Raise `DataError` if X is no frame with rows."""
+    if column_names(X) is None or isinstance(X, Mapping):
+        raise DataError(f"X must be a DataFrame (pandas or polars), not {type(X).__name__}")
+    if n_rows(X) == 0:
+        raise DataError("X has no rows")
+
+
+def fitted_members(estimator: Any) -> list[FittedMember]:
+    """List the fitted members of a composition, those of scikit-learn's included.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the composition is not fitted.
+    ConfigurationError
+        If it has no members.
+    """
+    check_is_fitted(estimator)
+    composition = _composition(estimator)
+    if composition is None or not hasattr(composition, "named_estimators_"):
+        raise ConfigurationError(f"{type(estimator).__name__} is no composition of members by name")
+    # scikit-learn's ensembles number the labels before they fit their members.
+    encoded = isinstance(composition, VotingClassifier) or (
+        isinstance(composition, StackingClassifier) and composition.cv != "prefit"
+    )
+    return [
+        FittedMember(
+            name,
+            composition.named_estimators_[name],
+            rest[0] if rest else None,
+            composition.classes_ if encoded else None,
+        )
+        for name, _, *rest in composition.estimators
+        if name in composition.named_estimators_ and not isinstance(composition.named_estimators_[name], str)
+    ]
+
+
+def modalities(estimator: Any, X: Any, groups: Mapping[str, Columns] | None = None) -> dict[str, list[str]]:
+    """Return the columns of each modality, by name; no column is in two of them.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A composition of members over columns.
+    X : DataFrame
+    groups : dict of str to str or list of str, default=None
+        The modalities. None makes one of each member's columns; members that share a column are one modality, whose
+        name is theirs joined by ``+``.
+
+    Raises
+    ------
+    ConfigurationError
+        If a column is in two groups, or if there are no groups and the estimator does not say what its members see.
+    DataError
+        If X is no frame with rows, or lacks a column.
+    """
+    check_frame(X)
+    found = _member_columns(estimator) if groups is None else {name: as_list(c) for name, c in groups.items()}
+    if not found:
+        raise ConfigurationError("groups must hold at least one modality")
+    names = column_names(X) or []
+    for columns in found.values():
+        for column in columns:
+            if column not in names:
+                raise DataError(f"there is no such column; the columns are {names}", column=column)
+    if groups is None:
+        return _merged(found.items())
+    given = [column for columns in found.values() for column in columns]
+    if len(set(given)) < len(given):
+        raise ConfigurationError(f"no column may be in two groups; got {found}")
+    return found
+
+
+def rows_shuffled(X: Any, columns: Sequence[str], order: np.ndarray) -> Any:
+    """Return the frame with some columns taken, together, from other rows."""
+    frame = nw.from_native(X, eager_only=True)
+    return frame.with_columns(*(frame[column][order.tolist()].alias(column) for column in columns)).to_native()
+
+
+def with_missing(X: Any, columns: Iterable[str], rows: np.ndarray | None = None) -> Any:
+    """Return the frame with the cells of some columns taken away, in the rows of a mask or in all of them."""
+    columns = list(columns)
+    if not columns:
+        return X
+    frame = nw.from_native(X, eager_only=True)
+    keep = np.zeros(len(frame), dtype=bool) if rows is None else ~rows
+    kept = nw.new_series("kept", keep, nw.Boolean, backend=frame.implementation)
+    return frame.with_columns(
+        *(nw.when(kept).then(nw.col(column)).otherwise(None).alias(column) for column in columns)
+    ).to_native()
+
+
+def _composition(estimator: Any) -> Any:
+    """Look into a fitted search or a calibrated classifier for the composition; None if there is none."""
+    while not hasattr(estimator, "estimators"):
+        inner = getattr(estimator, "best_estimator_", None)
+        estimator = getattr(estimator, "estimator", None) if inner is None else inner
+        if estimator is None:
+            return None
+    return estimator
+
+
+def _member_columns(estimator: Any) -> dict[str, list[str]]:
+    composition = _composition(estimator)
+    found: dict[str, list[str]] = {}
+    for name, member, *columns in [] if composition is None else composition.estimators:
+        if isinstance(member, str):
+            continue  # "drop"
+        if not columns and isinstance(member, Pipeline) and isinstance(member.steps[0][1], ColumnSelector):
+            columns = [member.steps[0][1].columns]
+        if not columns:
+            found = {}
+            break
+        found[name] = as_list(columns[0])
+    if not found:
+        raise ConfigurationError(
+            f"{type(estimator).__name__} does not say which columns its members see; give groups={{name: columns}}"
+        )
+    return found
+
+
+def _merged(found: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    """Join the sets of columns that overlap."""
+    merged: list[tuple[list[str], list[str]]] = []
+    for name, columns in found:
+        sharing = [pair for pair in merged if set(pair[1]) & set(columns)]
+        names = [n for pair in sharing for n in pair[0]] + [name]
+        together = list(dict.fromkeys([c for pair in sharing for c in pair[1]] + columns))
+        place = merged.index(sharing[0]) if sharing else len(merged)
+        merged = [pair for pair in merged if pair not in sharing]
+        merged.insert(place, (names, together))
+    return {"+".join(names): columns for names, columns in merged}

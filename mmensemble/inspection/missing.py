@@ -1,0 +1,160 @@
+"""How a score falls as a modality goes missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import check_scoring
+from sklearn.utils import Bunch, _safe_indexing, check_random_state
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from mmensemble.compose import Columns, present_rows
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.inspection._modalities import fitted_members, modalities, with_missing
+
+if TYPE_CHECKING:
+    from numpy.random import RandomState
+
+__all__ = ["missing_modality_curve"]
+
+
+def missing_modality_curve(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    fractions: Any = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+    scoring: Any = None,
+    n_repeats: int = 3,
+    random_state: int | RandomState | None = None,
+    groups: Mapping[str, Columns] | None = None,
+) -> Bunch:
+    """Score a fitted composition while cells of one modality after the other are taken away.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted composition, or a search over them; or any fitted estimator that takes missing cells, with `groups`.
+    X : DataFrame (pandas or polars), n_samples rows
+        Best rows that were not fitted on.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+    fractions : array-like of float, shape (n_fractions,), default=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+        The share of rows that lose the modality, of those that have it.
+    scoring : str or callable, default=None
+        One score, as in ``cross_val_score``; None is the estimator's own ``score``.
+    n_repeats : int, default=3
+        How often the rows are drawn. Within a repeat, rows that lost the modality stay without it at higher shares.
+    random_state : int, RandomState or None, default=None
+    groups : dict of str to str or list of str, default=None
+        Which columns make up which modality. None takes each member's columns; members that share a column are one
+        modality, named as theirs joined by ``+``.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        A dictionary-like object with these attributes.
+
+        fractions : ndarray of float, shape (n_fractions,)
+        scores : ndarray of float, shape (n_modalities, n_fractions, n_repeats)
+        names : list of str
+            The modalities.
+        member_scores : dict of str to float
+            The score of each member alone, on the rows that have every modality, as
+            ``complete_score``. Empty where members predict nothing on their own (joint fusions), for scikit-learn's
+            ensembles, and where no row is complete.
+        complete_score : float
+            The composition's score on the rows that have every modality; NaN where there is none.
+
+    Raises
+    ------
+    ConfigurationError
+        If the modalities are not known, or a parameter cannot work.
+    DataError
+        If X is no frame with rows, or lacks a column.
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from mmensemble import MultimodalClassifier, missing_modality_curve
+    >>> X = pd.DataFrame({"weight": [0.1, 900.0] * 10, "noise": [0.0, 0.0, 1.0, 1.0] * 5})
+    >>> y = ["fruit", "vehicle"] * 10
+    >>> model = MultimodalClassifier(
+    ...     [("facts", LogisticRegression(), ["weight"]), ("rest", LogisticRegression(), ["noise"])]
+    ... ).fit(X, y)
+    >>> curve = missing_modality_curve(model, X, y, fractions=[0, 0.5, 1], random_state=0)
+    >>> curve.scores.mean(axis=2).round(2)[0]
+    array([1.  , 0.77, 0.5 ])
+    >>> curve.member_scores
+    {'facts': 1.0, 'rest': 0.5}
+    """
+    check_is_fitted(estimator)
+    found = modalities(estimator, X, groups)
+    check_consistent_length(X, y)
+    shares = np.asarray(fractions, dtype=np.float64)
+    if shares.ndim != 1 or not len(shares) or not ((shares >= 0) & (shares <= 1)).all():
+        raise ConfigurationError(f"fractions must be numbers from 0 to 1, not {fractions!r}")
+    if n_repeats < 1:
+        raise ConfigurationError(f"n_repeats must be at least 1, not {n_repeats}")
+    if isinstance(scoring, (list, tuple, set, dict)):
+        raise ConfigurationError("scoring must be one score")
+    scorer = check_scoring(estimator, scoring=scoring)
+    rng = check_random_state(random_state)
+    whole = float(scorer(estimator, X, y))
+    scores = np.full((len(found), len(shares), n_repeats), whole)
+    there = {name: present_rows(X, columns) for name, columns in found.items()}
+    for number, (name, columns) in enumerate(found.items()):
+        nothing_left: float | None = None
+        for repeat in range(n_repeats):
+            order = rng.permutation(np.flatnonzero(there[name]))
+            for place, share in enumerate(shares):
+                lost = np.zeros(len(there[name]), dtype=bool)
+                lost[order[: round(share * len(order))]] = True
+                if not lost.any():
+                    continue
+                if lost.sum() < len(order):
+                    scores[number, place, repeat] = scorer(estimator, with_missing(X, columns, lost), y)
+                    continue
+                if nothing_left is None:  # the same rows in every repeat
+                    nothing_left = float(scorer(estimator, with_missing(X, columns, lost), y))
+                scores[number, place, repeat] = nothing_left
+    complete = np.flatnonzero(np.all(list(there.values()), axis=0))
+    member_scores: dict[str, float] = {}
+    complete_score = float("nan")
+    if len(complete):
+        X, y = _safe_indexing(X, complete), _safe_indexing(y, complete)
+        complete_score = float(scorer(estimator, X, y))
+        member_scores = _member_scores(estimator, X, y, scoring)
+    return Bunch(
+        fractions=shares,
+        scores=scores,
+        names=list(found),
+        member_scores=member_scores,
+        complete_score=complete_score,
+    )
+
+
+def _member_scores(estimator: Any, X: Any, y: Any, scoring: Any) -> dict[str, float]:
+    """Score every member on its own columns; rows that it misses are none of these."""
+    try:
+        members = fitted_members(estimator)
+    except ConfigurationError:  # any estimator, by groups
+        return {}
+    scores = {}
+    for member in members:
+        if member.columns is None:
+            continue  # scikit-learn's ensembles fit their members on encoded labels
+        present, rows = member.rows(X)
+        try:
+            score = check_scoring(member.estimator, scoring=scoring)(
+                member.estimator, rows, _safe_indexing(y, np.flatnonzero(present))
+            )
+        except NotFittedError:  # a member of a joint fusion has no head
+            continue
+        scores[member.name] = float(score)
+    return scores

@@ -17,7 +17,8 @@ _PARTS = {
         Rows per step.
     learning_rate : float, default=None
         Highest learning rate of AdamW, reached after the warm-up; a cosine takes it to 0. None takes {rate} from
-        scratch, 5e-5 for pretrained weights, 5e-4 with ``fine_tune="lora"`` and 3e-3 with ``fine_tune="head"``.
+        scratch, 5e-5 for pretrained weights, 5e-4 with ``fine_tune="lora"``, and 0.6 divided by the embedding's size
+        with ``fine_tune="head"``.
     weight_decay : float, default=0.01
         AdamW's decoupled weight decay.
     warmup_fraction : float, default=0.1
@@ -25,9 +26,9 @@ _PARTS = {
 """,
     "fine_tune": """\
     fine_tune : {"all", "head", "lora"}, default="all"
-        What is trained: the whole network; the linear head on a frozen backbone, which then runs once per row; or the
-        head and low-rank adapters of rank 8 on every linear layer (Hu et al. 2022; needs the extra ``lora``), merged
-        into the weights after training.
+        What is trained: the whole network; the linear head on a frozen backbone, which then runs once per row and whose
+        embeddings the head scales to one length; or the head and low-rank adapters of rank 8 on every linear layer (Hu
+        et al. 2022; needs the extra ``lora``), merged into the weights after training.
 """,
     "stopping": """\
     early_stopping : bool, default=False

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mmensemble.exceptions import ExportError
 from mmensemble.export.graph import OPSET, Frame, Graph, Outputs, Source, any_present, to_graph
 from mmensemble_estimators._members import Standardize
+from mmensemble_estimators._network import SMALLEST_NORM
 
 if TYPE_CHECKING:
     from mmensemble_estimators._base import TorchEstimator
@@ -55,10 +56,16 @@ def leaf_graph(estimator: TorchEstimator, source: Source) -> Outputs:
     if head is None:
         return Outputs(graph, transformed=transformed, present=present)
     with graph.scope("head"):
+        weight = head.linear.weight.detach().cpu().numpy()
+        if head.norm is not None:
+            norm = graph.op("ReduceL2", embedding, graph.constant(np.array([1]), "axes"), keepdims=1)
+            smallest = graph.constant(np.array([[SMALLEST_NORM]], dtype=np.float32), "smallest_norm")
+            embedding = graph.op("Div", embedding, graph.op("Max", norm, smallest))
+            weight = weight * np.float32(head.norm)
         raw = graph.op(
             "Gemm",
             embedding,
-            graph.constant(head.linear.weight.detach().cpu().numpy(), "weight"),
+            graph.constant(weight, "weight"),
             graph.constant(head.linear.bias.detach().cpu().numpy(), "bias"),
             transB=1,
         )

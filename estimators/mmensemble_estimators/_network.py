@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 __all__ = ["Head", "Network"]
 
 HEAD_DROPOUT = 0.1
+
+# An embedding shorter than that counts as that long, so that one of zeros stays one of zeros.
+SMALLEST_NORM = 1e-6
 
 
 class Head(nn.Module):
@@ -15,15 +20,22 @@ class Head(nn.Module):
     Parameters
     ----------
     embedding_size, n_outputs : int
+    normalised : bool
+        Scale each embedding to a root mean square of 1 first (Zhang and Sennrich 2019), so that one learning rate suits
+        the frozen features of any backbone.
     """
 
-    def __init__(self, embedding_size: int, n_outputs: int) -> None:
+    def __init__(self, embedding_size: int, n_outputs: int, *, normalised: bool = False) -> None:
         super().__init__()
+        # What each embedding's Euclidean norm becomes.
+        self.norm = math.sqrt(embedding_size) if normalised else None
         self.dropout = nn.Dropout(HEAD_DROPOUT)
         self.linear = nn.Linear(embedding_size, n_outputs)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Return the raw outputs, shape (batch, n_outputs)."""
+        if self.norm is not None:
+            embedding = self.norm * nn.functional.normalize(embedding, eps=SMALLEST_NORM)
         raw: Tensor = self.linear(self.dropout(embedding))
         return raw
 
@@ -37,12 +49,15 @@ class Network(nn.Module):
         Named tensors → (batch, embedding_size); has the attribute ``embedding_size``.
     n_outputs : int or None
         Raw outputs; None for the encoder of a joint fusion, which has no head of its own.
+    normalised : bool, default=False
+        Whether the head normalises the embedding; see `Head`.
     """
 
-    def __init__(self, encoder: nn.Module, n_outputs: int | None) -> None:
+    def __init__(self, encoder: nn.Module, n_outputs: int | None, *, normalised: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = None if n_outputs is None else Head(int(encoder.embedding_size), n_outputs)  # type: ignore[arg-type]
+        size: int = encoder.embedding_size  # type: ignore[assignment]
+        self.head = None if n_outputs is None else Head(size, n_outputs, normalised=normalised)
 
     def head_network(self) -> Head:
         """Return the head.

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "save"]
 
-FORMAT_VERSION = 1
+# 2: a head may normalise its embedding, "normalised". In 1 none did.
+FORMAT_VERSION = 2
 STATE, WEIGHTS = "estimator.json", "weights.safetensors"
 
 T = TypeVar("T", bound="TorchEstimator")
@@ -45,6 +46,7 @@ def save(estimator: TorchEstimator, folder: Path) -> None:
         "class": type(estimator).__name__,
         "params": {name: _to_json(name, value) for name, value in estimator.get_params(deep=False).items()},
         "architecture": None if by_callable else estimator.module_.encoder.architecture(),  # type: ignore[operator]
+        "normalised": estimator.module_.head_network().norm is not None,
         "target": estimator._target.to_dict(),
         "preprocessor": estimator.preprocessor_.to_dict(),
         "history": estimator.history_.to_dict(orient="list"),
@@ -90,8 +92,12 @@ def load(cls: type[T], folder: Path, backbone: Any) -> T:
         estimator = cls(**params)
         estimator._target = target = target_from_dict(state["target"])
         estimator.preprocessor_ = preprocessor_from_dict(state["preprocessor"])
+        normalised = version > 1 and state["normalised"]
+        if not isinstance(normalised, bool):
+            raise TypeError(f"normalised is {normalised!r}")
         with torch.random.fork_rng(devices=[]):
-            estimator.module_ = Network(estimator._rebuild_encoder(state["architecture"]), target.n_outputs)
+            encoder = estimator._rebuild_encoder(state["architecture"])
+            estimator.module_ = Network(encoder, target.n_outputs, normalised=normalised)
         load_model(estimator.module_, folder / WEIGHTS)
         estimator.history_ = pd.DataFrame(state["history"])
         names = state["feature_names_in"]

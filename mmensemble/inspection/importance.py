@@ -109,7 +109,7 @@ def modality_importance(
     ... ).fit(X, y)
     >>> result = modality_importance(model, X, y, random_state=0)
     >>> result.names, result.importances_mean.round(2)
-    (['facts', 'rest'], array([0.51, 0.  ]))
+    (['facts', 'rest'], array([0.52, 0.  ]))
     """
     check_is_fitted(estimator)
     found = modalities(estimator, X, groups)
@@ -148,7 +148,7 @@ def _shuffled_scores(
 ) -> list[float]:
     rng = np.random.RandomState(seed)
     shuffle = np.arange(n_rows(X))
-    order = shuffle
+    order = shuffle.copy()
     scores = []
     for _ in range(n_repeats):
         # Shuffling what is shuffled already, as scikit-learn does, gives its very numbers.

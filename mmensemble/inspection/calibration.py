@@ -120,6 +120,7 @@ def reliability_curve(
         confidence, accuracy : ndarray of float, shape (n_bins,)
             Their mean in each bin; NaN in an empty one.
         expected_calibration_error : float
+            From 0, calibrated, to 1.
 
     Raises
     ------

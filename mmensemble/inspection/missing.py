@@ -58,13 +58,15 @@ def missing_modality_curve(
         A dictionary-like object with these attributes.
 
         fractions : ndarray of float, shape (n_fractions,)
+            The shares.
         scores : ndarray of float, shape (n_modalities, n_fractions, n_repeats)
+            With that share of the modality's cells taken away.
         names : list of str
             The modalities.
         member_scores : dict of str to float
-            The score of each member alone, on the rows that have every modality, as
-            ``complete_score``. Empty where members predict nothing on their own (joint fusions), for scikit-learn's
-            ensembles, and where no row is complete.
+            The score of each member alone, on the rows that have every modality, as `complete_score`. Empty where
+            members predict nothing on their own (joint fusions), for scikit-learn's ensembles, and where no row is
+            complete.
         complete_score : float
             The composition's score on the rows that have every modality; NaN where there is none.
 

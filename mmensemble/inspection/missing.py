@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.exceptions import NotFittedError
 from sklearn.metrics import check_scoring
 from sklearn.utils import Bunch, _safe_indexing, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -64,9 +63,9 @@ def missing_modality_curve(
         names : list of str
             The modalities.
         member_scores : dict of str to float
-            The score of each member alone, on the rows that have every modality, as `complete_score`. Empty where
-            members predict nothing on their own (joint fusions), for scikit-learn's ensembles, and where no row is
-            complete.
+            The score of each member alone, on the rows that have every modality, as `complete_score`. Members that
+            cannot be scored are left out: those of joint fusions, which predict nothing on their own, those of
+            scikit-learn's ensembles, and those that lack what the score wants. Empty where no row is complete.
         complete_score : float
             The composition's score on the rows that have every modality; NaN where there is none.
 
@@ -156,7 +155,7 @@ def _member_scores(estimator: Any, X: Any, y: Any, scoring: Any) -> dict[str, fl
             score = check_scoring(member.estimator, scoring=scoring)(
                 member.estimator, rows, _safe_indexing(y, np.flatnonzero(present))
             )
-        except NotFittedError:  # a member of a joint fusion has no head
-            continue
+        except (AttributeError, ValueError):
+            continue  # it has no head of its own (NotFittedError), or not the method or target that the score wants
         scores[member.name] = float(score)
     return scores

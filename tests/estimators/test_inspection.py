@@ -301,7 +301,7 @@ def test_names_the_extra_that_is_missing(
 
 def test_texts_are_coloured_by_attribution(text_classifier: TextClassifier) -> None:
     display = TokenAttributionDisplay.from_estimator(text_classifier, ["red car", None, "a\napple"], "fruit")
-    shown = [text.get_text() for text in display.ax_.texts]
+    shown = [letters.get_label() for letters in display.letters_]
     probability = text_classifier.predict_proba(["red car", "a\napple"])[:, 0]
     assert shown[0] == f"fruit  {probability[0]:.2f}"
     assert "".join(shown[1:]) == f"red car<eos>fruit  {probability[1]:.2f}a↵apple<eos>"
@@ -314,7 +314,7 @@ def test_the_colour_of_a_token() -> None:
     against, speaking_for = (patch.get_facecolor() for patch in display.patches_)
     assert against == (0, 0, 1, 1)
     np.testing.assert_allclose(speaking_for, plt.get_cmap("bwr")(0.75))
-    assert [text.get_text() for text in display.ax_.texts] == ["red", " ", "car"]
+    assert [letters.get_label() for letters in display.letters_] == ["red", " ", "car"]
 
 
 def test_long_texts_are_broken_between_words() -> None:
@@ -323,10 +323,21 @@ def test_long_texts_are_broken_between_words() -> None:
     _, ax = plt.subplots()
     display = TokenAttributionDisplay([text], [[TokenAttribution(*token) for token in tokens]]).plot(ax, width=5)
     rows: dict[float, str] = {}
-    for drawn in display.ax_.texts:
-        rows[drawn.get_position()[1]] = rows.get(drawn.get_position()[1], "") + drawn.get_text()
+    for ground, letters in zip(display.patches_, display.letters_, strict=True):
+        rows[ground.get_y()] = rows.get(ground.get_y(), "") + letters.get_label()
     assert list(rows.values()) == ["aa", " bbb ", "ccccc", "ccccc"]
     assert "".join(rows.values()) == text
+
+
+def test_letters_lie_on_their_ground() -> None:
+    tokens = [TokenAttribution("costs $5, not $6", (0, 16), 1.0), TokenAttribution(" or \\$7", (16, 23), -1.0)]
+    display = TokenAttributionDisplay(["costs $5, not $6 or \\$7"], [tokens]).plot()
+    for ground, letters in zip(display.patches_, display.letters_, strict=True):
+        inner, outer = letters.get_path().get_extents(), ground.get_bbox()
+        assert outer.x0 <= inner.x0 < inner.x1 <= outer.x1
+        assert inner.width > 0.8 * outer.width - 1  # the second one begins with a space
+        assert min(outer.y0, outer.y1) <= inner.y0 < inner.y1 <= max(outer.y0, outer.y1)
+    display.figure_.canvas.draw()
 
 
 def test_the_bytes_of_a_character_are_drawn_once() -> None:
@@ -336,7 +347,7 @@ def test_the_bytes_of_a_character_are_drawn_once() -> None:
         TokenAttribution("<eos>", (0, 0), 0),
     ]
     display = TokenAttributionDisplay(["é"], [tokens]).plot()
-    assert [text.get_text() for text in display.ax_.texts] == ["é", "<eos>"]
+    assert [letters.get_label() for letters in display.letters_] == ["é", "<eos>"]
     assert len(display.patches_) == 2
 
 

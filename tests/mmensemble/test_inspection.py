@@ -19,13 +19,16 @@ from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss, make_scorer
 from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from mmensemble import (
     ConfigurationError,
     DataError,
     MultimodalClassifier,
+    MultimodalRegressor,
     SoftVoting,
     Stacking,
     expected_calibration_error,
@@ -286,6 +289,38 @@ def test_shapley_says_what_cannot_work(fitted: MultimodalClassifier) -> None:
         modality_shapley(model(), X)
 
 
+@pytest.mark.parametrize("kind", ["multilabel", "multioutput", "regression", "two targets"])
+def test_tasks_of_every_kind(kind: str) -> None:
+    numbers = X[["shape", "size"]].to_numpy()
+    labels = np.column_stack([numbers[:, 0] > 0, np.digitize(numbers[:, 1], [-1, 0])]).astype(int)
+    y = {
+        "multilabel": np.minimum(labels, 1),
+        "multioutput": labels,
+        "regression": numbers.sum(axis=1),
+        "two targets": numbers,
+    }[kind]
+    classify = kind.startswith("multi")
+    member = KNeighborsClassifier() if classify else LinearRegression()
+    composition = (MultimodalClassifier if classify else MultimodalRegressor)(
+        [("shape", member, ["shape"]), ("rest", member, ["size", "tint"])]
+    ).fit(X, y)
+    result = modality_shapley(composition, X)
+    outputs = composition.predict_proba(X) if classify else composition.predict(X)
+    if kind == "multioutput":
+        outputs = np.hstack(outputs)
+    np.testing.assert_allclose(
+        result.base_values + result.shapley_values.sum(axis=1), outputs.reshape(len(X), -1), rtol=0, atol=1e-12
+    )
+    assert len(result.output_names) == result.shapley_values.shape[2]
+    importances = modality_importance(composition, X, y, n_repeats=2, random_state=0).importances_mean
+    assert importances.max() > 0
+    curve = missing_modality_curve(composition, X, y, fractions=[0, 1], n_repeats=1)
+    assert (curve.scores[:, 0, 0] == composition.score(X, y)).all()
+    if y.ndim == 2:
+        with pytest.raises(ConfigurationError, match="one column of predictions only"):
+            member_disagreement(composition, X, y)
+
+
 # disagreement
 
 
@@ -496,6 +531,16 @@ def test_members_are_scored_on_complete_rows(fitted: MultimodalClassifier) -> No
     nowhere = missing_modality_curve(fitted, frame.assign(size=np.nan), Y_NEW, fractions=[0, 1])
     assert nowhere.member_scores == {}
     assert isnan(nowhere.complete_score)
+
+
+def test_members_that_lack_what_the_score_wants_are_left_out() -> None:
+    members = [(name, on_column([name], LogisticRegression())) for name in ("shape", "size")]
+    assert missing_modality_curve(VotingClassifier(members).fit(X, Y), X, Y, fractions=[0]).member_scores == {}
+    stub = MultimodalClassifier([("soft", LogisticRegression(), ["size"])]).fit(X, Y)
+    stub.estimators = [("hard", SVC(), ["shape"]), *stub.estimators]
+    stub.named_estimators_["hard"] = SVC().fit(X[["shape"]], Y)
+    curve = missing_modality_curve(stub, X, Y, fractions=[0], scoring="neg_log_loss")
+    assert set(curve.member_scores) == {"soft"}
 
 
 def test_curve_of_scikit_learns_ensembles_and_searches(fitted: MultimodalClassifier) -> None:

@@ -144,15 +144,16 @@ class ImageSaliencyDisplay:
         self.saliency = saliency
         self.titles = titles
 
-    def plot(self, axes: Any = None, *, smoothing: float = 1.0, cmap: str = "RdBu_r") -> Self:
+    def plot(self, axes: Any = None, *, smoothing: float | None = None, cmap: str = "RdBu_r") -> Self:
         """Draw the images side by side, each over its saliency.
 
         Parameters
         ----------
         axes : array-like of matplotlib Axes, shape (2, n_samples), default=None
             Where to draw; None makes a figure with a colour bar.
-        smoothing : float, default=1.0
+        smoothing : float, default=None
             Standard deviation, in pixels, of the Gaussian by which the saliency is smoothed for the eye; 0 does not.
+            None is 2 % of the height.
         cmap : str, default="RdBu_r"
             A diverging colour map; its middle is a saliency of 0. Each image has its own scale, which ends at the 99th
             percentile of its absolute values.
@@ -172,6 +173,7 @@ class ImageSaliencyDisplay:
         from scipy.ndimage import gaussian_filter
 
         images, saliency = np.asarray(self.images), np.asarray(self.saliency, dtype=np.float64)
+        smoothing = 0.02 * saliency.shape[1] if smoothing is None else smoothing
         figure = None
         if axes is None:
             figure, axes = plt.subplots(

@@ -30,11 +30,14 @@ from mmensemble_estimators.text import TextEstimator
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import PathPatch
 
 __all__ = ["TokenAttribution", "TokenAttributionDisplay", "token_attributions"]
 
 # Width of a letter of DejaVu Sans Mono over its size: 1233 of 2048 units.
 ADVANCE = 0.602
+# Height of a line over the width of a letter.
+LINE_HEIGHT = 2.25
 
 
 class TokenAttribution(NamedTuple):
@@ -168,13 +171,15 @@ class TokenAttributionDisplay:
     figure_ : matplotlib Figure
     patches_ : list of matplotlib Rectangle
         The coloured grounds, in the order of the tokens; a token that is broken at the end of a line has several.
+    letters_ : list of matplotlib PathPatch
+        The titles and the pieces of the texts, in the order of reading; ``get_label()`` says what each one reads.
 
     Examples
     --------
     >>> from mmensemble_estimators.inspection import TokenAttribution, TokenAttributionDisplay
     >>> tokens = [TokenAttribution("red", (0, 3), -0.1), TokenAttribution(" car", (3, 7), 0.8)]
     >>> display = TokenAttributionDisplay(["red car"], [tokens], titles=["vehicle"]).plot()
-    >>> [text.get_text() for text in display.ax_.texts]
+    >>> [letters.get_label() for letters in display.letters_]
     ['vehicle', 'red', ' car']
     """
 
@@ -195,7 +200,7 @@ class TokenAttributionDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure with a colour bar. The letters fit the width that the axes have now.
+            Where to draw; None makes a figure with a colour bar. The letters are as large as the axes let them be.
         width : int, default=72
             Letters in a line.
         cmap : str, default="RdBu_r"
@@ -226,40 +231,32 @@ class TokenAttributionDisplay:
             lines.append((None, []))
         n_lines = max(1, len(lines) - 1)  # no empty line after the last text
         if ax is None:
-            height = 0.24 * n_lines
+            height = 0.96 * 8.0 / width * LINE_HEIGHT * n_lines
             figure = plt.figure(figsize=(8.0, height + 0.85))
             ax = figure.add_axes((0.02, 0.75 / (height + 0.85), 0.96, height / (height + 0.85)))
             bar = figure.add_axes((0.3, 0.45 / (height + 0.85), 0.4, 0.12 / (height + 0.85)))
             figure.colorbar(colours, cax=bar, orientation="horizontal", label="Attribution")
-        figure = ax.get_figure(root=True)
-        inches = ax.get_window_extent().width / (100.0 if figure is None else figure.dpi)
-        style: dict[str, Any] = {
-            "family": "DejaVu Sans Mono",
-            "fontsize": inches * 72 / width / ADVANCE,
-            "va": "center",
-            "parse_math": False,
-        }
         self.patches_: list[Any] = []
+        self.letters_: list[Any] = []
         for number, (title, pieces) in enumerate(lines):
             if title is not None:
-                ax.text(0, number + 0.5, title, **{**style, "family": "DejaVu Sans", "weight": "bold"})
+                self.letters_.append(ax.add_artist(_letters(title, 0, number, family="DejaVu Sans", weight="bold")))
             place = 0
             for piece, attribution in pieces:
                 cells = _cells(piece)
                 ink = "black"
                 if attribution is not None:
                     red, green, blue, alpha = colours.to_rgba(np.array([attribution]))[0]
-                    ground = Rectangle(
-                        (place, number + 0.08), cells, 0.84, color=(red, green, blue, alpha), linewidth=0
-                    )
+                    ground = Rectangle((place, number + 0.06), cells, 0.9, color=(red, green, blue, alpha), linewidth=0)
                     self.patches_.append(ax.add_patch(ground))
                     ink = "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45 else "white"
-                ax.text(place, number + 0.5, piece, color=ink, **style)
+                self.letters_.append(ax.add_artist(_letters(piece, place, number, color=ink)))
                 place += cells
         ax.set(xlim=(0, width), ylim=(n_lines, 0))
+        ax.set_aspect(LINE_HEIGHT, anchor="NW")
         ax.set_axis_off()
         self.ax_: Axes = ax
-        self.figure_: Figure | None = figure
+        self.figure_: Figure | None = ax.get_figure(root=True)
         return self
 
     @classmethod
@@ -350,6 +347,34 @@ def _segments(text: str, tokens: Sequence[TokenAttribution]) -> list[tuple[str, 
         offsets.append((start, end))
         done = max(done, end)
     return pieces
+
+
+def _letters(
+    text: str,
+    place: float,
+    line: int,
+    *,
+    family: str = "DejaVu Sans Mono",
+    weight: str = "normal",
+    color: str = "black",
+) -> PathPatch:
+    """Draw a text as outlines, in units of letters and lines, of which the latter count downwards.
+
+    Set as text, its letters would be moved to whole pixels and drift off their ground.
+    """
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+    from matplotlib.textpath import TextPath
+
+    if not text.strip():  # matplotlib 3.11 has no outline for blanks alone
+        return PathPatch(Path(np.zeros((0, 2))), label=text)
+    # Dollars would begin a formula.
+    outline = TextPath(
+        (0, 0), text.replace("$", r"\$"), size=1 / ADVANCE, prop=FontProperties(family=family, weight=weight)
+    )
+    vertices = outline.vertices * [1.0, -1.0 / LINE_HEIGHT] + [place, line + 0.76]
+    return PathPatch(Path(vertices, outline.codes), color=color, linewidth=0, label=text)
 
 
 def _wrapped(segments: Sequence[tuple[str, float | None]], width: int) -> list[list[tuple[str, float | None]]]:

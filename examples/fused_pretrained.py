@@ -69,13 +69,7 @@ def main() -> None:
                 ),
                 (
                     "image",
-                    ImageClassifier(
-                        backbone=efficientnet_lite0,
-                        fine_tune="head",
-                        image_size=128,
-                        learning_rate=1e-3,
-                        random_state=0,
-                    ),
+                    ImageClassifier(backbone=efficientnet_lite0, fine_tune="head", image_size=128, random_state=0),
                     "picture",
                 ),
             ],

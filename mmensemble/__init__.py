@@ -48,7 +48,9 @@ __all__ = [
     "ConfigurationError",
     "DataError",
     "DeviceError",
+    "EnsembleSelection",
     "ExportError",
+    "HardVoting",
     "MemberDisagreementDisplay",
     "MissingDependencyError",
     "MissingModalityDisplay",
@@ -57,8 +59,10 @@ __all__ = [
     "ModalityShapleyDisplay",
     "ModelFileError",
     "MultimodalClassifier",
+    "MultimodalRegressor",
     "OnnxPredictor",
     "ParityError",
+    "ProductOfExperts",
     "ReliabilityDisplay",
     "SoftVoting",
     "Stacking",
@@ -80,9 +84,13 @@ _HOME = {
     "MissingModalityDisplay": "mmensemble.plotting",
     "ModalityImportanceDisplay": "mmensemble.plotting",
     "ModalityShapleyDisplay": "mmensemble.plotting",
+    "EnsembleSelection": "mmensemble.fusion",
+    "HardVoting": "mmensemble.fusion",
     "MultimodalClassifier": "mmensemble.multimodal",
+    "MultimodalRegressor": "mmensemble.multimodal",
     "OnnxPredictor": "mmensemble.scoring",
     "ReliabilityDisplay": "mmensemble.plotting",
+    "ProductOfExperts": "mmensemble.fusion",
     "SoftVoting": "mmensemble.fusion",
     "Stacking": "mmensemble.fusion",
     "TrainingCurveDisplay": "mmensemble.plotting",
@@ -98,7 +106,14 @@ _HOME = {
 }
 
 # What a bare scoring install lacks, and the extra that brings it.
-_EXTRA_OF = {"sklearn": "train", "joblib": "train", "scipy": "train", "onnx": "train", "onnx_ir": "train"}
+_EXTRA_OF = {
+    "sklearn": "train",
+    "joblib": "train",
+    "scipy": "train",
+    "onnx": "train",
+    "onnx_ir": "train",
+    "lmdb": "train",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,87 +2,30 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from sklearn.base import ClassifierMixin, TransformerMixin, clone
+from sklearn.base import ClassifierMixin, RegressorMixin, TransformerMixin, clone
 from sklearn.utils import Bunch, Tags
 from sklearn.utils._user_interface import _print_elapsed_time
 from sklearn.utils.metaestimators import _BaseComposition
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-)
+from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
 
-from mmensemble.caching import as_memory
+from mmensemble.caching import Store
 from mmensemble.compose import as_list
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.fusion import Fusion, Member, SoftVoting
 from mmensemble.preprocessing.frames import column_names, n_rows
+from mmensemble.scoring.tasks import Multioutput
+from mmensemble.targets import LearnedTask, exact_matches, learn_labels, learn_numbers
 
-__all__ = ["MultimodalClassifier"]
+__all__ = ["MultimodalClassifier", "MultimodalRegressor"]
 
 
-class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
-    """Classify rows that hold several modalities, by members that are voted, stacked or fused.
-
-    Parameters
-    ----------
-    estimators : list of (str, estimator, str or list of str)
-        Name, estimator and the columns it sees, as in ``ColumnTransformer``: a string gives the estimator a series, a
-        list a frame. An estimator may be anything with the scikit-learn contract, and ``"drop"`` leaves it out.
-        Parameters of members are reached by name: ``text__max_epochs``.
-    fusion : fusion strategy, default=None
-        How the members are joined; None is ``SoftVoting()``. Its parameters are reached as ``fusion__<parameter>``.
-    cache : str, path, joblib.Memory or None, default=None
-        A folder where fitted members and out-of-fold predictions are kept, so that a search over strategies fits each
-        member once per fold. It is never emptied; delete the folder to do so.
-    n_jobs : int, default=None
-        Members and their folds fitted at the same time, as in scikit-learn.
-    verbose : bool, default=False
-        Print how long fitting took.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-    estimators_ : list of estimators
-        The fitted members.
-    named_estimators_ : Bunch
-        The fitted members by name.
-    fusion_ : fusion strategy
-        The fitted strategy.
-    n_features_in_ : int
-    feature_names_in_ : ndarray of str objects, shape (n_columns,)
-
-    See Also
-    --------
-    mmensemble.on_column : Ties an estimator to a column for scikit-learn's own ensembles.
-
-    Notes
-    -----
-    A member is fitted on the rows that have its modality. A row that lacks some modalities is predicted from the
-    others, and one that lacks all of them gets the classes' share in the fitting data.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from sklearn.feature_extraction.text import TfidfVectorizer
-    >>> from sklearn.linear_model import LogisticRegression
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from mmensemble import MultimodalClassifier, SoftVoting
-    >>> X = pd.DataFrame({"name": ["red apple", "fast car"] * 4, "weight": [0.1, 900.0] * 4})
-    >>> model = MultimodalClassifier(
-    ...     [("text", make_pipeline(TfidfVectorizer(), LogisticRegression()), "name"),
-    ...      ("facts", LogisticRegression(), ["weight"])],
-    ...     fusion=SoftVoting(weights=[2, 1]),
-    ... )
-    >>> model.fit(X, ["fruit", "vehicle"] * 4).predict(pd.DataFrame({"name": ["apple", None], "weight": [0.2, 700]}))
-    array(['fruit', 'vehicle'], dtype='<U7')
-    """
+class _Multimodal(TransformerMixin, _BaseComposition):
+    """What both compositions share."""
 
     def __init__(
         self,
@@ -127,7 +70,7 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
         """
         return dict(self._get_params("_named", deep=deep))
 
-    def set_params(self, **params: Any) -> MultimodalClassifier:
+    def set_params(self, **params: Any) -> Self:
         """Set parameters by the names that `get_params` gives.
 
         Parameters
@@ -141,37 +84,20 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
         self._set_params("_named", **params)
         return self
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MultimodalClassifier:
-        """Fit the members and the strategy that joins them.
+    @abstractmethod
+    def _learn(self, y: Any, weight: np.ndarray) -> LearnedTask:
+        """Return what `y` is."""
 
-        Parameters
-        ----------
-        X : DataFrame (pandas or polars), n_samples rows
-        y : array-like of shape (n_samples,)
-            Labels of any dtype, of two classes or more.
-        sample_weight : array-like of float, shape (n_samples,), default=None
-            Passed to every member and to the meta-learner.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        DataError
-            If a column is not there, a cell cannot be read, X is empty, or a class has too few rows.
-        ConfigurationError
-            If members and strategy do not fit together.
-        """
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
+        name = type(self).__name__
         members = self._check_members()
         names = _check_frame(X)
         if y is None:
-            raise DataError("MultimodalClassifier.fit requires y to be passed, but the target y is None")
-        y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
+            raise DataError(f"{name}.fit requires y to be passed, but the target y is None")
         check_consistent_length(X, y)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, y[:, None], dtype=np.float64, ensure_non_negative=True)
+        rows = np.empty((n_rows(X), 1))
+        weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+        target = self._learn(y, weight)
         for member in members:
             for column in as_list(member.columns):
                 if column not in names:
@@ -183,16 +109,15 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
         self.n_features_in_ = len(names)
         fusion = SoftVoting() if self.fusion is None else clone(self.fusion)
         fusion.leave_out([_is_dropped(estimator) for _, estimator, _ in self.estimators])
-        with _print_elapsed_time(type(self).__name__, "fit" if self.verbose else None):
+        with _print_elapsed_time(name, "fit" if self.verbose else None):
             self.fusion_ = fusion.fit(
                 members,
                 X,
-                y,
-                sample_weight=sample_weight,
-                memory=as_memory(self.cache),
+                target,
+                sample_weight=None if sample_weight is None else weight,
+                store=Store.of(self.cache),
                 n_jobs=self.n_jobs,
             )
-        self.classes_ = self.fusion_.classes_
         self.estimators_ = [member.estimator for member in self.fusion_.members_]
         self.named_estimators_ = Bunch(**{member.name: member.estimator for member in self.fusion_.members_})
         return self
@@ -222,8 +147,15 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
         self._validate_names([name for name, _, _ in self.estimators])
         return members
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Predict class probabilities.
+    def _outputs(self, X: Any) -> np.ndarray:
+        """Return probabilities or predictions, (n_samples, width)."""
+        check_is_fitted(self)
+        _check_frame(X, empty=True)
+        with Store.of(self.cache).active():
+            return self.fusion_.outputs(X)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the most probable class of each row, each label, or the targets.
 
         Parameters
         ----------
@@ -231,34 +163,19 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
 
         Returns
         -------
-        ndarray of float, shape (n_samples, n_classes)
-            Columns in the order of `classes_`.
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            In the form of `y`. A label of a 0/1 matrix counts from a probability above 0.5.
 
         Raises
         ------
         DataError
             If a column is not there or a cell cannot be read; it names the row and the column.
         """
-        check_is_fitted(self)
-        _check_frame(X, empty=True)
-        return self.fusion_.predict_proba(X)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the most probable class of each row.
-
-        Parameters
-        ----------
-        X : DataFrame (pandas or polars), n_samples rows
-
-        Returns
-        -------
-        ndarray of shape (n_samples,), of the dtype of `classes_`
-        """
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
+        outputs = self._outputs(X)
+        return self.fusion_.task_.predict(outputs)
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the members' probabilities side by side, or the fused representation of a joint strategy.
+        """Return the members' outputs side by side, or the fused representation of a joint strategy.
 
         Parameters
         ----------
@@ -270,7 +187,8 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
         """
         check_is_fitted(self)
         _check_frame(X, empty=True)
-        return self.fusion_.transform(X)
+        with Store.of(self.cache).active():
+            return self.fusion_.transform(X)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of `transform`'s columns.
@@ -292,6 +210,7 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         tags.input_tags.allow_nan = True
+        tags.target_tags.multi_output = True
         return tags
 
     def _sk_visual_block_(self) -> Any:
@@ -304,6 +223,221 @@ class MultimodalClassifier(ClassifierMixin, TransformerMixin, _BaseComposition):
         """Take part in `mmensemble.to_graph`."""
         check_is_fitted(self)
         return self.fusion_.__onnx_graph__(source)
+
+
+class MultimodalClassifier(ClassifierMixin, _Multimodal):
+    """Classify rows that hold several modalities, by members that are voted, stacked or fused.
+
+    Parameters
+    ----------
+    estimators : list of (str, estimator, str or list of str)
+        Name, estimator and the columns it sees, as in ``ColumnTransformer``: a string gives the estimator a series, a
+        list a frame. An estimator may be anything with the scikit-learn contract, and ``"drop"`` leaves it out.
+        Parameters of members are reached by name: ``text__max_epochs``.
+    fusion : fusion strategy, default=None
+        How the members are joined; None is ``SoftVoting()``. Its parameters are reached as ``fusion__<parameter>``.
+    cache : str, path, joblib.Memory or None, default=None
+        A folder where fitted members, out-of-fold outputs, joint fusions and the embeddings of frozen networks are
+        kept, so that a search over strategies fits each member once per fold and embeds each row once. It is kept below
+        12 GiB, the oldest results go first; delete it to empty it. A ``Memory`` is yours to bound.
+    n_jobs : int, default=None
+        Members and their folds fitted at the same time, as in scikit-learn.
+    verbose : bool, default=False
+        Print how long fitting took.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,), or list of them
+        Of a 0/1 matrix the labels' numbers, of several columns of labels one array per column.
+    estimators_ : list of estimators
+        The fitted members.
+    named_estimators_ : Bunch
+        The fitted members by name.
+    fusion_ : fusion strategy
+        The fitted strategy.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str objects, shape (n_columns,)
+
+    See Also
+    --------
+    mmensemble.MultimodalRegressor : The same for numbers.
+    mmensemble.on_column : Ties an estimator to a column for scikit-learn's own ensembles.
+
+    Notes
+    -----
+    A member is fitted on the rows that have its modality. A row that lacks some modalities is predicted from the
+    others, and one that lacks all of them gets the classes' share in the fitting data.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.feature_extraction.text import TfidfVectorizer
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from mmensemble import MultimodalClassifier, SoftVoting
+    >>> X = pd.DataFrame({"name": ["red apple", "fast car"] * 4, "weight": [0.1, 900.0] * 4})
+    >>> model = MultimodalClassifier(
+    ...     [("text", make_pipeline(TfidfVectorizer(), LogisticRegression()), "name"),
+    ...      ("facts", LogisticRegression(), ["weight"])],
+    ...     fusion=SoftVoting(weights=[2, 1]),
+    ... )
+    >>> model.fit(X, ["fruit", "vehicle"] * 4).predict(pd.DataFrame({"name": ["apple", None], "weight": [0.2, 700]}))
+    array(['fruit', 'vehicle'], dtype='<U7')
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the members and the strategy that joins them.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels of any dtype, of two classes or more; a 0/1 matrix is multilabel; other columns of labels are so many
+            tasks.
+        sample_weight : array-like of float, shape (n_samples,), default=None
+            Passed to every member and to the meta-learner.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If a column is not there, a cell cannot be read, X is empty, or a class has too few rows.
+        ConfigurationError
+            If members, strategy and task do not fit together.
+        """
+        self._fit(X, y, sample_weight)
+        self.classes_ = self.fusion_.task_.classes
+        return self
+
+    def _learn(self, y: Any, weight: np.ndarray) -> LearnedTask:
+        return learn_labels(y, weight)
+
+    def predict_proba(self, X: Any) -> Any:
+        """Predict class probabilities.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+
+        Returns
+        -------
+        ndarray of float, shape (n_samples, n_classes), or list of them
+            Columns in the order of `classes_`. Of a 0/1 matrix, the probability of each label; of several columns of
+            labels, one array per column.
+
+        Raises
+        ------
+        DataError
+            If a column is not there or a cell cannot be read; it names the row and the column.
+        """
+        outputs = self._outputs(X)
+        task = self.fusion_.task_
+        return task.split(outputs) if isinstance(task, Multioutput) else outputs
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy: the share of rows of which every label is right.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of float, shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        return exact_matches(y, self.predict(X), sample_weight)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class MultimodalRegressor(RegressorMixin, _Multimodal):
+    """Predict one or several numbers of rows that hold several modalities, by members that are joined.
+
+    Parameters
+    ----------
+    estimators : list of (str, estimator, str or list of str)
+        Name, estimator and the columns it sees, as in ``ColumnTransformer``: a string gives the estimator a series, a
+        list a frame. A member may be any regressor with the scikit-learn contract, and ``"drop"`` leaves it out.
+        Parameters of members are reached by name: ``text__max_epochs``.
+    fusion : fusion strategy, default=None
+        How the members are joined; None is ``SoftVoting()``. Its parameters are reached as ``fusion__<parameter>``.
+    cache : str, path, joblib.Memory or None, default=None
+        A folder where fitted members, out-of-fold outputs, joint fusions and the embeddings of frozen networks are
+        kept, so that a search over strategies fits each member once per fold and embeds each row once. It is kept below
+        12 GiB, the oldest results go first; delete it to empty it. A ``Memory`` is yours to bound.
+    n_jobs : int, default=None
+        Members and their folds fitted at the same time, as in scikit-learn.
+    verbose : bool, default=False
+        Print how long fitting took.
+
+    Attributes
+    ----------
+    estimators_ : list of estimators
+        The fitted members.
+    named_estimators_ : Bunch
+        The fitted members by name.
+    fusion_ : fusion strategy
+        The fitted strategy.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str objects, shape (n_columns,)
+
+    See Also
+    --------
+    mmensemble.MultimodalClassifier : The same for classes.
+
+    Notes
+    -----
+    A member is fitted on the rows that have its modality. A row that lacks some modalities is predicted from the
+    others, and one that lacks all of them gets the targets' mean in the fitting data.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.feature_extraction.text import TfidfVectorizer
+    >>> from sklearn.linear_model import LinearRegression, Ridge
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from mmensemble import MultimodalRegressor
+    >>> X = pd.DataFrame({"name": ["apple", "car"] * 4, "weight": [0.1, 900.0] * 4})
+    >>> model = MultimodalRegressor(
+    ...     [("text", make_pipeline(TfidfVectorizer(), Ridge()), "name"), ("facts", LinearRegression(), ["weight"])]
+    ... )
+    >>> model.fit(X, [1.0, 20000.0] * 4).predict(pd.DataFrame({"name": [None], "weight": [900.0]})).round()
+    array([20000.])
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the members and the strategy that joins them.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+        y : array-like of float, shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of float, shape (n_samples,), default=None
+            Passed to every member and to the meta-learner.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If a column is not there, a cell cannot be read, or X is empty.
+        ConfigurationError
+            If members, strategy and task do not fit together.
+        """
+        return self._fit(X, y, sample_weight)
+
+    def _learn(self, y: Any, weight: np.ndarray) -> LearnedTask:
+        return learn_numbers(y, weight)
 
 
 def _is_dropped(estimator: Any) -> bool:

@@ -10,15 +10,37 @@ import numpy as np
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier, VotingClassifier
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import Tensor, nn
 from transformers import ConvNextConfig, DistilBertConfig
 
-from mmensemble import ColumnSelector, MultimodalClassifier, SoftVoting, Stacking, on_column
-from mmensemble_estimators import ConcatFusion, ImageClassifier, ImageRegressor, TextClassifier, TextRegressor
+from mmensemble import (
+    ColumnSelector,
+    EnsembleSelection,
+    HardVoting,
+    MultimodalClassifier,
+    MultimodalRegressor,
+    ProductOfExperts,
+    SoftVoting,
+    Stacking,
+    on_column,
+)
+from mmensemble_estimators import (
+    AttentionFusion,
+    BilinearFusion,
+    ConcatFusion,
+    CrossAttentionFusion,
+    GatedFusion,
+    ImageClassifier,
+    ImageRegressor,
+    TextClassifier,
+    TextRegressor,
+)
 
 NUMBERS = ["length", "brightness"]
 
@@ -140,8 +162,8 @@ def image_regressor(**params: Any) -> ImageRegressor:
     return ImageRegressor(image_size=32, max_epochs=2, random_state=0, **params)
 
 
-def numbers() -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression())
+def numbers(final: Any = None) -> Pipeline:
+    return make_pipeline(StandardScaler(), LogisticRegression() if final is None else final)
 
 
 def imputed_numbers() -> Pipeline:
@@ -151,6 +173,20 @@ def imputed_numbers() -> Pipeline:
 def multimodal(fusion: Any = None) -> MultimodalClassifier:
     members = [("text", text(), "name"), ("image", image(), "picture"), ("facts", numbers(), NUMBERS)]
     return MultimodalClassifier(members, fusion=fusion)
+
+
+def multimodal_of_labels(fusion: Any, linear: Any) -> MultimodalClassifier:
+    """Two members that can learn several labels, or several columns of labels."""
+    return MultimodalClassifier([("text", text(), "name"), ("facts", numbers(linear), NUMBERS)], fusion=fusion)
+
+
+def regressors(fusion: Any) -> MultimodalRegressor:
+    members = [
+        ("text", text_regressor(), "name"),
+        ("image", image_regressor(), "picture"),
+        ("facts", numbers(Ridge()), NUMBERS),
+    ]
+    return MultimodalRegressor(members, fusion=fusion)
 
 
 def nested() -> MultimodalClassifier:
@@ -205,6 +241,45 @@ INSTANCES = [
         ("name", *NUMBERS),
     ),
     Instance("concat_fusion", lambda: multimodal(ConcatFusion(random_state=0, modality_dropout=0.2)), ALL_COLUMNS),
+    Instance("hard_voting", lambda: multimodal(HardVoting(weights=[1, 1.5, 1])), ALL_COLUMNS),
+    Instance(
+        "product_of_experts",
+        lambda: multimodal_of_labels(ProductOfExperts(), OneVsRestClassifier(LogisticRegression())),
+        ("name", *NUMBERS),
+        target="multilabel",
+    ),
+    Instance(
+        "ensemble_selection",
+        lambda: multimodal_of_labels(EnsembleSelection(n_rounds=5, cv=2), MultiOutputClassifier(LogisticRegression())),
+        ("name", *NUMBERS),
+        target="columns",
+    ),
+    Instance(
+        "stacking_of_labels",
+        lambda: multimodal_of_labels(Stacking(cv=2), OneVsRestClassifier(LogisticRegression())),
+        ("name", *NUMBERS),
+        target="multilabel",
+    ),
+    Instance(
+        "stacking_with_passthrough",
+        lambda: regressors(Stacking(cv=2, passthrough=True)),
+        ALL_COLUMNS,
+        target="number_table",
+    ),
+    Instance("median_of_regressors", lambda: regressors(HardVoting()), ALL_COLUMNS, target="numbers"),
+    Instance("attention_fusion", lambda: multimodal(AttentionFusion(random_state=0, hidden_size=16)), ALL_COLUMNS),
+    Instance(
+        "gated_fusion",
+        lambda: multimodal_of_labels(GatedFusion(random_state=0), numbers()),
+        ("name", *NUMBERS),
+        target="columns",
+    ),
+    Instance("bilinear_fusion", lambda: regressors(BilinearFusion(random_state=0)), ALL_COLUMNS, target="number_table"),
+    Instance(
+        "cross_attention_fusion",
+        lambda: multimodal(CrossAttentionFusion(random_state=0, hidden_size=16, modality_dropout=0.2)),
+        ALL_COLUMNS,
+    ),
     Instance("nested_with_forest", nested, ("picture", *NUMBERS)),
     # Both members take the same pixels, so that the graph has one input for them.
     Instance(

@@ -24,9 +24,31 @@ from sklearn.utils.validation import check_is_fitted
 
 import mmensemble
 import mmensemble_estimators
-from mmensemble import ColumnSelector, DataError, MultimodalClassifier, OnnxPredictor, SoftVoting, Stacking
+from mmensemble import (
+    ColumnSelector,
+    DataError,
+    EnsembleSelection,
+    HardVoting,
+    MultimodalClassifier,
+    MultimodalRegressor,
+    OnnxPredictor,
+    ProductOfExperts,
+    SoftVoting,
+    Stacking,
+)
+from mmensemble.fusion import Fusion
 from mmensemble.scoring import Manifest
-from mmensemble_estimators import ConcatFusion, ImageClassifier, ImageRegressor, TextClassifier, TextRegressor
+from mmensemble_estimators import (
+    AttentionFusion,
+    BilinearFusion,
+    ConcatFusion,
+    CrossAttentionFusion,
+    GatedFusion,
+    ImageClassifier,
+    ImageRegressor,
+    TextClassifier,
+    TextRegressor,
+)
 from tests.conftest import ALL_MISSING, WITHOUT_FACTS, WITHOUT_NAME, WITHOUT_PICTURE
 from tests.instances import BY_ID, INSTANCES, Instance
 
@@ -321,10 +343,9 @@ def test_index_has_no_effect(instance: Instance, fitted: Fitted, items: pd.DataF
 def test_order_of_columns_and_further_columns_have_no_effect(
     instance: Instance, fitted: Fitted, items: pd.DataFrame
 ) -> None:
-    expected = fitted(instance.id).predict_proba(items)
-    np.testing.assert_array_equal(
-        fitted(instance.id).predict_proba(items.assign(more=1.0)[["more", *items.columns[::-1]]]), expected
-    )
+    expected = instance.scores(fitted(instance.id), items)
+    mixed = items.assign(more=1.0)[["more", *items.columns[::-1]]]
+    np.testing.assert_array_equal(instance.scores(fitted(instance.id), mixed), expected)
 
 
 def test_no_rows(instance: Instance, fitted: Fitted, exported: Exported, items: pd.DataFrame) -> None:
@@ -425,7 +446,7 @@ def test_html(instance: Instance, fitted: Fitted) -> None:
     for estimator in (instance.make(), fitted(instance.id)):
         html = estimator._repr_html_()
         for part in parts_of(estimator):
-            if part is estimator or not isinstance(part, (SoftVoting, Stacking, ConcatFusion)):
+            if part is estimator or not isinstance(part, Fusion):
                 assert type(part).__name__ in html
 
 
@@ -437,9 +458,17 @@ DEFAULTS = [
     ImageClassifier(),
     ImageRegressor(),
     MultimodalClassifier([("text", TextClassifier(), "name"), ("image", ImageClassifier(), "picture")]),
+    MultimodalRegressor([("text", TextRegressor(), "name"), ("image", ImageRegressor(), "picture")]),
     SoftVoting(),
+    HardVoting(),
+    ProductOfExperts(),
+    EnsembleSelection(),
     Stacking(),
     ConcatFusion(),
+    AttentionFusion(),
+    GatedFusion(),
+    BilinearFusion(),
+    CrossAttentionFusion(),
     ColumnSelector("name"),
 ]
 CHECKS = [

@@ -9,7 +9,13 @@ from __future__ import annotations
 from mmensemble.exceptions import MissingDependencyError
 
 try:
-    from mmensemble_estimators.fusion import ConcatFusion
+    from mmensemble_estimators.fusion import (
+        AttentionFusion,
+        BilinearFusion,
+        ConcatFusion,
+        CrossAttentionFusion,
+        GatedFusion,
+    )
     from mmensemble_estimators.image import ImageClassifier, ImageRegressor
     from mmensemble_estimators.text import TextClassifier, TextRegressor
 except ModuleNotFoundError as error:
@@ -18,4 +24,14 @@ except ModuleNotFoundError as error:
         raise
     raise MissingDependencyError(package, "train") from error
 
-__all__ = ["ConcatFusion", "ImageClassifier", "ImageRegressor", "TextClassifier", "TextRegressor"]
+__all__ = [
+    "AttentionFusion",
+    "BilinearFusion",
+    "ConcatFusion",
+    "CrossAttentionFusion",
+    "GatedFusion",
+    "ImageClassifier",
+    "ImageRegressor",
+    "TextClassifier",
+    "TextRegressor",
+]

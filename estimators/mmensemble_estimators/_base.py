@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
@@ -20,6 +21,15 @@ from torch import nn
 from mmensemble.exceptions import DataError
 from mmensemble.preprocessing import PRESENT, Cells, Encoded, Preprocessor
 from mmensemble.preprocessing.frames import column_names, leaf_cells
+from mmensemble_estimators._frozen import (
+    embed,
+    folder_stamp,
+    frozen_encoder,
+    module_stamp,
+    own_encoder,
+    real_tokens,
+    tokens,
+)
 from mmensemble_estimators._lora import with_lora
 from mmensemble_estimators._network import Network
 from mmensemble_estimators._parameters import check_choice, check_fractions, check_integers, check_rates
@@ -32,6 +42,7 @@ from mmensemble_estimators._training import (
     seeded,
     train,
 )
+from mmensemble_estimators.backbones.encoder import Encoder
 
 __all__ = ["TorchEstimator"]
 
@@ -82,11 +93,11 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         """Return the preprocessor, learned from the cells where it learns."""
 
     @abstractmethod
-    def _build_encoder(self, preprocessor: Preprocessor) -> nn.Module:
+    def _build_encoder(self, preprocessor: Preprocessor) -> Encoder:
         """Return an untrained (or pretrained) encoder: the preprocessor's arrays → (batch, embedding_size)."""
 
     @abstractmethod
-    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> nn.Module:
+    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> Encoder:
         """Return an untrained encoder from its saved architecture; None is a callable `backbone`'s."""
 
     @abstractmethod
@@ -152,16 +163,12 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         )
         with seeded(int(rng.randint(2**31)), settings.device):
             if afresh:
-                self.module_ = Network(
-                    self._build_encoder(self.preprocessor_),
-                    self._target.n_outputs,
-                    normalised=self.fine_tune == "head",
-                )
+                self.module_ = Network(self._new_encoder(), self._target.n_outputs, normalised=self.fine_tune == "head")
             with self._trainable():
                 network: nn.Module = self.module_
                 if self.fine_tune == "head":
                     # The frozen encoder runs once for every row, and the head alone is trained on what it gave.
-                    embedded = self._run(self.module_.encoder, encoded)
+                    embedded = self._embed(encoded)
                     network = self.module_.head_network()
 
                     def batch(r: np.ndarray) -> dict[str, np.ndarray]:
@@ -200,6 +207,8 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
 
         A further fit may want something else: what could be trained before can be trained again.
         """
+        if self.fine_tune != "head":
+            self.module_.encoder = own_encoder(self.module_.encoder)
         encoder = self.module_.encoder
         trained = [(parameter, parameter.requires_grad) for parameter in encoder.parameters()]
         try:
@@ -273,17 +282,51 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         del batch[PRESENT]
         return batch
 
-    def _run(self, part: nn.Module, encoded: Encoded) -> np.ndarray:
-        """Apply the network, or a part of it, to encoded rows."""
+    def _new_encoder(self) -> Encoder:
+        if self.fine_tune == "head" and self._is_pretrained:
+            return frozen_encoder(self, self.preprocessor_)
+        return self._build_encoder(self.preprocessor_)
+
+    def _run(
+        self, function: Callable[..., Any], encoded: Encoded, rows: np.ndarray | None = None, *, run: Any = None
+    ) -> Any:
+        """Apply the network, or a part of it, to all encoded rows or to some of them."""
         device = resolve_device(self.device)
         self.module_.to(device).eval()
-        return run_in_batches(
-            part,
-            lambda rows: self._batch(encoded, rows),
-            np.argsort(encoded.lengths, kind="stable"),
+        positions = np.arange(len(encoded)) if rows is None else rows
+        return (run_in_batches if run is None else run)(
+            function,
+            lambda chosen: self._batch(encoded, positions[chosen]),
+            np.argsort(encoded.lengths[positions], kind="stable"),
             batch_size=self.batch_size,
             device=device,
         )
+
+    def _embed(self, encoded: Encoded) -> np.ndarray:
+        """Return the embeddings, (n_rows, embedding_size) float32; zeros where missing."""
+        encoder = self.module_.encoder
+        if self.fine_tune == "head":
+            return embed(encoder, encoded, lambda function, rows: self._run(function, encoded, rows))
+        embedding = np.asarray(self._run(encoder, encoded))
+        embedding[~encoded.present] = 0.0
+        return embedding
+
+    def _tokens(self, encoded: Encoded) -> list[np.ndarray]:
+        """Return each row's tokens by the frozen encoder, (length, embedding_size) float32."""
+        return tokens(
+            self.module_.encoder,
+            encoded,
+            lambda function, rows: self._run(function, encoded, rows, run=real_tokens),
+        )
+
+    def _raw_outputs(self, encoded: Encoded) -> np.ndarray:
+        """Return the network's raw outputs, (n_rows, n_outputs) float32."""
+        if self.fine_tune != "head":
+            return np.asarray(self._run(self.module_, encoded))
+        embedded = self._embed(encoded)
+        with torch.inference_mode():
+            device = next(self.module_.parameters()).device
+            return self.module_.head_network().eval()(torch.from_numpy(embedded).to(device)).cpu().numpy()
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the target's outputs, (n_samples, n_outputs) float64; its `fill` where a row is missing."""
@@ -291,7 +334,7 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         encoded = self._encode(X)
         if len(encoded) == 0:
             return np.zeros((0, self._target.n_outputs))
-        outputs = self._target.outputs(self._run(self.module_, encoded))
+        outputs = self._target.outputs(self._raw_outputs(encoded))
         outputs[~encoded.present] = self._target.fill
         return outputs
 
@@ -310,13 +353,17 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         encoded = self._encode(X)
         if len(encoded) == 0:
             return np.zeros((0, self._n_features_out), dtype=np.float32)
-        embedding = self._run(self.module_.encoder, encoded)
-        embedding[~encoded.present] = 0.0
-        return embedding
+        return self._embed(encoded)
+
+    def cache_stamp(self) -> Any:
+        """Return what a fit depends on beyond parameters and data: the weights that it starts from."""
+        if self.pretrained is not None:
+            return folder_stamp(self.pretrained)
+        return module_stamp(self.backbone) if callable(self.backbone) else None
 
     @property
     def _n_features_out(self) -> int:
-        return int(self.module_.encoder.embedding_size)  # type: ignore[arg-type]
+        return int(self.module_.encoder.embedding_size)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of `transform`'s columns: the class name in lower case and a number.

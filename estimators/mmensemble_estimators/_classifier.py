@@ -6,14 +6,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags, compute_sample_weight
 from sklearn.utils.validation import column_or_1d
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.scoring.tasks import Multioutput
+from mmensemble.targets import exact_matches, learn_labels
 from mmensemble_estimators._base import TorchEstimator
-from mmensemble_estimators._targets import ClassTarget, Target, class_target
+from mmensemble_estimators._targets import ClassTarget, Target, target_of
 
 __all__ = ["TorchClassifier"]
 
@@ -88,7 +88,8 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
     def _learn_target(self, y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
         known = getattr(self, "_known_classes", None)
         if known is None:
-            target, y = class_target(y, weight)
+            learned = learn_labels(y, weight)
+            target, y = target_of(learned, weight), learned.y
         else:
             y = np.asarray(column_or_1d(y, warn=True))
             classes = np.unique(known)
@@ -155,11 +156,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         -------
         float
         """
-        predicted = self.predict(X)
-        if isinstance(self._target.task, Multioutput):
-            right = (self._target.check(y) == predicted).all(axis=1)
-            return float(np.average(right, weights=sample_weight))
-        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
+        return exact_matches(y, self.predict(X), sample_weight)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -73,6 +73,42 @@ _PARTS = {
     feature_names_in_ : ndarray of shape (1,)
         The column's name, where it had one.
 """,
+    "joint": """\
+    modality_dropout : float, default=0.0
+        In training, each modality of a row is withheld with this probability (never all of them), which teaches the
+        network to do without.
+    max_epochs : int, default=None
+        Passes over the fitting rows; None takes the largest of the torch members'.
+    frozen_epochs : int, default=0
+        Passes before these in which the members' encoders are frozen and the fusion layers alone are trained.
+    batch_size : int, default=None
+        Rows per step; None takes the smallest of the torch members'.
+    learning_rate : float, default=1e-3
+        Highest learning rate of the fusion layers; each encoder has its member's own.
+    weight_decay : float, default=0.01
+        Of the fusion layers.
+    warmup_fraction : float, default=0.1
+        Share of the steps over which the learning rates rise from 0.
+    label_smoothing : float, default=0.1
+        Share of each label that the loss spreads over all classes; a regression has no use for it.
+    device : str, default="auto"
+        A torch device; ``"auto"`` takes a GPU where torch sees one, else the CPU.
+    random_state : int, RandomState or None, default=None
+        Seeds the whole joint training; the members' own are not used.
+    verbose : int, default=0
+        1 shows a progress bar.
+""",
+    "joint_fitted": """\
+    network_ : JointNetwork
+        Encoders, learned tokens for missing modalities, fusion layers and head.
+    members_ : list of Member
+        The fitted members. A torch member has its encoder, so ``transform``, but no head of its own.
+    history_ : pandas.DataFrame
+        A row per epoch: ``epoch``, ``train_loss``, ``dur`` in seconds.
+    task_ : Task
+    prior_ : ndarray of float, shape (width,)
+        What a row that misses all modalities gets.
+""",
 }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -17,14 +17,15 @@ from torch import Tensor, nn
 
 from mmensemble.exceptions import ExportError
 from mmensemble.export.graph import OPSET, Frame, Graph, Outputs, Source, any_present, to_graph
+from mmensemble_estimators._base import TorchEstimator
 from mmensemble_estimators._members import Standardize
 from mmensemble_estimators._network import SMALLEST_NORM
+from mmensemble_estimators.backbones.encoder import Encoder
 
 if TYPE_CHECKING:
-    from mmensemble_estimators._base import TorchEstimator
-    from mmensemble_estimators.fusion import JointFusion, JointNetwork
+    from mmensemble_estimators._joint import JointFusion, JointNetwork
 
-__all__ = ["add_module", "joint_graph", "leaf_feed", "leaf_graph"]
+__all__ = ["add_linear", "add_module", "joint_graph", "leaf_feed", "leaf_graph"]
 
 # The exporter specialises axes of length 0 and 1 in the example, so all dynamic ones are longer, and all differ.
 EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 3
@@ -38,9 +39,8 @@ class _Named(nn.Module):
         self.module = module
         self.names = names
 
-    def forward(self, *arrays: Tensor) -> Tensor:
-        output: Tensor = self.module(**dict(zip(self.names, arrays, strict=True)))
-        return output
+    def forward(self, *arrays: Tensor) -> Any:
+        return self.module(**dict(zip(self.names, arrays, strict=True)))
 
 
 def leaf_graph(estimator: TorchEstimator, source: Source) -> Outputs:
@@ -49,7 +49,7 @@ def leaf_graph(estimator: TorchEstimator, source: Source) -> Outputs:
     graph = source.graph
     inputs, present = leaf_feed(estimator, source)
     with graph.scope("encoder"):
-        embedding = add_module(graph, estimator.module_.encoder, inputs)
+        (embedding,) = add_module(graph, estimator.module_.encoder, inputs)
     zeros = graph.constant(np.zeros((1, 1), dtype=np.float32), "missing_embedding")
     transformed = graph.op("Where", present, embedding, zeros)
     head = estimator.module_.head
@@ -62,13 +62,7 @@ def leaf_graph(estimator: TorchEstimator, source: Source) -> Outputs:
             smallest = graph.constant(np.array([[SMALLEST_NORM]], dtype=np.float32), "smallest_norm")
             embedding = graph.op("Div", embedding, graph.op("Max", norm, smallest))
             weight = weight * np.float32(head.norm)
-        raw = graph.op(
-            "Gemm",
-            embedding,
-            graph.constant(weight, "weight"),
-            graph.constant(head.linear.bias.detach().cpu().numpy(), "bias"),
-            transB=1,
-        )
+        raw = add_linear(graph, embedding, weight, head.linear.bias.detach().cpu().numpy())
         target = estimator._target
         fill = graph.constant(target.fill.astype(np.float32)[None], "prior")
         scores = graph.op("Where", present, target.graph(graph, raw), fill)
@@ -76,46 +70,93 @@ def leaf_graph(estimator: TorchEstimator, source: Source) -> Outputs:
 
 
 class _Fuse(nn.Module):
-    """A joint network from its embeddings on: keywords ``0``, ``1``, … → logits."""
+    """A joint network from its representations on, without the head.
+
+    Keywords: ``present`` (batch, n_modalities), and for each modality ``<m>`` (batch, size), or ``<m>`` (batch, length,
+    size) and ``<m>.mask`` (batch, length).
+    """
 
     def __init__(self, network: JointNetwork) -> None:
         super().__init__()
-        self.fuser = network.fuser
-        self.head = network.head
+        self.network = network
 
-    def forward(self, **embeddings: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.fuser(list(embeddings.values())))
-        return logits
+    def forward(self, present: Tensor, **parts: Tensor) -> Tensor:
+        encoded: list[Any] = []
+        for m in range(len(self.network.encoders)):
+            part = parts[str(m)]
+            if not self.network.fuser.token_level:
+                encoded.append(part)
+            elif f"{m}.mask" in parts:
+                encoded.append((part, parts[f"{m}.mask"]))
+            else:
+                encoded.append((part.unsqueeze(1), torch.ones_like(part[:, :1], dtype=torch.bool)))
+        fused: Tensor = self.network.fuser(self.network.with_missing(encoded, present))
+        return fused
+
+
+class _Tokens(nn.Module):
+    """An encoder's `tokens`."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encoder.tokens(**inputs)
 
 
 def joint_graph(fusion: JointFusion, source: Source) -> Outputs:
-    """Add a joint fusion: its members' representations, tokens for missing ones, the fuser and the softmax."""
+    """Add a joint fusion: its members' representations, the fuser with its tokens for missing ones, the head."""
     if not isinstance(source, Frame):
         raise ExportError("a composition takes columns of X, and stands behind a step that makes a matrix")
-    graph = source.graph
-    embeddings: dict[str, ir.Value] = {}
+    graph, network = source.graph, fusion.network_
+    parts: dict[str, ir.Value] = {}
     present: list[ir.Value] = []
-    for number, (member, token) in enumerate(zip(fusion.members_, fusion.network_.missing, strict=True)):
+    for number, member in enumerate(fusion.members_):
+        size = network.missing[number].shape[0]
+        inner = source.member(member.name, member.columns, member.kinds)
         with graph.scope(member.name):
-            outputs = to_graph(member.estimator, source.member(member.name, member.columns, member.kinds))
-            if outputs.transformed is None or outputs.present is None:
-                raise ExportError(f"member {member.name!r} ({type(member.estimator).__name__}) gives no representation")
-            embedding = outputs.transformed
-            encoder = fusion.network_.encoders[number]
-            if isinstance(encoder, Standardize):
-                mean, scale = (graph.constant(b.cpu().numpy()[None], n) for n, b in encoder.named_buffers())
-                embedding = graph.op("Div", graph.op("Sub", embedding, mean), scale)
-            missing = graph.constant(token.detach().cpu().numpy()[None], "missing_token")
-            embedding = graph.op("Where", outputs.present, embedding, missing)
-            embedding.shape, embedding.type = ir.Shape(["batch", token.shape[0]]), ir.TensorType(ir.DataType.FLOAT)
-            embeddings[str(number)] = embedding
-            present.append(outputs.present)
+            if network.fuser.token_level and isinstance(member.estimator, TorchEstimator):
+                inputs, there = leaf_feed(member.estimator, inner)
+                with graph.scope("encoder"):
+                    states, mask = add_module(graph, _Tokens(member.estimator.module_.encoder), inputs)
+                length = f"{number}.length"
+                parts[str(number)] = _typed(states, ["batch", length, size], ir.DataType.FLOAT)
+                parts[f"{number}.mask"] = _typed(mask, ["batch", length], ir.DataType.BOOL)
+            else:
+                outputs = to_graph(member.estimator, inner)
+                if outputs.transformed is None or outputs.present is None:
+                    raise ExportError(
+                        f"member {member.name!r} ({type(member.estimator).__name__}) gives no representation"
+                    )
+                embedding, there = outputs.transformed, outputs.present
+                encoder = network.encoders[number]
+                if isinstance(encoder, Standardize):
+                    mean, scale = (graph.constant(b.cpu().numpy()[None], n) for n, b in encoder.named_buffers())
+                    embedding = graph.op("Div", graph.op("Sub", embedding, mean), scale)
+                parts[str(number)] = _typed(embedding, ["batch", size], ir.DataType.FLOAT)
+            present.append(there)
     with graph.scope(type(fusion).__name__):
-        logits = add_module(graph, _Fuse(fusion.network_), embeddings)
+        everywhere = graph.op("Concat", *present, axis=1) if len(present) > 1 else present[0]
+        parts["present"] = _typed(everywhere, ["batch", len(present)], ir.DataType.BOOL)
+        (fused,) = add_module(graph, _Fuse(network), parts)
+        weight, bias = (parameter.detach().cpu().numpy() for parameter in (network.head.weight, network.head.bias))
+        raw = add_linear(graph, fused, weight, bias)
         any_there = any_present(graph, present)
-        prior = graph.constant(fusion.class_prior_.astype(np.float32)[None], "class_prior")
-        probabilities = graph.op("Where", any_there, graph.op("Softmax", logits, axis=1), prior)
-    return Outputs(graph, probabilities=probabilities, present=any_there)
+        prior = graph.constant(fusion.prior_.astype(np.float32)[None], "prior")
+        result = graph.op("Where", any_there, fusion.target_.graph(graph, raw), prior)
+    return Outputs(graph, **{fusion.task_.output: result}, transformed=fused, present=any_there, task=fusion.task_)
+
+
+def add_linear(graph: Graph, value: ir.Value, weight: np.ndarray, bias: np.ndarray) -> ir.Value:
+    """Add a linear layer, weight (n_outputs, n_inputs), as one Gemm."""
+    return graph.op("Gemm", value, graph.constant(weight, "weight"), graph.constant(bias, "bias"), transB=1)
+
+
+def _typed(value: ir.Value, shape: Sequence[int | str], dtype: ir.DataType) -> ir.Value:
+    """Say a value's shape and type, by which `add_module` makes its example."""
+    value.shape, value.type = ir.Shape(shape), ir.TensorType(dtype)
+    return value
 
 
 def leaf_feed(estimator: TorchEstimator, source: Source) -> tuple[dict[str, ir.Value], ir.Value]:
@@ -127,21 +168,21 @@ def leaf_feed(estimator: TorchEstimator, source: Source) -> tuple[dict[str, ir.V
     return {name: inputs[name] for name in estimator.preprocessor_.tensors}, source.graph.present(inputs)
 
 
-def add_module(graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value]) -> ir.Value:
+def add_module(graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value]) -> list[ir.Value]:
     """Add a torch module to a graph.
 
     Parameters
     ----------
     graph : Graph
     module : nn.Module
-        Keyword tensors → one tensor.
+        Keyword tensors → one tensor, or several.
     inputs : mapping of str to Value
         What each keyword is in the graph; its shape tells which axes are dynamic.
 
     Returns
     -------
-    Value
-        The module's output.
+    list of Value
+        The module's outputs.
 
     Raises
     ------
@@ -151,6 +192,7 @@ def add_module(graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value]) 
     was_training = module.training
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     examples, dynamic = [], []
+    sizes: dict[str, int] = {}
     for name, value in inputs.items():
         if value.shape is None or value.dtype is None:
             raise ExportError(f"the input {name!r} has no shape")
@@ -159,7 +201,7 @@ def add_module(graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value]) 
             if isinstance(size, int):
                 shape.append(size)
             else:
-                shape.append(EXAMPLE_BATCH if axis == 0 else EXAMPLE_LENGTH)
+                shape.append(EXAMPLE_BATCH if axis == 0 else sizes.setdefault(str(size), EXAMPLE_LENGTH + len(sizes)))
                 axes[axis] = torch.export.Dim.DYNAMIC
         examples.append(torch.from_numpy(np.zeros(shape, dtype=value.dtype.numpy())))
         dynamic.append(axes)
@@ -180,8 +222,7 @@ def add_module(graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value]) 
     finally:
         module.to(device).train(was_training)
     assert program is not None  # noqa: S101 - narrows the type
-    (output,) = graph.inline(program.model, inputs).values()
-    return output
+    return list(graph.inline(program.model, inputs).values())
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmensemble.compose import select_columns
 from mmensemble.exceptions import ConfigurationError, DataError
@@ -18,22 +18,25 @@ from mmensemble.preprocessing import PRESENT, Cells, Encoded
 from mmensemble.preprocessing.frames import leaf_cells
 from mmensemble_estimators._base import TorchEstimator
 from mmensemble_estimators._network import Network
+from mmensemble_estimators.backbones.encoder import Encoder
 
-__all__ = ["JointRows", "Standardize", "fit_rows", "rows_of"]
-
-
-def fit_rows(member: Member, X: Any, y: np.ndarray) -> JointRows:
-    """Prepare an unfitted member and its fitting rows for joint training."""
-    return _rows_class(member).fit(member, X, y)
+__all__ = ["FrozenRows", "JointRows", "Standardize", "fit_rows", "rows_of"]
 
 
-def rows_of(member: Member, X: Any) -> JointRows:
+def fit_rows(member: Member, X: Any, y: np.ndarray, *, token_level: bool) -> JointRows:
+    """Prepare an unfitted member and its fitting rows for joint training, as tokens where the fuser wants them."""
+    return _rows_class(member).fit(member, X, y, token_level=token_level)
+
+
+def rows_of(member: Member, X: Any, *, token_level: bool) -> JointRows:
     """Prepare rows for a fitted member."""
-    return _rows_class(member).of(member, X)
+    return _rows_class(member).of(member, X, token_level=token_level)
 
 
 def _rows_class(member: Member) -> type[JointRows]:
-    return NetworkRows if isinstance(member.estimator, TorchEstimator) else FeatureRows
+    if not isinstance(member.estimator, TorchEstimator):
+        return FeatureRows
+    return FrozenRows if member.estimator.fine_tune == "head" else NetworkRows
 
 
 class JointRows(ABC):
@@ -43,8 +46,8 @@ class JointRows(ABC):
     ----------
     estimator : estimator
         The member as it is kept: able to `transform`.
-    encoder : nn.Module
-        The arrays of a batch, ``present`` excepted → (batch, embedding_size).
+    encoder : Encoder
+        The arrays of a batch, ``present`` excepted → (batch, embedding_size), or tokens.
     present : ndarray of bool, shape (n_rows,)
     lengths : ndarray of int, shape (n_rows,)
     learning_rate : (float, float) or None
@@ -52,19 +55,19 @@ class JointRows(ABC):
     """
 
     estimator: Any
-    encoder: nn.Module
+    encoder: Encoder
     present: np.ndarray
     lengths: np.ndarray
     learning_rate: tuple[float, float] | None
 
     @classmethod
     @abstractmethod
-    def fit(cls, member: Member, X: Any, y: np.ndarray) -> JointRows:
+    def fit(cls, member: Member, X: Any, y: np.ndarray, *, token_level: bool) -> JointRows:
         """Prepare an unfitted member and its fitting rows for joint training."""
 
     @classmethod
     @abstractmethod
-    def of(cls, member: Member, X: Any) -> JointRows:
+    def of(cls, member: Member, X: Any, *, token_level: bool) -> JointRows:
         """Prepare rows for a fitted member."""
 
     @abstractmethod
@@ -81,7 +84,7 @@ class NetworkRows(JointRows):
 
     def __init__(self, estimator: TorchEstimator, cells: Cells, encoded: Encoded) -> None:
         self.estimator = estimator
-        self.encoder: nn.Module = estimator.module_.encoder
+        self.encoder = estimator.module_.encoder
         self.cells = cells
         self.encoded = encoded
         self.present = encoded.present
@@ -89,21 +92,12 @@ class NetworkRows(JointRows):
         self.learning_rate = (estimator._rate(), estimator.weight_decay)
 
     @classmethod
-    def fit(cls, member: Member, X: Any, y: np.ndarray) -> NetworkRows:
+    def fit(cls, member: Member, X: Any, y: np.ndarray, *, token_level: bool) -> NetworkRows:
         """Fit the preprocessor on rows and build the encoder, untrained."""
-        estimator: TorchEstimator = clone(member.estimator)
-        estimator._check_parameters()
-        if estimator.fine_tune == "lora":
-            raise ConfigurationError(f"member {member.name!r}: a joint fusion trains with fine_tune 'all' or 'head'")
-        cells, encoded = estimator._encode_to_fit(select_columns(X, member.columns))
-        encoder = estimator._build_encoder(estimator.preprocessor_)
-        if estimator.fine_tune == "head":
-            encoder.requires_grad_(False)
-        estimator.module_ = Network(encoder, None)
-        return cls(estimator, cells, encoded)
+        return cls(*_fit_estimator(member, X))
 
     @classmethod
-    def of(cls, member: Member, X: Any) -> NetworkRows:
+    def of(cls, member: Member, X: Any, *, token_level: bool) -> NetworkRows:
         """Encode rows by a fitted estimator."""
         column = select_columns(X, member.columns)
         return cls(member.estimator, leaf_cells(column), member.estimator._encode(column))
@@ -118,7 +112,75 @@ class NetworkRows(JointRows):
         return {**arrays, PRESENT: self.present[rows]}
 
 
-class Standardize(nn.Module):
+def _fit_estimator(member: Member, X: Any) -> tuple[TorchEstimator, Cells, Encoded]:
+    """Fit a clone's preprocessor and build its encoder, without a head."""
+    estimator: TorchEstimator = clone(member.estimator)
+    estimator._check_parameters()
+    if estimator.fine_tune == "lora":
+        raise ConfigurationError(f"member {member.name!r}: a joint fusion trains with fine_tune 'all' or 'head'")
+    cells, encoded = estimator._encode_to_fit(select_columns(X, member.columns))
+    estimator.module_ = Network(estimator._new_encoder(), None)
+    return estimator, cells, encoded
+
+
+class Given(Encoder):
+    """What a frozen encoder has made already, passed on."""
+
+    def __init__(self, embedding_size: int) -> None:
+        super().__init__()
+        self.embedding_size = embedding_size
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return the embedding."""
+        return embedding
+
+    def tokens(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the states and the mask."""
+        return inputs["states"], inputs["mask"]
+
+
+class FrozenRows(JointRows):
+    """Rows of a torch estimator whose encoder is frozen: it runs once per row, not once per epoch."""
+
+    learning_rate = None
+
+    def __init__(self, estimator: TorchEstimator, encoded: Encoded, *, token_level: bool) -> None:
+        self.estimator = estimator
+        self.encoder = Given(estimator._n_features_out)
+        self.present = encoded.present
+        self.embedding = None if token_level else estimator._embed(encoded)
+        self.tokens = estimator._tokens(encoded) if token_level else []
+        self.lengths = np.asarray([len(t) for t in self.tokens]) if token_level else np.ones(len(encoded), np.int64)
+
+    @classmethod
+    def fit(cls, member: Member, X: Any, y: np.ndarray, *, token_level: bool) -> FrozenRows:
+        """Fit the preprocessor on rows, build the encoder, and run it."""
+        estimator, _, encoded = _fit_estimator(member, X)
+        return cls(estimator, encoded, token_level=token_level)
+
+    @classmethod
+    def of(cls, member: Member, X: Any, *, token_level: bool) -> FrozenRows:
+        """Encode rows by a fitted estimator."""
+        encoded = member.estimator._encode(select_columns(X, member.columns))
+        return cls(member.estimator, encoded, token_level=token_level)
+
+    def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the arrays of some rows, ``present`` among them."""
+        present = self.present[rows]
+        if self.embedding is not None:
+            return {"embedding": self.embedding[rows], PRESENT: present}
+        chosen = [self.tokens[row] for row in rows]
+        states = np.zeros((len(rows), int(self.lengths[rows].max()), self.encoder.embedding_size), dtype=np.float32)
+        mask = np.arange(states.shape[1]) < self.lengths[rows][:, None]
+        states[mask] = np.concatenate(chosen)
+        return {"states": states, "mask": mask, PRESENT: present}
+
+    def training_batch(self, rows: np.ndarray, rng: np.random.RandomState) -> dict[str, np.ndarray]:
+        """Return the arrays of some rows; what a frozen encoder gives is not augmented."""
+        return self.batch(rows)
+
+
+class Standardize(Encoder):
     """Features → features of mean 0 and variance 1, by the moments of the fitting rows."""
 
     def __init__(self, mean: np.ndarray, scale: np.ndarray) -> None:
@@ -138,7 +200,7 @@ class FeatureRows(JointRows):
 
     learning_rate = None
 
-    def __init__(self, estimator: Any, made: np.ndarray, present: np.ndarray, encoder: nn.Module) -> None:
+    def __init__(self, estimator: Any, made: np.ndarray, present: np.ndarray, encoder: Encoder) -> None:
         self.estimator = estimator
         self.encoder = encoder
         self.features = np.zeros((len(present), made.shape[1]), dtype=np.float32)
@@ -147,7 +209,7 @@ class FeatureRows(JointRows):
         self.lengths = np.ones(len(present), dtype=np.int64)
 
     @classmethod
-    def fit(cls, member: Member, X: Any, y: np.ndarray) -> FeatureRows:
+    def fit(cls, member: Member, X: Any, y: np.ndarray, *, token_level: bool) -> FeatureRows:
         """Fit the steps that make features, and measure their moments."""
         present, rows = member.rows(X)
         if not present.any():
@@ -159,11 +221,11 @@ class FeatureRows(JointRows):
         return cls(transformer, made, present, encoder)
 
     @classmethod
-    def of(cls, member: Member, X: Any) -> FeatureRows:
+    def of(cls, member: Member, X: Any, *, token_level: bool) -> FeatureRows:
         """Make the features of rows by fitted steps."""
         present, rows = member.rows(X)
         made = _features(member.estimator, rows, member, present) if present.any() else np.zeros((0, 0), np.float32)
-        return cls(member.estimator, made, present, nn.Identity())
+        return cls(member.estimator, made, present, Given(made.shape[1]))
 
     def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the arrays of some rows, ``present`` among them."""

@@ -6,6 +6,8 @@ import math
 
 from torch import Tensor, nn
 
+from mmensemble_estimators.backbones.encoder import Encoder
+
 __all__ = ["Head", "Network"]
 
 HEAD_DROPOUT = 0.1
@@ -53,11 +55,10 @@ class Network(nn.Module):
         Whether the head normalises the embedding; see `Head`.
     """
 
-    def __init__(self, encoder: nn.Module, n_outputs: int | None, *, normalised: bool = False) -> None:
+    def __init__(self, encoder: Encoder, n_outputs: int | None, *, normalised: bool = False) -> None:
         super().__init__()
-        self.encoder = encoder
-        size: int = encoder.embedding_size  # type: ignore[assignment]
-        self.head = None if n_outputs is None else Head(size, n_outputs, normalised=normalised)
+        self.encoder: Encoder = encoder
+        self.head = None if n_outputs is None else Head(encoder.embedding_size, n_outputs, normalised=normalised)
 
     def head_network(self) -> Head:
         """Return the head.

@@ -7,8 +7,9 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import RegressorMixin
 
+from mmensemble.targets import learn_numbers
 from mmensemble_estimators._base import TorchEstimator
-from mmensemble_estimators._targets import Target, number_target
+from mmensemble_estimators._targets import Target, target_of
 
 __all__ = ["TorchRegressor"]
 
@@ -60,7 +61,8 @@ class TorchRegressor(RegressorMixin, TorchEstimator):
         return self._fit(X, y, sample_weight, afresh=not hasattr(self, "module_"), epochs=1)
 
     def _learn_target(self, y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
-        return number_target(y, weight)
+        learned = learn_numbers(y, weight)
+        return target_of(learned, weight), learned.y
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the targets.

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from scipy.special import expit, softmax
-from sklearn.utils import assert_all_finite
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_array, column_or_1d
 from torch import Tensor, nn
 
 from mmensemble.exceptions import DataError
 from mmensemble.scoring.tasks import Classification, Multilabel, Multioutput, Regression, Task, task_from_dict
+from mmensemble.targets import LearnedTask, label_columns, learn_numbers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -32,9 +31,8 @@ __all__ = [
     "MultioutputTarget",
     "NumberTarget",
     "Target",
-    "class_target",
-    "number_target",
     "target_from_dict",
+    "target_of",
 ]
 
 
@@ -92,14 +90,6 @@ class ClassTarget(Target):
         self.fill = fill
         self.task: Classification = Classification(classes)
 
-    @classmethod
-    def fit(cls, y: np.ndarray, weight: np.ndarray) -> ClassTarget:
-        """Learn the classes and their shares."""
-        classes, codes = np.unique(y, return_inverse=True)
-        if len(classes) < 2:
-            raise DataError(f"y holds one class only ({classes.tolist()[0]!r}); at least two are needed to classify")
-        return cls(classes, np.bincount(codes, weights=weight) / weight.sum())
-
     def check(self, y: Any) -> np.ndarray:
         return np.asarray(column_or_1d(y, warn=True))
 
@@ -126,11 +116,6 @@ class MultilabelTarget(Target):
     def __init__(self, fill: np.ndarray) -> None:
         self.fill = fill
         self.task = Multilabel(len(fill))
-
-    @classmethod
-    def fit(cls, y: np.ndarray, weight: np.ndarray) -> MultilabelTarget:
-        """Learn the labels' shares."""
-        return cls(np.average(y, axis=0, weights=weight))
 
     def check(self, y: Any) -> np.ndarray:
         y = check_array(y, dtype=np.int64, input_name="y")
@@ -159,11 +144,6 @@ class MultioutputTarget(Target):
         self.fill = np.concatenate([column.fill for column in columns])
         self.task: Multioutput = Multioutput([column.task for column in columns])
 
-    @classmethod
-    def fit(cls, y: np.ndarray, weight: np.ndarray) -> MultioutputTarget:
-        """Learn the classes of every column."""
-        return cls([ClassTarget.fit(column, weight) for column in _label_columns(y)])
-
     def check(self, y: Any) -> np.ndarray:
         y = np.asarray(y)
         if y.ndim != 2 or y.shape[1] != len(self.columns):
@@ -171,7 +151,7 @@ class MultioutputTarget(Target):
         return y
 
     def encode(self, y: np.ndarray) -> np.ndarray:
-        columns = zip(self.columns, _label_columns(y), strict=True)
+        columns = zip(self.columns, label_columns(y), strict=True)
         return np.column_stack([target.encode(column) for target, column in columns])
 
     def loss(self, label_smoothing: float) -> nn.Module:
@@ -200,16 +180,8 @@ class NumberTarget(Target):
         self.scale = scale
         self.task: Regression = Regression(len(mean), one_dimensional=one_dimensional)
 
-    @classmethod
-    def fit(cls, y: np.ndarray, weight: np.ndarray) -> NumberTarget:
-        """Learn the numbers' mean and standard deviation."""
-        table = y.reshape(len(y), -1)
-        mean = np.average(table, axis=0, weights=weight)
-        scale = np.sqrt(np.average((table - mean) ** 2, axis=0, weights=weight))
-        return cls(mean, np.where(scale > 0, scale, 1.0), one_dimensional=y.ndim == 1)
-
     def check(self, y: Any) -> np.ndarray:
-        y = _numbers(y)
+        y = learn_numbers(y, np.ones(len(y))).y
         if (y.ndim == 1) != self.task.one_dimensional or y.reshape(len(y), -1).shape[1] != self.n_outputs:
             wanted = "(n,)" if self.task.one_dimensional else f"(n, {self.n_outputs})"
             raise DataError(f"y must be of shape {wanted}, as the one that was fitted, not {y.shape}")
@@ -232,17 +204,38 @@ class NumberTarget(Target):
         return graph.op("Add", graph.op("Mul", raw, scale), mean)
 
 
+def target_of(learned: LearnedTask, weight: np.ndarray) -> Target:
+    """Return how a task is learned by a network.
+
+    Parameters
+    ----------
+    learned : LearnedTask
+    weight : ndarray of float, shape (n,)
+        Sample weights, by which a regression's targets are standardised.
+    """
+    if not isinstance(learned.task, Regression):
+        return _label_target(learned.task, learned.prior)
+    table = learned.y.reshape(len(learned.y), -1)
+    scale = np.sqrt(np.average((table - learned.prior) ** 2, axis=0, weights=weight))
+    return NumberTarget(learned.prior, np.where(scale > 0, scale, 1.0), one_dimensional=learned.task.one_dimensional)
+
+
 def target_from_dict(state: dict[str, Any]) -> Target:
     """Rebuild any target from its `Target.to_dict`."""
     task, fill = task_from_dict(state["task"]), np.array(state["fill"])
-    if isinstance(task, Classification):
-        return ClassTarget(task.classes, fill)
+    if isinstance(task, Regression):
+        return NumberTarget(fill, np.array(state["scale"]), one_dimensional=task.one_dimensional)
+    return _label_target(task, fill)
+
+
+def _label_target(task: Task, fill: np.ndarray) -> Target:
     if isinstance(task, Multilabel):
         return MultilabelTarget(fill)
     if isinstance(task, Multioutput):
         fills = task.split(fill[None])
         return MultioutputTarget([ClassTarget(c, f[0]) for c, f in zip(task.classes, fills, strict=True)])
-    return NumberTarget(fill, np.array(state["scale"]), one_dimensional=state["task"]["one_dimensional"])
+    assert isinstance(task, Classification)  # noqa: S101 - narrows the type
+    return ClassTarget(task.classes, fill)
 
 
 class _BinaryLoss(nn.Module):
@@ -272,58 +265,3 @@ class _ColumnsLoss(nn.Module):
 class _SquaredLoss(nn.Module):
     def forward(self, raw: Tensor, values: Tensor) -> Tensor:
         return ((raw - values) ** 2).mean(dim=1)
-
-
-def class_target(y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
-    """Tell the kind of classification from `y`.
-
-    Returns
-    -------
-    target : Target
-        One class per row: `ClassTarget`. A 0/1 matrix: `MultilabelTarget`. Several columns: `MultioutputTarget`.
-    y : ndarray, shape (n,) or (n, n_columns)
-
-    Raises
-    ------
-    ValueError
-        If `y` is not made of labels.
-    """
-    if hasattr(y, "__array__"):
-        table = np.asarray(y)
-        assert_all_finite(table, input_name="y")
-        if table.dtype == object and table.ndim == 2 and table.shape[1] > 1:
-            # Columns of several dtypes, as a frame has them, are more than scikit-learn's checks can compare.
-            return MultioutputTarget.fit(table, weight), table
-    check_classification_targets(y)
-    kind = type_of_target(y, input_name="y")
-    if kind == "multilabel-indicator":
-        y = check_array(y, dtype=np.int64, input_name="y")
-        return MultilabelTarget.fit(y, weight), y
-    if kind == "multiclass-multioutput":
-        y = np.asarray(y)
-        return MultioutputTarget.fit(y, weight), y
-    y = column_or_1d(y, warn=True)
-    return ClassTarget.fit(y, weight), y
-
-
-def number_target(y: Any, weight: np.ndarray) -> tuple[NumberTarget, np.ndarray]:
-    """Check the numbers of a regression and learn their scale."""
-    y = _numbers(y)
-    return NumberTarget.fit(y, weight), y
-
-
-def _numbers(y: Any) -> np.ndarray:
-    y = np.asarray(check_array(y, ensure_2d=False, dtype=np.float64, input_name="y"))
-    if y.ndim > 2:
-        raise DataError(f"y must be of shape (n,) or (n, n_targets), not {y.shape}")
-    return y
-
-
-def _label_columns(y: np.ndarray) -> list[np.ndarray]:
-    """Return the columns of labels; out of a table of objects, each one with the dtype of its own values."""
-    if y.dtype != object:
-        return list(y.T)
-    columns = [np.array(column.tolist()) for column in y.T]
-    for column in columns:
-        check_classification_targets(column)
-    return columns

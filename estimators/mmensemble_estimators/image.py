@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageEnhance
-from torch import nn
 from transformers import AutoModel, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
@@ -17,6 +16,7 @@ from mmensemble_estimators._classifier import TorchClassifier
 from mmensemble_estimators._documented import documented
 from mmensemble_estimators._parameters import check_choice, check_integers
 from mmensemble_estimators._regressor import TorchRegressor
+from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.image import (
     HALF,
     IMAGE_BACKBONES,
@@ -69,12 +69,12 @@ class ImageEstimator(TorchEstimator):
         size = self.image_size or getattr(self.backbone, "image_size", None) or IMAGE_SIZE
         return ImagePreprocessor(size=size)
 
-    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> nn.Module:
+    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> Encoder:
         if architecture is None:
             return self._build_encoder(self.preprocessor_)
         return image_encoder_from_architecture(architecture, image_size=self.preprocessor_.size)
 
-    def _build_encoder(self, preprocessor: Any) -> nn.Module:
+    def _build_encoder(self, preprocessor: Any) -> Encoder:
         if self.pretrained is not None:
             _, normalisation = read_image_processor(self.pretrained)
             with loading(self.pretrained):

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
@@ -17,6 +16,7 @@ from mmensemble_estimators._documented import documented
 from mmensemble_estimators._parameters import check_choice, check_fractions, check_integers
 from mmensemble_estimators._regressor import TorchRegressor
 from mmensemble_estimators._training import as_tensors
+from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.pretrained import loading
 from mmensemble_estimators.backbones.text import (
     POOLINGS,
@@ -91,12 +91,12 @@ class TextEstimator(TorchEstimator):
         recoded = self.preprocessor_.encode_cut([cells[row] for row in rows], self._subword_dropout, rng)
         return self._batch(recoded, np.arange(len(rows)))
 
-    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> nn.Module:
+    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> Encoder:
         if architecture is None:
             return self._build_encoder(self.preprocessor_)
         return text_encoder_from_architecture(architecture)
 
-    def _build_encoder(self, preprocessor: Any) -> nn.Module:
+    def _build_encoder(self, preprocessor: Any) -> Encoder:
         if self.pretrained is not None:
             with loading(self.pretrained):
                 model = AutoModel.from_pretrained(self.pretrained)

@@ -24,7 +24,7 @@ from mmensemble.compose import Columns, as_list
 from mmensemble.exceptions import ExportError
 from mmensemble.preprocessing import PRESENT, Preprocessor, TensorSpec
 from mmensemble.scoring.manifest import Feed
-from mmensemble.scoring.tasks import Multilabel, Multioutput, Task
+from mmensemble.scoring.tasks import Task
 
 __all__ = [
     "IR_VERSION",
@@ -35,9 +35,7 @@ __all__ = [
     "Outputs",
     "Source",
     "Tensor",
-    "align_classes",
     "any_present",
-    "member_outputs",
     "to_graph",
 ]
 
@@ -328,54 +326,9 @@ def to_graph(estimator: Any, source: Source | None = None) -> Outputs:
     return convert(estimator, source)
 
 
-def member_outputs(
-    members: Sequence[Any], classes: np.ndarray, source: Source
-) -> tuple[list[ir.Value], list[ir.Value]]:
-    """Add the members of a composition.
-
-    Parameters
-    ----------
-    members : sequence of Member
-    classes : ndarray of shape (n_classes,)
-        The composition's classes: the members' probabilities are put into their order.
-    source : Frame
-
-    Returns
-    -------
-    probabilities : list of Value, each (batch, n_classes)
-    present : list of Value, each (batch, 1) bool
-    """
-    if not isinstance(source, Frame):
-        raise ExportError("a composition takes columns of X, and stands behind a step that makes a matrix")
-    probabilities, present = [], []
-    for member in members:
-        with source.graph.scope(member.name):
-            outputs = to_graph(member.estimator, source.member(member.name, member.columns, member.kinds))
-            if (
-                outputs.probabilities is None
-                or outputs.present is None
-                or isinstance(outputs.task, (Multilabel, Multioutput))
-            ):
-                raise ExportError(
-                    f"member {member.name!r} ({type(member.estimator).__name__}) gives no probabilities of classes"
-                )
-            probabilities.append(align_classes(outputs, member.estimator.classes_, classes))
-            present.append(outputs.present)
-    return probabilities, present
-
-
 def any_present(graph: Graph, present: Sequence[ir.Value]) -> ir.Value:
     """Tell which rows have any of several modalities, (batch, 1) bool."""
     result = present[0]
     for value in present[1:]:
         result = graph.op("Or", result, value)
     return result
-
-
-def align_classes(outputs: Outputs, known: np.ndarray, classes: np.ndarray) -> ir.Value:
-    """Put a member's probabilities into the order of the composition's classes, 0 for those it does not know."""
-    assert outputs.probabilities is not None  # noqa: S101 - narrows the type
-    if np.array_equal(known, classes):
-        return outputs.probabilities
-    placement = (np.asarray(known)[:, None] == classes[None]).astype(np.float32)
-    return outputs.graph.op("MatMul", outputs.probabilities, outputs.graph.constant(placement, "class_placement"))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
+from sklearn.base import is_regressor
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble._forest import BaseForest
 from sklearn.tree import BaseDecisionTree
@@ -44,6 +45,8 @@ def convert(estimator: Any, source: Source) -> Outputs:
 
     check_is_fitted(estimator)
     name = type(estimator).__name__
+    if isinstance(getattr(estimator, "classes_", None), list):
+        raise ExportError(f"{name} over several columns of labels has no ONNX form; use a MultiOutputClassifier")
     if isinstance(source, Tensor):
         inputs, present = {"X": source.value}, source.present
         types = [("X", FloatTensorType([None, estimator.n_features_in_]))]
@@ -73,12 +76,15 @@ def convert(estimator: Any, source: Source) -> Outputs:
             "text vectorizers are not exported yet"
         )
     outputs = source.graph.inline(ir.from_proto(_at_opset(proto)), inputs)
+    if is_regressor(estimator):
+        (predictions,) = outputs.values()
+        return Outputs(source.graph, predictions=predictions, present=present)
     if hasattr(estimator, "predict_proba"):
         return Outputs(source.graph, probabilities=outputs["probabilities"], present=present)
     if hasattr(estimator, "transform"):
         (transformed,) = outputs.values()
         return Outputs(source.graph, transformed=transformed, present=present)
-    raise ExportError(f"{name} has neither predict_proba nor transform")
+    raise ExportError(f"{name} has neither predict_proba nor predictions of numbers nor transform")
 
 
 def _tell_trees_where_nan_goes(estimator: Any, proto: onnx.ModelProto) -> None:

@@ -11,17 +11,23 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from sklearn.base import is_regressor
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model._base import LinearModel
 from sklearn.model_selection._search import BaseSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.compose import ColumnSelector
 from mmensemble.exceptions import ExportError
-from mmensemble.export.graph import Frame, Outputs, Source, Tensor, align_classes, any_present, to_graph
-from mmensemble.export.skl2onnx import as_tensor
+from mmensemble.export.graph import Frame, Outputs, Source, Tensor, any_present, to_graph
+from mmensemble.export.skl2onnx import as_tensor, convert
+from mmensemble.outputs import graph_outputs
+from mmensemble.scoring.tasks import Classification, Multilabel, Multioutput, Regression
 
 __all__: list[str] = []
 
@@ -62,24 +68,105 @@ def _frozen(estimator: FrozenEstimator, source: Source | None = None) -> Outputs
     return to_graph(estimator.estimator, source)
 
 
+def _matrix(estimator: Any, source: Source | None) -> Tensor:
+    """Return the matrix that a linear model takes."""
+    check_is_fitted(estimator)
+    return source if isinstance(source, Tensor) else as_tensor(estimator, Frame() if source is None else source)
+
+
+def _gemm(source: Tensor, weight: np.ndarray, bias: np.ndarray) -> ir.Value:
+    """Multiply by coefficients (n_features, n_outputs) and add intercepts (n_outputs,)."""
+    graph = source.graph
+    coefficients, intercepts = graph.constant(weight.astype(np.float32), "coef"), bias.astype(np.float32)
+    return graph.op("Gemm", source.value, coefficients, graph.constant(intercepts, "intercept"))
+
+
 @to_graph.register
 def _logistic_regression(estimator: LogisticRegression, source: Source | None = None) -> Outputs:
-    check_is_fitted(estimator)
-    if not isinstance(source, Tensor):
-        source = as_tensor(estimator, Frame() if source is None else source)
-    graph = source.graph
+    matrix = _matrix(estimator, source)
+    graph = matrix.graph
     weight, bias = estimator.coef_.T, estimator.intercept_
     with graph.scope("LogisticRegression"):
         if len(estimator.classes_) == 2:
             # softmax([-z/2, z/2]) is [1 - sigmoid(z), sigmoid(z)].
             weight, bias = np.hstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        logits = graph.op(
-            "Gemm",
-            source.value,
-            graph.constant(weight.astype(np.float32), "coef"),
-            graph.constant(bias.astype(np.float32), "intercept"),
-        )
-        return Outputs(graph, probabilities=graph.op("Softmax", logits, axis=1), present=source.present)
+        logits = _gemm(matrix, weight, bias)
+        return Outputs(graph, probabilities=graph.op("Softmax", logits, axis=1), present=matrix.present)
+
+
+@to_graph.register
+def _linear_model(estimator: LinearModel, source: Source | None = None) -> Outputs:
+    if not is_regressor(estimator):
+        return convert(estimator, Frame() if source is None else source)
+    matrix = _matrix(estimator, source)
+    with matrix.graph.scope(type(estimator).__name__):
+        weight = np.atleast_2d(estimator.coef_).T
+        bias = np.broadcast_to(np.asarray(estimator.intercept_, dtype=float), weight.shape[1:])
+        return Outputs(matrix.graph, predictions=_gemm(matrix, weight, bias), present=matrix.present)
+
+
+@to_graph.register
+def _one_vs_rest(estimator: OneVsRestClassifier, source: Source | None = None) -> Outputs:
+    check_is_fitted(estimator)
+    source = Frame() if source is None else source
+    graph = source.graph
+    columns: list[tuple[Any, Any]] = []
+    present = None
+    for number, (label, binary) in enumerate(zip(estimator.classes_, estimator.estimators_, strict=False)):
+        with graph.scope(f"OneVsRest_{number}"):
+            if hasattr(binary, "y_"):  # scikit-learn's stand-in for a label that all rows have, or none
+                columns.append((label, float(binary.y_[0])))
+                continue
+            outputs = to_graph(binary, source)
+            if outputs.probabilities is None:
+                raise ExportError(f"OneVsRestClassifier over {type(binary).__name__} has no probabilities")
+            present = outputs.present
+            columns.append((label, graph.op("Gather", outputs.probabilities, graph.constant(np.asarray([1])), axis=1)))
+    values = [value for _, value in columns if isinstance(value, ir.Value)]
+    if not values:
+        raise ExportError("OneVsRestClassifier has constant labels only; there is nothing to export")
+    zero = graph.op("Mul", values[0], graph.constant(np.float32(0)))
+    parts = [
+        value if isinstance(value, ir.Value) else graph.op("Add", zero, graph.constant(np.float32(value)))
+        for _, value in columns
+    ]
+    if len(parts) == 1:
+        parts.insert(0, graph.op("Sub", graph.constant(np.float32(1)), parts[0]))
+        return Outputs(graph, probabilities=graph.op("Concat", *parts, axis=1), present=present)
+    probabilities = graph.op("Concat", *parts, axis=1)
+    if estimator.multilabel_:
+        return Outputs(graph, probabilities=probabilities, present=present, task=Multilabel(len(parts)))
+    total = graph.op("ReduceSum", probabilities, graph.constant(np.asarray([1])), keepdims=1)
+    total = graph.op("Max", total, graph.constant(np.finfo(np.float32).tiny))
+    return Outputs(graph, probabilities=graph.op("Div", probabilities, total), present=present)
+
+
+@to_graph.register
+def _multi_output_classifier(estimator: MultiOutputClassifier, source: Source | None = None) -> Outputs:
+    check_is_fitted(estimator)
+    source = Frame() if source is None else source
+    parts, present = [], None
+    for number, (labels, member) in enumerate(zip(estimator.classes_, estimator.estimators_, strict=True)):
+        with source.graph.scope(f"column_{number}"):
+            outputs = to_graph(member, source)
+            column = Classification(np.asarray(labels))
+            parts.append(graph_outputs(f"column {number}", member, outputs, column))
+            present = outputs.present
+    task = Multioutput([Classification(np.asarray(labels)) for labels in estimator.classes_])
+    return Outputs(source.graph, probabilities=source.graph.op("Concat", *parts, axis=1), present=present, task=task)
+
+
+@to_graph.register
+def _multi_output_regressor(estimator: MultiOutputRegressor, source: Source | None = None) -> Outputs:
+    check_is_fitted(estimator)
+    source = Frame() if source is None else source
+    parts, present = [], None
+    for number, member in enumerate(estimator.estimators_):
+        with source.graph.scope(f"target_{number}"):
+            outputs = to_graph(member, source)
+            parts.append(graph_outputs(f"target {number}", member, outputs, Regression(1, one_dimensional=True)))
+            present = outputs.present
+    return Outputs(source.graph, predictions=source.graph.op("Concat", *parts, axis=1), present=present)
 
 
 @to_graph.register
@@ -132,10 +219,8 @@ def _members(estimator: Any, names: Sequence[str], source: Source) -> tuple[list
 
 
 def _probabilities(name: str, outputs: Outputs, estimator: Any) -> ir.Value:
-    if outputs.probabilities is None:
-        raise ExportError(f"member {name!r} gives no probabilities")
     # scikit-learn's ensembles fit their members on encoded labels, except for prefit ones.
     member = estimator.named_estimators_[name]
-    known = member.classes_
-    classes = estimator.classes_ if np.isin(known, estimator.classes_).all() else np.arange(len(estimator.classes_))
-    return align_classes(outputs, known, classes)
+    known = np.isin(member.classes_, estimator.classes_).all()
+    classes = estimator.classes_ if known else np.arange(len(estimator.classes_))
+    return graph_outputs(f"member {name!r}", member, outputs, Classification(np.asarray(classes)))

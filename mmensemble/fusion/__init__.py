@@ -1,7 +1,18 @@
 """Late fusion strategies: ways of joining members by their outputs."""
 
 from mmensemble.fusion._base import Fusion, LateFusion, Member
+from mmensemble.fusion.product import ProductOfExperts
+from mmensemble.fusion.selection import EnsembleSelection
 from mmensemble.fusion.stacking import Stacking
-from mmensemble.fusion.voting import SoftVoting
+from mmensemble.fusion.voting import HardVoting, SoftVoting
 
-__all__ = ["Fusion", "LateFusion", "Member", "SoftVoting", "Stacking"]
+__all__ = [
+    "EnsembleSelection",
+    "Fusion",
+    "HardVoting",
+    "LateFusion",
+    "Member",
+    "ProductOfExperts",
+    "SoftVoting",
+    "Stacking",
+]

@@ -1,9 +1,9 @@
 """What a fusion strategy is, and the base of those that join members by their outputs.
 
 A strategy is a parameter holder (`BaseEstimator`), so a search can run over strategies and inside them.
-`MultimodalClassifier` clones it, hands it the members, and delegates to it: `fit`, `predict_proba`, `transform` and
-`__onnx_graph__`.
-Late strategies live here and work on the members' probabilities; joint ones, which train networks together, live in
+`MultimodalClassifier` and `MultimodalRegressor` clone it, hand it the members and the task, and delegate to it: `fit`,
+`outputs`, `transform` and `__onnx_graph__`.
+Late strategies live here and work on the members' outputs; joint ones, which train networks together, live in
 `mmensemble_estimators` and derive from `Fusion` directly.
 """
 
@@ -12,16 +12,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from joblib import Memory, Parallel, delayed
-from sklearn.base import BaseEstimator
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.utils import _safe_indexing
 
-from mmensemble.caching import fit_member, out_of_fold
-from mmensemble.compose import Columns, column_kinds, present_rows, select_columns
+from mmensemble.caching import Store, fit_member, out_of_fold
+from mmensemble.compose import Columns, as_list, column_kinds, present_rows, select_columns
 from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.outputs import check_can_answer, graph_outputs, output_names, outputs_of
+from mmensemble.scoring.tasks import Regression, Task
+from mmensemble.targets import LearnedTask
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -60,6 +63,22 @@ class Member:
         """Return the member with its fitted estimator."""
         return replace(self, estimator=estimator, kinds=column_kinds(X, self.columns))
 
+    def call(self, present: np.ndarray, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of the member's estimator, which sees the rows that are present only.
+
+        A bad row is numbered as in the whole; another error gets a note that names the member.
+        """
+        try:
+            return function(*arguments)
+        except DataError as error:
+            if error.row is None:
+                raise
+            row = int(np.flatnonzero(present)[error.row])
+            raise DataError(error.message, row=row, column=error.column) from error
+        except Exception as error:
+            error.add_note(f"This was member {self.name!r} ({type(self.estimator).__name__}) of the composition.")
+            raise
+
 
 class Fusion(BaseEstimator):
     """A way of joining members.
@@ -68,14 +87,16 @@ class Fusion(BaseEstimator):
     ----------
     members_ : list of Member
         The fitted members.
-    classes_ : ndarray of shape (n_classes,)
-    class_prior_ : ndarray of float, shape (n_classes,)
-        The classes' share in the fitting rows: the prediction for a row that misses every modality.
+    task_ : Task
+        What the outputs mean.
+    prior_ : ndarray of float, shape (task_.width,)
+        The outputs of a row that misses every modality: the classes' or labels' share in the fitting rows, or the
+        targets' mean.
     """
 
     members_: list[Member]
-    classes_: np.ndarray
-    class_prior_: np.ndarray
+    task_: Task
+    prior_: np.ndarray
 
     def leave_out(self, dropped: Sequence[bool]) -> None:
         """Adjust the parameters that speak of single members to those that are not dropped; called before `fit`.
@@ -90,10 +111,10 @@ class Fusion(BaseEstimator):
         self,
         members: Sequence[Member],
         X: Any,
-        y: np.ndarray,
+        target: LearnedTask,
         *,
         sample_weight: np.ndarray | None = None,
-        memory: Memory | None = None,
+        store: Store | None = None,
         n_jobs: int | None = None,
     ) -> Fusion:
         """Fit the members and what joins them.
@@ -103,11 +124,11 @@ class Fusion(BaseEstimator):
         members : sequence of Member
             Unfitted.
         X : DataFrame, n_samples rows
-        y : ndarray of shape (n_samples,)
-            Labels.
+        target : LearnedTask
+            The task, its prior, and `y`.
         sample_weight : ndarray of float, shape (n_samples,), default=None
-        memory : joblib.Memory, default=None
-            Where fitted members and out-of-fold predictions are kept.
+        store : Store, default=None
+            Where fitted members, out-of-fold outputs and embeddings are kept.
         n_jobs : int, default=None
             As in scikit-learn.
 
@@ -117,8 +138,8 @@ class Fusion(BaseEstimator):
         """
 
     @abstractmethod
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Predict class probabilities, ndarray of float, shape (n_samples, n_classes)."""
+    def outputs(self, X: Any) -> np.ndarray:
+        """Return probabilities or predictions, ndarray of float, shape (n_samples, task_.width)."""
 
     @abstractmethod
     def transform(self, X: Any) -> np.ndarray:
@@ -132,83 +153,69 @@ class Fusion(BaseEstimator):
     def __onnx_graph__(self, source: Frame) -> Outputs:
         """Take part in `mmensemble.to_graph`."""
 
-    def _set_classes(self, y: np.ndarray, sample_weight: np.ndarray | None) -> None:
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise DataError(
-                f"y holds one class only ({self.classes_.tolist()[0]!r}); at least two are needed to classify"
-            )
-        self.class_prior_ = np.bincount(codes, weights=sample_weight) / (
-            len(codes) if sample_weight is None else sample_weight.sum()
-        )
-
-
-def _numbering_rows(present: np.ndarray, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a member, which sees the rows that are present only, and number a bad row as in the whole."""
-    try:
-        return function(*arguments)
-    except DataError as error:
-        if error.row is None:
-            raise
-        row = int(np.flatnonzero(present)[error.row])
-        raise DataError(error.message, row=row, column=error.column) from error
-
 
 class LateFusion(Fusion):
-    """Joins the members' probabilities; a subclass says how, once in numpy and once as a graph."""
-
-    _out_of_fold: ClassVar[bool] = False
+    """Joins the members' outputs; a subclass says how, once in numpy and once as a graph."""
 
     cv: Any
+
+    def _learns(self, task: Task) -> bool:
+        """Tell whether the strategy learns from out-of-fold outputs."""
+        return False
 
     def fit(
         self,
         members: Sequence[Member],
         X: Any,
-        y: np.ndarray,
+        target: LearnedTask,
         *,
         sample_weight: np.ndarray | None = None,
-        memory: Memory | None = None,
+        store: Store | None = None,
         n_jobs: int | None = None,
     ) -> LateFusion:
         """Fit every member on the rows that have its modality, then what joins them; see `Fusion.fit`."""
+        self.task_, self.prior_, y = target.task, target.prior, target.y
         self._check_parameters(members)
-        self._set_classes(y, sample_weight)
-        memory = memory or Memory(None)
-        fit = memory.cache(fit_member, ignore=[])
-        predict = memory.cache(out_of_fold)
+        store = Store.of(None) if store is None else store
+        learns = self._learns(self.task_)
         jobs, held_out_jobs, present = [], [], []
         for member in members:
-            if not hasattr(member.estimator, "predict_proba"):
-                raise ConfigurationError(
-                    f"member {member.name!r} ({type(member.estimator).__name__}) has no predict_proba, "
-                    f"which {type(self).__name__} needs"
-                )
+            self._check_member(member)
             there, rows = member.rows(X)
             if not there.any():
-                raise DataError(f"every row misses member {member.name!r}; leave it out", column=str(member.columns))
+                raise DataError(f"every row misses member {member.name!r}; leave it out", column=_named(member.columns))
             weights = None if sample_weight is None else sample_weight[there]
-            jobs.append(delayed(_numbering_rows)(there, fit, member.estimator, rows, y[there], weights))
+            jobs.append(delayed(member.call)(there, store.call, fit_member, member.estimator, rows, y[there], weights))
             present.append(there)
-            if self._out_of_fold:
+            if learns:
                 self._check_folds(member, y[there])
-                held_out_jobs.append(
-                    delayed(_numbering_rows)(there, predict, member.estimator, rows, y[there], self.cv, weights)
-                )
+                arguments = (member.estimator, rows, y[there], self.task_, self.cv, weights)
+                held_out_jobs.append(delayed(member.call)(there, store.call, out_of_fold, *arguments))
         done = Parallel(n_jobs=n_jobs)(jobs + held_out_jobs)
         self.members_ = [m.fitted(estimator, X) for m, estimator in zip(members, done, strict=False)]
-        if self._out_of_fold:
-            outputs = [
-                self._scatter(proba, np.unique(y[there]), there)
-                for proba, there in zip(done[len(jobs) :], present, strict=True)
-            ]
-            self._fit_combiner(np.stack(outputs), np.column_stack(present), y, sample_weight)
+        if learns:
+            presence = np.column_stack(present)
+            outputs = np.stack([_spread(held, there) for held, there in zip(done[len(jobs) :], present, strict=True)])
+            self._fit_combiner(outputs, presence, X, y, sample_weight)
         return self
 
     def _check_parameters(self, members: Sequence[Member]) -> None:
-        """Raise `ConfigurationError` for a parameter that does not fit the members."""
+        """Raise `ConfigurationError` for a parameter that does not fit the members or the task."""
+
+    def _check_member(self, member: Member) -> None:
+        check_can_answer(f"member {member.name!r}", member.estimator, self.task_, type(self).__name__)
+        wrong = is_classifier if isinstance(self.task_, Regression) else is_regressor
+        if wrong(member.estimator):
+            kind = "regressor" if isinstance(self.task_, Regression) else "classifier"
+            raise ConfigurationError(
+                f"member {member.name!r} ({type(member.estimator).__name__}) must be a {kind}, as the composition"
+            )
 
     def _check_folds(self, member: Member, y: np.ndarray) -> None:
+        if isinstance(self.cv, int) and self.cv < 2:
+            raise ConfigurationError(f"cv must be at least 2, not {self.cv}")
+        if len(self.task_.label_sets) != 1:
+            return
         labels, counts = np.unique(y, return_counts=True)
         if counts.min() < 2:
             raise DataError(
@@ -217,63 +224,100 @@ class LateFusion(Fusion):
             )
 
     def _fit_combiner(
-        self, outputs: np.ndarray, present: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None
+        self, outputs: np.ndarray, present: np.ndarray, X: Any, y: np.ndarray, sample_weight: np.ndarray | None
     ) -> None:
-        """Learn from out-of-fold probabilities (n_members, n, n_classes) and presence (n, n_members)."""
-
-    def _scatter(self, proba: np.ndarray, classes: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """Spread a member's probabilities over all rows and all classes, with zeros for what it does not know."""
-        full = np.zeros((len(present), len(self.classes_)))
-        full[np.ix_(present, np.searchsorted(self.classes_, classes))] = proba
-        return full
+        """Learn from out-of-fold outputs (n_members, n, width) and presence (n, n_members)."""
 
     def _member_outputs(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the members' probabilities (n_members, n, n_classes) and presence (n, n_members)."""
+        """Return the members' outputs (n_members, n, width), 0 where missing, and presence (n, n_members)."""
         outputs, presence = [], []
         for member in self.members_:
-            present, rows = member.rows(X)
-            proba = np.zeros((0, len(self.classes_)))
-            if present.any():
-                proba = _numbering_rows(present, member.estimator.predict_proba, rows)
-            classes = member.estimator.classes_ if present.any() else self.classes_
-            outputs.append(self._scatter(proba, classes, present))
-            presence.append(present)
+            there, rows = member.rows(X)
+            made = np.zeros((0, self.task_.width))
+            if there.any():
+                made = member.call(there, outputs_of, member.estimator, self.task_, rows)
+            outputs.append(_spread(made, there))
+            presence.append(there)
         return np.stack(outputs), np.column_stack(presence)
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Predict class probabilities, ndarray of float, shape (n_samples, n_classes)."""
+    def outputs(self, X: Any) -> np.ndarray:
+        """Return probabilities or predictions, ndarray of float, shape (n_samples, task_.width)."""
         outputs, present = self._member_outputs(X)
         if not len(present):
-            return np.zeros((0, len(self.classes_)))
-        combined = self._combine(outputs, present)
-        return np.where(present.any(axis=1, keepdims=True), combined, self.class_prior_)
+            return np.zeros((0, self.task_.width))
+        combined = self._combine(outputs, present, X)
+        return np.where(present.any(axis=1, keepdims=True), combined, self.prior_)
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the members' probabilities side by side, (n_samples, n_members * n_classes); 0 where missing."""
+        """Return the members' outputs side by side, (n_samples, n_members * width); 0 where missing."""
         outputs, _ = self._member_outputs(X)
         return np.concatenate(list(outputs), axis=1)
 
     def get_feature_names_out(self) -> list[str]:
         """Return ``<member>_<class>`` for every column of `transform`."""
-        return [f"{member.name}_{label}" for member in self.members_ for label in self.classes_]
+        return [f"{member.name}_{output}" for member in self.members_ for output in output_names(self.task_)]
 
     @abstractmethod
-    def _combine(self, outputs: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """Join (n_members, n, n_classes) and (n, n_members) to (n, n_classes); rows missing all do not matter."""
+    def _combine(self, outputs: np.ndarray, present: np.ndarray, X: Any) -> np.ndarray:
+        """Join (n_members, n, width) and (n, n_members) to (n, width); rows missing all do not matter."""
 
     @abstractmethod
-    def _combine_graph(self, graph: Graph, outputs: Sequence[ir.Value], present: Sequence[ir.Value]) -> ir.Value:
-        """Do what `_combine` does, on values of a graph: probabilities (n, n_classes) and presence (n, 1) bool."""
+    def _combine_graph(
+        self, graph: Graph, outputs: Sequence[ir.Value], present: Sequence[ir.Value], source: Frame
+    ) -> ir.Value:
+        """Do what `_combine` does, on values of a graph: outputs (batch, width) and presence (batch, 1) bool."""
 
     def __onnx_graph__(self, source: Frame) -> Outputs:
         """Take part in `mmensemble.to_graph`."""
-        from mmensemble.export.graph import Outputs, any_present, member_outputs
+        from mmensemble.export.graph import Outputs, any_present
 
         graph = source.graph
-        outputs, present = member_outputs(self.members_, self.classes_, source)
+        outputs, present, transformed = [], [], []
+        for member, made in _member_graphs(self.members_, source):
+            value = graph_outputs(f"member {member.name!r}", member.estimator, made, self.task_)
+            outputs.append(value)
+            present.append(made.present)
+            transformed.append(graph.op("Where", made.present, value, graph.constant(np.float32(0))))
         with graph.scope(type(self).__name__):
-            combined = self._combine_graph(graph, outputs, present)
+            combined = self._combine_graph(graph, outputs, present, source)
             any_there = any_present(graph, present)
-            prior = graph.constant(self.class_prior_.astype(np.float32)[None], "class_prior")
-            probabilities = graph.op("Where", any_there, combined, prior)
-        return Outputs(graph, probabilities=probabilities, present=any_there)
+            prior = graph.constant(self.prior_.astype(np.float32)[None], "prior")
+            result = graph.op("Where", any_there, combined, prior)
+            side_by_side = graph.op("Concat", *transformed, axis=1)
+        return Outputs(
+            graph,
+            **{self.task_.output: result},
+            transformed=side_by_side,
+            present=any_there,
+            task=self.task_,
+        )
+
+
+def _member_graphs(members: Sequence[Member], source: Frame) -> list[tuple[Member, Any]]:
+    """Add the members to a graph; every one of them says which rows it is there for."""
+    from mmensemble.exceptions import ExportError
+    from mmensemble.export.graph import Frame, to_graph
+
+    if not isinstance(source, Frame):
+        raise ExportError("a composition takes columns of X, and stands behind a step that makes a matrix")
+    made = []
+    for member in members:
+        with source.graph.scope(member.name):
+            outputs = to_graph(member.estimator, source.member(member.name, member.columns, member.kinds))
+            if outputs.present is None:
+                raise ExportError(
+                    f"member {member.name!r} ({type(member.estimator).__name__}) does not tell where it is missing"
+                )
+            made.append((member, outputs))
+    return made
+
+
+def _spread(outputs: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Put the outputs of the rows that are present among all rows, with zeros for the others."""
+    full = np.zeros((len(present), outputs.shape[1]))
+    full[present] = outputs
+    return full
+
+
+def _named(columns: Columns) -> str:
+    return ", ".join(as_list(columns))

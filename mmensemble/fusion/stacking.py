@@ -3,96 +3,160 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
 
+from mmensemble.compose import as_list, column_kinds
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.fusion._base import LateFusion, Member
+from mmensemble.outputs import check_can_answer, graph_outputs, informative_columns, outputs_of
+from mmensemble.preprocessing.frames import column_cells, n_rows
+from mmensemble.preprocessing.tabular import FEATURES, TabularPreprocessor
+from mmensemble.scoring.tasks import Multilabel, Multioutput, Regression, Task
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from mmensemble.export.graph import Graph
+    from mmensemble.export.graph import Frame, Graph
 
 __all__ = ["Stacking"]
 
 
 class Stacking(LateFusion):
-    """Feed the members' probabilities to a meta-learner (Wolpert 1992), trained on out-of-fold predictions.
+    """Feed the members' outputs to a meta-learner (Wolpert 1992), trained on out-of-fold outputs.
 
-    On complete rows that is ``StackingClassifier(stack_method="predict_proba")``: of two classes only the second one's
-    probability is used. Where a modality is missing, its place is taken by the member's mean out-of-fold probabilities.
+    On complete rows that is ``StackingClassifier(stack_method="predict_proba")`` and ``StackingRegressor``: of two
+    classes only the second one's probability is used. Where a modality is missing, its place is taken by the member's
+    mean out-of-fold output. Levels are built by nesting: a member, or the meta-learner, may be a composition itself.
 
     Parameters
     ----------
     final_estimator : estimator, default=None
-        The meta-learner; None is ``LogisticRegression()``.
+        The meta-learner. None is ``LogisticRegression()``, one per label or column of labels where there are several
+        (``OneVsRestClassifier``, ``MultiOutputClassifier``), and ``RidgeCV()`` for a regression.
     cv : int or splitter, default=5
-        How the out-of-fold predictions are made.
+        How the out-of-fold outputs are made.
+    passthrough : bool or list of str, default=False
+        True gives the meta-learner the members' numeric columns too, a list these numeric columns of X. They come as
+        they are: put a scaler before a linear meta-learner. A missing number is replaced by its column's mean.
 
     Attributes
     ----------
     final_estimator_ : estimator
         The fitted meta-learner.
-    fill_ : ndarray of float, shape (n_members, n_classes)
-        The members' mean out-of-fold probabilities.
+    fill_ : ndarray of float, shape (n_members, width)
+        The members' mean out-of-fold outputs.
+    passthrough_ : list of str
+        The columns that are passed through.
+    passthrough_means_ : ndarray of float, shape (n_passed_through,)
     members_ : list of Member
         Fitted on all rows.
-    classes_ : ndarray of shape (n_classes,)
-    class_prior_ : ndarray of float, shape (n_classes,)
+    task_ : Task
+    prior_ : ndarray of float, shape (width,)
+        What a row that misses all modalities gets.
 
     References
     ----------
     Wolpert (1992). Stacked generalization. Neural Networks 5(2).
     """
 
-    _out_of_fold: ClassVar[bool] = True
-
-    def __init__(self, final_estimator: Any = None, cv: Any = 5) -> None:
+    def __init__(self, final_estimator: Any = None, cv: Any = 5, passthrough: bool | Sequence[str] = False) -> None:
         self.final_estimator = final_estimator
         self.cv = cv
+        self.passthrough = passthrough
+
+    def _learns(self, task: Task) -> bool:
+        return True
 
     def _check_parameters(self, members: Sequence[Member]) -> None:
-        if isinstance(self.cv, int) and self.cv < 2:
-            raise ConfigurationError(f"cv must be at least 2, not {self.cv}")
-        if self.final_estimator is not None and not hasattr(self.final_estimator, "predict_proba"):
-            raise ConfigurationError(f"final_estimator {self.final_estimator!r} has no predict_proba")
+        if self.final_estimator is not None:
+            check_can_answer("final_estimator", self.final_estimator, self.task_, "Stacking")
+        if not isinstance(self.passthrough, bool) and (
+            isinstance(self.passthrough, str) or not all(isinstance(name, str) for name in self.passthrough)
+        ):
+            raise ConfigurationError(f"passthrough must be a bool or a list of columns, not {self.passthrough!r}")
+
+    def _columns(self, X: Any) -> list[str]:
+        """Return the columns to pass through, which must hold numbers."""
+        if isinstance(self.passthrough, bool):
+            if not self.passthrough:
+                return []
+            used = list(dict.fromkeys(name for member in self.members_ for name in as_list(member.columns)))
+            columns = [name for name, kind in column_kinds(X, used).items() if kind == "float"]
+            if not columns:
+                raise ConfigurationError(f"passthrough=True finds no numeric column among the members' {used}")
+            return columns
+        kinds = column_kinds(X, list(self.passthrough))
+        strings = [name for name, kind in kinds.items() if kind != "float"]
+        if strings:
+            raise ConfigurationError(f"passthrough takes numeric columns, and {strings} hold something else")
+        return list(kinds)
 
     def _fit_combiner(
-        self, outputs: np.ndarray, present: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None
+        self, outputs: np.ndarray, present: np.ndarray, X: Any, y: np.ndarray, sample_weight: np.ndarray | None
     ) -> None:
-        self.fill_ = np.stack([proba[there].mean(axis=0) for proba, there in zip(outputs, present.T, strict=True)])
-        final = LogisticRegression() if self.final_estimator is None else clone(self.final_estimator)
-        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        self.fill_ = np.stack([made[there].mean(axis=0) for made, there in zip(outputs, present.T, strict=True)])
+        self.passthrough_ = self._columns(X)
+        numbers = self._passed_through(X)
+        known = ~np.isnan(numbers)
+        self.passthrough_means_ = np.where(known, numbers, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
         rows = present.any(axis=1)
-        if sample_weight is not None:
-            weights = {"sample_weight": sample_weight[rows]}
-        self.final_estimator_ = final.fit(self._features(outputs, present)[rows], y[rows], **weights)
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight[rows]}
+        self.final_estimator_ = self._meta_learner().fit(self._features(outputs, present, X)[rows], y[rows], **weights)
 
-    def _features(self, outputs: np.ndarray, present: np.ndarray) -> np.ndarray:
+    def _meta_learner(self) -> Any:
+        if self.final_estimator is not None:
+            return clone(self.final_estimator)
+        if isinstance(self.task_, Regression):
+            return RidgeCV()
+        if isinstance(self.task_, Multilabel):
+            return OneVsRestClassifier(LogisticRegression())
+        if isinstance(self.task_, Multioutput):
+            return MultiOutputClassifier(LogisticRegression())
+        return LogisticRegression()
+
+    def _features(self, outputs: np.ndarray, present: np.ndarray, X: Any) -> np.ndarray:
         filled = np.where(present.T[:, :, None], outputs, self.fill_[:, None, :])
-        return np.concatenate(list(filled[:, :, self._first_column :]), axis=1)
+        numbers = self._passed_through(X)
+        numbers = np.where(np.isnan(numbers), self.passthrough_means_, numbers)
+        return np.concatenate([*filled[:, :, informative_columns(self.task_)], numbers], axis=1)
 
-    @property
-    def _first_column(self) -> int:
-        return 1 if len(self.classes_) == 2 else 0
+    def _passed_through(self, X: Any) -> np.ndarray:
+        if not self.passthrough_:
+            return np.zeros((n_rows(X), 0))
+        preprocessor = self._passthrough_preprocessor()
+        encoded = preprocessor.encode(*(column_cells(X, name) for name in self.passthrough_))
+        encoded.raise_for_errors()
+        return np.asarray(preprocessor.collate(encoded, slice(None))[FEATURES], dtype=np.float64)
 
-    def _combine(self, outputs: np.ndarray, present: np.ndarray) -> np.ndarray:
-        return np.asarray(self.final_estimator_.predict_proba(self._features(outputs, present)))
+    def _passthrough_preprocessor(self) -> TabularPreprocessor:
+        return TabularPreprocessor(dict.fromkeys(self.passthrough_, "float"))
 
-    def _combine_graph(self, graph: Graph, outputs: Sequence[ir.Value], present: Sequence[ir.Value]) -> ir.Value:
+    def _combine(self, outputs: np.ndarray, present: np.ndarray, X: Any) -> np.ndarray:
+        return outputs_of(self.final_estimator_, self.task_, self._features(outputs, present, X))
+
+    def _combine_graph(
+        self, graph: Graph, outputs: Sequence[ir.Value], present: Sequence[ir.Value], source: Frame
+    ) -> ir.Value:
         from mmensemble.export.graph import Tensor, to_graph
 
+        used = informative_columns(self.task_)
         features = []
         for output, there, fill in zip(outputs, present, self.fill_, strict=True):
             filled = graph.op("Where", there, output, graph.constant(fill.astype(np.float32)[None]))
-            if self._first_column:
-                filled = graph.op("Gather", filled, graph.constant(np.asarray([1])), axis=1)
+            if len(used) < self.task_.width:
+                filled = graph.op("Gather", filled, graph.constant(used), axis=1)
             features.append(filled)
+        if self.passthrough_:
+            name = f"{source.name}.passthrough" if source.name else "passthrough"
+            numbers = graph.feed(name, self.passthrough_, self._passthrough_preprocessor())[FEATURES]
+            means = graph.constant(self.passthrough_means_.astype(np.float32)[None], "passthrough_means")
+            features.append(graph.op("Where", graph.op("IsNaN", numbers), means, numbers))
         stacked = graph.op("Concat", *features, axis=1)
-        final = to_graph(self.final_estimator_, Tensor(graph, stacked)).probabilities
-        assert final is not None, "a classifier's graph has probabilities"  # noqa: S101 - narrows the type
-        return final
+        final = to_graph(self.final_estimator_, Tensor(graph, stacked))
+        return graph_outputs("final_estimator", self.final_estimator_, final, self.task_)

@@ -6,13 +6,14 @@ The estimators and the predictor share these, so that both read the same outputs
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from mmensemble.exceptions import ModelFileError
 
-__all__ = ["Classification", "Multilabel", "Multioutput", "Regression", "Task", "task_from_dict"]
+__all__ = ["Classification", "Multilabel", "Multioutput", "Regression", "Task", "placement", "task_from_dict"]
 
 
 class Task(ABC):
@@ -48,6 +49,11 @@ class Task(ABC):
         """The labels, as the estimators' ``classes_``; None for numbers."""
         return None
 
+    @property
+    def label_sets(self) -> list[np.ndarray]:
+        """The labels of each group of outputs that add up to 1; none of independent labels or numbers."""
+        return []
+
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values from which `task_from_dict` rebuilds the task."""
@@ -77,6 +83,10 @@ class Classification(Task):
     def classes(self) -> np.ndarray:
         """The labels, in the order of the probabilities."""
         return self._classes
+
+    @property
+    def label_sets(self) -> list[np.ndarray]:
+        return [self._classes]
 
     def predict(self, outputs: np.ndarray) -> np.ndarray:
         labels: np.ndarray = self._classes[outputs.argmax(axis=1)]
@@ -141,6 +151,10 @@ class Multioutput(Task):
     @property
     def classes(self) -> list[np.ndarray]:
         """The labels of each column."""
+        return self.label_sets
+
+    @property
+    def label_sets(self) -> list[np.ndarray]:
         return [column.classes for column in self.columns]
 
     def split(self, outputs: np.ndarray) -> list[np.ndarray]:
@@ -190,6 +204,30 @@ class Regression(Task):
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "n_targets": self.width, "one_dimensional": self.one_dimensional}
+
+
+def placement(known: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Tell how outputs over some labels become outputs over others, with 0 for labels that are not known.
+
+    Parameters
+    ----------
+    known, wanted : sequence of ndarray
+        A task's `Task.label_sets`.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_known, n_wanted), or None
+        To multiply the outputs by; None where they are in order as they are.
+    """
+    if all(np.array_equal(mine, other) for mine, other in zip(known, wanted, strict=True)):
+        return None
+    blocks = [np.asarray(mine)[:, None] == other[None] for mine, other in zip(known, wanted, strict=True)]
+    matrix = np.zeros((sum(len(b) for b in blocks), sum(b.shape[1] for b in blocks)), dtype=np.float32)
+    row = column = 0
+    for block in blocks:
+        matrix[row : row + block.shape[0], column : column + block.shape[1]] = block
+        row, column = row + block.shape[0], column + block.shape[1]
+    return matrix
 
 
 def task_from_dict(state: dict[str, Any]) -> Task:

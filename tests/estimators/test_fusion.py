@@ -22,7 +22,7 @@ from sklearn.utils import Bunch
 
 from mmensemble import ConfigurationError, DataError, DeviceError, MultimodalClassifier, OnnxPredictor, export_onnx
 from mmensemble_estimators import ConcatFusion
-from mmensemble_estimators.fusion import JointNetwork
+from mmensemble_estimators._joint import JointNetwork
 from tests.conftest import ALL_MISSING, WITHOUT_FACTS, WITHOUT_NAME, WITHOUT_PICTURE
 from tests.instances import NUMBERS, image, numbers, text
 
@@ -92,7 +92,7 @@ def test_predictions_are_those_of_the_formula(model: MultimodalClassifier, items
     state = state_of(model)
     fused = fused_of(state, embeddings_of(model, items))
     expected = softmax(fused @ state["head.weight"].T + state["head.bias"], axis=1)
-    expected[ALL_MISSING] = model.fusion_.class_prior_
+    expected[ALL_MISSING] = model.fusion_.prior_
     np.testing.assert_allclose(model.transform(items), fused, rtol=0, atol=1e-4)
     np.testing.assert_allclose(model.predict_proba(items), expected, rtol=0, atol=1e-5)
 
@@ -238,14 +238,15 @@ def test_global_random_state_is_not_changed(items: pd.DataFrame, labels: np.ndar
 
 def test_member_with_fine_tune_head_is_frozen(items: pd.DataFrame, labels: np.ndarray) -> None:
     """The statistics of batch normalisation too; what fuses is trained all the same."""
-    short, long = (state_of(image_and_facts(fusion(max_epochs=n), fine_tune="head").fit(items, labels)) for n in (1, 3))
-    encoder = [name for name in short if name.startswith("encoders.0.")]
-    assert any(name.endswith("running_mean") for name in encoder)
-    for name in encoder:
-        np.testing.assert_array_equal(short[name], long[name])
+    models = [image_and_facts(fusion(max_epochs=n), fine_tune="head").fit(items, labels) for n in (1, 3)]
+    short, long = (model.estimators_[0].module_.encoder.state_dict() for model in models)
+    assert any(name.endswith("running_mean") for name in short)
+    for name, value in short.items():
+        np.testing.assert_array_equal(value, long[name])
         if name.endswith(("running_mean", "num_batches_tracked")):
-            assert (long[name] == 0).all()
-    assert (short["head.weight"] != long["head.weight"]).any()
+            assert (value == 0).all()
+    heads = [state_of(model)["head.weight"] for model in models]
+    assert (heads[0] != heads[1]).any()
 
 
 def test_member_is_trained_end_to_end(items: pd.DataFrame, labels: np.ndarray) -> None:
@@ -263,7 +264,7 @@ def test_rows_of_weight_0_are_not_trained_on(complete: tuple[pd.DataFrame, np.nd
     # Rows given twice have the same moments, so the features are the same but for rounding.
     other = image_and_facts(fusion()).fit(both, np.concatenate([y, y[::-1]]), sample_weight=weight)
     np.testing.assert_allclose(other.predict_proba(X), one.predict_proba(X), rtol=0, atol=1e-4)
-    np.testing.assert_allclose(other.fusion_.class_prior_, one.fusion_.class_prior_)
+    np.testing.assert_allclose(other.fusion_.prior_, one.fusion_.prior_)
 
 
 def test_verbose(items: pd.DataFrame, labels: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,7 +312,7 @@ def test_sparse_features_of_strings(items: pd.DataFrame, labels: np.ndarray) -> 
 def test_one_member_only(items: pd.DataFrame, labels: np.ndarray) -> None:
     model = MultimodalClassifier([("image", image(), "picture")], fusion=fusion()).fit(items, labels)
     proba = model.predict_proba(items)
-    np.testing.assert_allclose(proba[WITHOUT_PICTURE], [model.fusion_.class_prior_] * len(WITHOUT_PICTURE))
+    np.testing.assert_allclose(proba[WITHOUT_PICTURE], [model.fusion_.prior_] * len(WITHOUT_PICTURE))
 
 
 def test_members_have_an_embedding_but_no_head(model: MultimodalClassifier, items: pd.DataFrame) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-from mmensemble import MultimodalClassifier, SoftVoting, Stacking
-from mmensemble.caching import as_memory
+from mmensemble import ConfigurationError, MultimodalClassifier, SoftVoting, Stacking
+from mmensemble.caching import Store
 
 CV = 2
 
@@ -25,6 +26,7 @@ class Counted(ClassifierMixin, BaseEstimator):
         self.C = C
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Counted:
+        time.sleep(0.03)  # work that is worth keeping
         log = Path(self.log)
         (log / joblib.hash((len(list(log.iterdir())), id(self), np.asarray(X), y))).touch()
         self.model_ = LogisticRegression(C=self.C).fit(X, y, sample_weight)
@@ -146,8 +148,11 @@ def test_two_jobs(model: MultimodalClassifier, log: Path, X: Any, y: Any) -> Non
 
 def test_a_memory_is_taken_as_it_is_and_none_stores_nothing(tmp_path: Path) -> None:
     memory = joblib.Memory(tmp_path, verbose=0)
-    assert as_memory(memory) is memory
-    assert as_memory(None).store_backend is None
+    assert Store.of(memory) == Store(memory, owned=False)
+    assert Store.of(None).memory is None
+    assert Store.of(joblib.Memory(None)).memory is None
+    with pytest.raises(ConfigurationError, match=r"cache must be a folder, a joblib\.Memory or None, not 3"):
+        Store.of(3)
 
 
 def test_a_folder_is_one_store_however_it_is_written(

@@ -176,7 +176,7 @@ def test_sample_weight_reaches_every_member(X: Any, y: Any) -> None:
         np.testing.assert_array_equal(fitted.coef_, expected.coef_)
         assert not np.allclose(expected.coef_, LogisticRegression().fit(X[columns], y).coef_)
     share = weight[y == "fruit"].sum() / weight.sum()
-    assert weighted.fusion_.class_prior_[0] == pytest.approx(share)
+    assert weighted.fusion_.prior_[0] == pytest.approx(share)
 
 
 def test_sample_weight_reaches_the_last_step_of_a_pipeline(X: Any, y: Any, fusion: Any) -> None:
@@ -447,7 +447,7 @@ def test_as_a_member_of_itself(X: Any, y: Any, fusion: Any) -> None:
     np.testing.assert_allclose(
         probabilities[without_facts & ~nothing], alone.predict_proba(gaps)[without_facts & ~nothing]
     )
-    np.testing.assert_allclose(probabilities[nothing], [outer.fusion_.class_prior_] * 3)
+    np.testing.assert_allclose(probabilities[nothing], [outer.fusion_.prior_] * 3)
 
 
 def test_two_jobs(X: Any, y: Any, fusion: Any) -> None:

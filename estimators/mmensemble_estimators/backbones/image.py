@@ -16,6 +16,7 @@ from transformers.utils import cached_file
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import ImagePreprocessor
+from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.pretrained import loading
 from mmensemble_estimators.backbones.text import module_size
 
@@ -38,7 +39,7 @@ HALF: Normalisation = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 NONE: Normalisation = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(Encoder):
     """Rescaling to [0, 1], normalisation, a network, and a pooling over what it gives.
 
     Parameters
@@ -75,19 +76,31 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed uint8 pixels (batch, height, width, 3) as (batch, embedding_size)."""
-        images = pixels.permute(0, 3, 1, 2).to(self.mean.dtype) / 255.0
-        output = self.backbone(pixel_values=(images - self.mean) / self.std)
+        return self._pooled(self._output(pixels))
+
+    def _pooled(self, output: Any) -> Tensor:
         if isinstance(output, Tensor):
             return output.flatten(1)
-        states = output.last_hidden_state
-        if states.ndim == 4:
+        if output.last_hidden_state.ndim == 4:
             pooled = getattr(output, "pooler_output", None)
             if self.pooling is None and pooled is not None:
                 return cast(Tensor, pooled.flatten(1))
-            states = states.flatten(2).transpose(1, 2)
+        states = _sequence(output)
         if self.pooling == "cls":
-            return cast(Tensor, states[:, 0])
-        return cast(Tensor, states.amax(dim=1) if self.pooling == "max" else states.mean(dim=1))
+            return states[:, 0]
+        return states.amax(dim=1) if self.pooling == "max" else states.mean(dim=1)
+
+    def tokens(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the network's tokens, or the places of its map (batch, n, size); all of them are real ones."""
+        output = self._output(**inputs)
+        states = None if isinstance(output, Tensor) else _sequence(output)
+        if states is None or states.shape[-1] != self.embedding_size:  # it may pool to another size
+            states = self._pooled(output).unsqueeze(1)
+        return states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+
+    def _output(self, pixels: Tensor) -> Any:
+        images = pixels.permute(0, 3, 1, 2).to(self.mean.dtype) / 255.0
+        return self.backbone(pixel_values=(images - self.mean) / self.std)
 
     def architecture(self) -> dict[str, Any]:
         """Return what `image_encoder_from_architecture` rebuilds the untrained encoder from, as JSON values."""
@@ -96,6 +109,12 @@ class ImageEncoder(nn.Module):
             "normalisation": [self.mean.flatten().tolist(), self.std.flatten().tolist()],
             "pooling": self.pooling,
         }
+
+
+def _sequence(output: Any) -> Tensor:
+    """Return tokens (batch, n, size), or the places of a map as such."""
+    states = output.last_hidden_state
+    return cast(Tensor, states.flatten(2).transpose(1, 2) if states.ndim == 4 else states)
 
 
 def build_cnn(*, image_size: int, pooling: str | None) -> ImageEncoder:

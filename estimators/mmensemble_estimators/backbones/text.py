@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertConfig, GPT2Config, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
+from mmensemble_estimators.backbones.encoder import Encoder
 
 __all__ = [
     "POOLINGS",
@@ -28,7 +29,7 @@ POOLINGS = ("mean", "last", "cls", "max")
 SIZE = 128
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(Encoder):
     """A network over tokens and a pooling over its last hidden states.
 
     Parameters
@@ -66,6 +67,13 @@ class TextEncoder(nn.Module):
         -------
         Tensor of float, shape (batch, embedding_size)
         """
+        return pool(self._states(input_ids, attention_mask), attention_mask, self.pooling)
+
+    def tokens(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last hidden states (batch, length, embedding_size), and which are real ones."""
+        return self._states(**inputs), inputs["attention_mask"].bool()
+
+    def _states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         mask = attention_mask
         # A mask of four axes is taken by transformers as it is; it adds none of its own.
         if self.attention == "causal":
@@ -80,9 +88,8 @@ class TextEncoder(nn.Module):
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)
             more["position_ids"] = positions[None].expand(len(input_ids), -1)
         states = self.backbone(input_ids=input_ids, attention_mask=mask, **more)
-        if not isinstance(states, Tensor):
-            states = states.last_hidden_state
-        return pool(states, attention_mask, self.pooling)
+        hidden: Tensor = states if isinstance(states, Tensor) else states.last_hidden_state
+        return hidden
 
     def architecture(self) -> dict[str, Any]:
         """Return what `text_encoder_from_architecture` rebuilds the untrained encoder from, as JSON values."""
@@ -93,7 +100,7 @@ class TextEncoder(nn.Module):
         return {"backbone": backbone, "attention": self.attention, "pooling": self.pooling}
 
 
-class ModuleEncoder(nn.Module):
+class ModuleEncoder(Encoder):
     """A user's module from ``input_ids`` and ``attention_mask`` to embeddings.
 
     Parameters

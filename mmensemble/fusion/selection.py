@@ -1,0 +1,110 @@
+"""Greedy ensemble selection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.fusion._base import Member
+from mmensemble.fusion.voting import WeightedAverage
+from mmensemble.outputs import distributions
+from mmensemble.scoring.tasks import Multilabel, Regression, Task
+from mmensemble.targets import label_columns
+
+__all__ = ["EnsembleSelection"]
+
+
+class EnsembleSelection(WeightedAverage):
+    """Weigh the members by greedy forward selection with replacement (Caruana et al. 2004).
+
+    Starting from nothing, each round adds the member that lowers the loss of the average of all that were added so far
+    the most, on out-of-fold outputs; a member may be added again. Of all rounds, the one of the lowest loss is kept,
+    the earliest of equals. The loss is the log loss of a classification, averaged over labels or columns of labels, and
+    the squared error of a regression, in units of each target's variance.
+
+    Parameters
+    ----------
+    n_rounds : int, default=50
+        Additions at most.
+    cv : int or splitter, default=5
+        How the out-of-fold outputs are made.
+
+    Attributes
+    ----------
+    weights_ : ndarray of float, shape (n_members,)
+        How often each member was added, as shares of 1.
+    losses_ : ndarray of float, shape (n_rounds,)
+        The loss after each round.
+    members_ : list of Member
+    task_ : Task
+    prior_ : ndarray of float, shape (width,)
+        What a row that misses all modalities gets.
+
+    References
+    ----------
+    Caruana, Niculescu-Mizil, Crew, Ksikes (2004). Ensemble selection from libraries of models. ICML.
+    """
+
+    def __init__(self, n_rounds: int = 50, cv: Any = 5) -> None:
+        self.n_rounds = n_rounds
+        self.cv = cv
+
+    def _learns(self, task: Task) -> bool:
+        return True
+
+    def _check_parameters(self, members: Sequence[Member]) -> None:
+        if not isinstance(self.n_rounds, int) or self.n_rounds < 1:
+            raise ConfigurationError(f"n_rounds must be an integer of at least 1, not {self.n_rounds!r}")
+
+    def _fit_combiner(
+        self, outputs: np.ndarray, present: np.ndarray, X: Any, y: np.ndarray, sample_weight: np.ndarray | None
+    ) -> None:
+        weight = np.ones(len(y)) if sample_weight is None else sample_weight
+        rows = present.any(axis=1) & (weight > 0)
+        outputs, present, y, weight = outputs[:, rows], present[rows], y[rows], weight[rows]
+        there = present.T[:, :, None].astype(float)
+        total, votes = np.zeros(outputs.shape[1:]), np.zeros((outputs.shape[1], 1))
+        counts = np.zeros(len(outputs), dtype=int)
+        losses, path = [], []
+        for _ in range(self.n_rounds):
+            tried = [
+                self._loss(self._average(total + t * made, votes + t), y, weight)
+                for made, t in zip(outputs, there, strict=True)
+            ]
+            best = int(np.argmin(tried))
+            total, votes = total + there[best] * outputs[best], votes + there[best]
+            counts[best] += 1
+            losses.append(tried[best])
+            path.append(counts / counts.sum())
+        self.losses_ = np.asarray(losses)
+        self.weights_ = path[int(np.argmin(self.losses_))]
+
+    def _average(self, total: np.ndarray, votes: np.ndarray) -> np.ndarray:
+        return np.where(votes > 0, total / np.maximum(votes, 1), self.prior_)
+
+    def _loss(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
+        if isinstance(self.task_, Regression):
+            truth = y.reshape(len(y), -1)
+            scale = np.maximum(truth.var(axis=0), np.finfo(float).tiny)
+            return float(np.average(((outputs - truth) ** 2 / scale).mean(axis=1), weights=weight))
+        losses = []
+        for part, codes in zip(distributions(outputs, self.task_), self._codes(y), strict=True):
+            chosen = np.take_along_axis(part, codes[:, :, None], axis=-1)[..., 0]
+            losses.append(-np.log(np.maximum(chosen, 1e-12)).mean(axis=1))
+        return float(np.average(np.mean(losses, axis=0), weights=weight))
+
+    def _codes(self, y: np.ndarray) -> list[np.ndarray]:
+        """Return the numbers of the true classes, (n, n_distributions) for each group of distributions."""
+        if isinstance(self.task_, Multilabel):
+            return [y]
+        columns = [y] if y.ndim == 1 else label_columns(y)
+        return [
+            np.searchsorted(labels, column)[:, None]
+            for labels, column in zip(self.task_.label_sets, columns, strict=True)
+        ]
+
+    def _member_weights(self, n_members: int) -> np.ndarray:
+        return self.weights_

@@ -1,0 +1,124 @@
+"""What a `y` is: its task, what its rows have on average, and its checked form. Imports scikit-learn, no torch.
+
+The torch estimators and the compositions learn from the same `Target`, so a `y` means the same to both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import accuracy_score
+from sklearn.utils import assert_all_finite
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_array, column_or_1d
+
+from mmensemble.exceptions import DataError
+from mmensemble.scoring.tasks import Classification, Multilabel, Multioutput, Regression, Task
+
+__all__ = ["LearnedTask", "classes_and_share", "exact_matches", "label_columns", "learn_labels", "learn_numbers"]
+
+
+@dataclass(frozen=True)
+class LearnedTask:
+    """What was learned of a `y`.
+
+    Parameters
+    ----------
+    task : Task
+    prior : ndarray of float, shape (task.width,)
+        What a row without any input gets: the classes' or labels' share, or the targets' mean, by sample weight.
+    y : ndarray, shape (n,) or (n, n_columns)
+        The `y`, checked.
+    """
+
+    task: Task
+    prior: np.ndarray
+    y: np.ndarray
+
+
+def learn_labels(y: Any, weight: np.ndarray) -> LearnedTask:
+    """Tell the kind of classification from `y`.
+
+    Parameters
+    ----------
+    y : array-like, shape (n,) or (n, n_columns)
+        One class per row: `Classification`. A 0/1 matrix: `Multilabel`. Several columns: `Multioutput`.
+    weight : ndarray of float, shape (n,)
+
+    Returns
+    -------
+    LearnedTask
+
+    Raises
+    ------
+    ValueError
+        If `y` is not made of labels, or a column of it holds one class only.
+    """
+    if hasattr(y, "__array__"):
+        table = np.asarray(y)
+        assert_all_finite(table, input_name="y")
+        if table.dtype == object and table.ndim == 2 and table.shape[1] > 1:
+            # Columns of several dtypes, as a frame has them, are more than scikit-learn's checks can compare.
+            return _learn_columns(table, weight)
+    check_classification_targets(y)
+    kind = type_of_target(y, input_name="y")
+    if kind == "multilabel-indicator":
+        y = np.asarray(check_array(y, dtype=np.int64, input_name="y"))
+        return LearnedTask(Multilabel(y.shape[1]), np.average(y, axis=0, weights=weight), y)
+    if kind == "multiclass-multioutput":
+        return _learn_columns(np.asarray(y), weight)
+    y = np.asarray(column_or_1d(y, warn=True))
+    classes, share = classes_and_share(y, weight)
+    return LearnedTask(Classification(classes), share, y)
+
+
+def _learn_columns(y: np.ndarray, weight: np.ndarray) -> LearnedTask:
+    learned = [classes_and_share(column, weight) for column in label_columns(y)]
+    task = Multioutput([Classification(classes) for classes, _ in learned])
+    return LearnedTask(task, np.concatenate([share for _, share in learned]), y)
+
+
+def classes_and_share(y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes of one column of labels and their share of the weight.
+
+    Raises
+    ------
+    DataError
+        If there is one class only.
+    """
+    classes, codes = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise DataError(f"y holds one class only ({classes.tolist()[0]!r}); at least two are needed to classify")
+    return classes, np.bincount(codes, weights=weight) / weight.sum()
+
+
+def label_columns(y: np.ndarray) -> list[np.ndarray]:
+    """Return the columns of labels; out of a table of objects, each one with the dtype of its own values."""
+    if y.dtype != object:
+        return list(y.T)
+    columns = [np.array(column.tolist()) for column in y.T]
+    for column in columns:
+        check_classification_targets(column)
+    return columns
+
+
+def learn_numbers(y: Any, weight: np.ndarray) -> LearnedTask:
+    """Check the targets of a regression, float of shape (n,) or (n, n_targets), and learn their mean."""
+    y = np.asarray(check_array(y, ensure_2d=False, dtype=np.float64, input_name="y"))
+    if y.ndim > 2:
+        raise DataError(f"y must be of shape (n,) or (n, n_targets), not {y.shape}")
+    table = y.reshape(len(y), -1)
+    task = Regression(table.shape[1], one_dimensional=y.ndim == 1)
+    return LearnedTask(task, np.average(table, axis=0, weights=weight), y)
+
+
+def exact_matches(y: Any, predicted: np.ndarray, sample_weight: Any = None) -> float:
+    """Return the share of rows of which every label is right; of one column of labels, the accuracy."""
+    if predicted.ndim == 1:
+        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
+    y = np.asarray(y)
+    if y.shape != predicted.shape:
+        raise DataError(f"y must be of shape {predicted.shape}, as the predictions, not {y.shape}")
+    return float(np.average((y == predicted).all(axis=1), weights=sample_weight))

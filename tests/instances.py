@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier, VotingClassifier
 from sklearn.impute import SimpleImputer
@@ -320,6 +321,15 @@ INSTANCES = [
             **_REFUSES_0_ROWS,
             "test_not_fitted": "scikit-learn's StackingClassifier has no predict before fit: AttributeError",
         },
+    ),
+    Instance(
+        "calibrated",
+        lambda: CalibratedClassifierCV(
+            MultimodalClassifier([("image", image(), "picture"), ("facts", numbers(), NUMBERS)]),
+            cv=2,
+        ),
+        ("picture", *NUMBERS),
+        expected_failures={"test_bad_cell_at_fit": "it fits on folds, whose row numbers are their own"},
     ),
     Instance(
         "pipeline_over_embedding",

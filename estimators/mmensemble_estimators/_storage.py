@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -64,6 +65,7 @@ def save(estimator: TorchEstimator, folder: Path) -> None:
         finally:
             estimator.module_.to(device)
         Path(draft, STATE).write_text(text, encoding="utf-8")
+        shutil.copymode(Path(draft, STATE), Path(draft, WEIGHTS))  # safetensors lets nobody else read it
         for name in (WEIGHTS, STATE):
             os.replace(Path(draft, name), folder / name)
 

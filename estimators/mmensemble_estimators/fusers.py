@@ -32,17 +32,18 @@ class Fuser(nn.Module):
 
 
 class ConcatFuser(Fuser):
-    """Concatenation, LayerNorm, a ReLU layer."""
+    """LayerNorm of each modality, so that none drowns another, concatenation, a ReLU layer."""
 
     def __init__(self, sizes: Sequence[int], hidden_size: int, dropout: float) -> None:
         super().__init__()
         self.fused_size = hidden_size
-        size = sum(sizes)
-        self.layers = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, hidden_size), nn.ReLU(), nn.Dropout(dropout))
+        self.normalise = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
+        self.layers = nn.Sequential(nn.Linear(sum(sizes), hidden_size), nn.ReLU(), nn.Dropout(dropout))
 
     def forward(self, embeddings: list[Tensor]) -> Tensor:
         """Fuse embeddings, each (batch, size), to (batch, fused_size)."""
-        fused: Tensor = self.layers(torch.cat(embeddings, dim=1))
+        parts = [layer(embedding) for layer, embedding in zip(self.normalise, embeddings, strict=True)]
+        fused: Tensor = self.layers(torch.cat(parts, dim=1))
         return fused
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmensemble.exceptions import ConfigurationError
+from mmensemble.preprocessing.frames import n_rows
 from mmensemble_estimators._documented import documented
 from mmensemble_estimators._joint import JointFusion
 from mmensemble_estimators._parameters import check_fractions, check_integers
@@ -38,12 +39,14 @@ class _WeighingFusion(JointFusion):
         ndarray of float32, shape (n_samples, n_members)
             In the order of `members_`. A missing modality is its learned token, and that may weigh something.
         """
+        if n_rows(X) == 0:
+            return np.zeros((0, len(self.members_)), dtype=np.float32)
         return self._run(self.network_.weights, X)[0]
 
 
 @documented()
 class ConcatFusion(JointFusion):
-    """Concatenate the members' embeddings: LayerNorm, a ReLU layer, a linear head.
+    """Concatenate the members' embeddings, each normalised (LayerNorm): a ReLU layer, a linear head.
 
     Parameters
     ----------

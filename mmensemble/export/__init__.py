@@ -1,6 +1,8 @@
 """Fitted estimator → one ONNX graph → one file."""
 
-from mmensemble.export import sklearn as _sklearn  # noqa: F401 - registers scikit-learn's compositions
+# These register what `to_graph` does with scikit-learn's classes.
+from mmensemble.export import calibration as _calibration  # noqa: F401
+from mmensemble.export import sklearn as _sklearn  # noqa: F401
 from mmensemble.export.graph import Frame, Graph, Outputs, Tensor, to_graph
 from mmensemble.export.onnx_file import export_onnx
 

@@ -283,6 +283,8 @@ class Outputs:
         Which rows have the modality, (batch, 1) bool.
     task : Task, default=None
         What the probabilities or predictions mean; None is one of the estimator's ``classes_``.
+    decision : Value, default=None
+        (batch, n_classes) float32, or (batch, 1) of two classes: a linear classifier's ``decision_function``.
     """
 
     graph: Graph
@@ -291,6 +293,7 @@ class Outputs:
     transformed: ir.Value | None = None
     present: ir.Value | None = None
     task: Task | None = None
+    decision: ir.Value | None = None
 
 
 @singledispatch

@@ -85,13 +85,21 @@ def _gemm(source: Tensor, weight: np.ndarray, bias: np.ndarray) -> ir.Value:
 def _logistic_regression(estimator: LogisticRegression, source: Source | None = None) -> Outputs:
     matrix = _matrix(estimator, source)
     graph = matrix.graph
-    weight, bias = estimator.coef_.T, estimator.intercept_
     with graph.scope("LogisticRegression"):
+        weight, bias = estimator.coef_.T, estimator.intercept_
         if len(estimator.classes_) == 2:
             # softmax([-z/2, z/2]) is [1 - sigmoid(z), sigmoid(z)].
             weight, bias = np.hstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        logits = _gemm(matrix, weight, bias)
-        return Outputs(graph, probabilities=graph.op("Softmax", logits, axis=1), present=matrix.present)
+        decision = logits = _gemm(matrix, weight, bias)
+        if len(estimator.classes_) == 2:
+            half = graph.op("Gather", logits, graph.constant(np.asarray([1])), axis=1)
+            decision = graph.op("Mul", half, graph.constant(np.float32(2)))
+        return Outputs(
+            graph,
+            probabilities=graph.op("Softmax", logits, axis=1),
+            present=matrix.present,
+            decision=decision,
+        )
 
 
 @to_graph.register

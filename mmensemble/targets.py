@@ -6,6 +6,7 @@ The torch estimators and the compositions learn from the same `Target`, so a `y`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,15 @@ from sklearn.utils.validation import check_array, column_or_1d
 from mmensemble.exceptions import DataError
 from mmensemble.scoring.tasks import Classification, Multilabel, Multioutput, Regression, Task
 
-__all__ = ["LearnedTask", "classes_and_share", "exact_matches", "label_columns", "learn_labels", "learn_numbers"]
+__all__ = [
+    "LearnedTask",
+    "classes_and_share",
+    "exact_matches",
+    "for_members",
+    "label_columns",
+    "learn_labels",
+    "learn_numbers",
+]
 
 
 @dataclass(frozen=True)
@@ -54,19 +63,26 @@ def learn_labels(y: Any, weight: np.ndarray) -> LearnedTask:
     Raises
     ------
     ValueError
-        If `y` is not made of labels, or a column of it holds one class only.
+        If `y` is not made of labels, a column of it holds one class only, or all weights are 0.
     """
+    _check_weight(weight)
     if hasattr(y, "__array__"):
         table = np.asarray(y)
         assert_all_finite(table, input_name="y")
         if table.dtype == object and table.ndim == 2 and table.shape[1] > 1:
             # Columns of several dtypes, as a frame has them, are more than scikit-learn's checks can compare.
-            return _learn_columns(table, weight)
+            columns = label_columns(table)
+            if len({column.dtype.kind for column in columns}) > 1:
+                return _learn_columns(table, weight)
+            y = np.column_stack(columns)
     check_classification_targets(y)
     kind = type_of_target(y, input_name="y")
     if kind == "multilabel-indicator":
+        # scikit-learn calls any two integers so.
         y = np.asarray(check_array(y, dtype=np.int64, input_name="y"))
-        return LearnedTask(Multilabel(y.shape[1]), np.average(y, axis=0, weights=weight), y)
+        if np.isin(y, (0, 1)).all():
+            return LearnedTask(Multilabel(y.shape[1]), np.average(y, axis=0, weights=weight), y)
+        return _learn_columns(y, weight)
     if kind == "multiclass-multioutput":
         return _learn_columns(np.asarray(y), weight)
     y = np.asarray(column_or_1d(y, warn=True))
@@ -99,13 +115,47 @@ def label_columns(y: np.ndarray) -> list[np.ndarray]:
     if y.dtype != object:
         return list(y.T)
     columns = [np.array(column.tolist()) for column in y.T]
-    for column in columns:
+    for number, column in enumerate(columns):
         check_classification_targets(column)
+        if column.dtype.kind == "U" and not all(isinstance(label, str) for label in y[:, number]):
+            raise DataError(f"Unknown label type: column {number} of y holds strings and something else")
     return columns
+
+
+def for_members(learned: LearnedTask) -> tuple[Task, np.ndarray]:
+    """Return a task and its `y` as every estimator takes them.
+
+    scikit-learn's estimators take no table of several dtypes: each label's number among the outputs stands for it
+    there. And they warn of numbers in one column.
+
+    Parameters
+    ----------
+    learned : LearnedTask
+
+    Returns
+    -------
+    task : Task
+        Of the same outputs in the same order.
+    y : ndarray, shape (n,) or (n, n_columns)
+    """
+    task, y = learned.task, learned.y
+    if isinstance(task, Regression) and task.width == 1:
+        return task, y.reshape(-1)
+    if not isinstance(task, Multioutput) or y.dtype != object:
+        return task, y
+    columns = zip(task.bounds, task.label_sets, label_columns(y), strict=False)
+    codes = np.column_stack([start + np.searchsorted(labels, column) for start, labels, column in columns])
+    return Multioutput([Classification(np.arange(*bounds)) for bounds in pairwise(task.bounds)]), codes
+
+
+def _check_weight(weight: np.ndarray) -> None:
+    if len(weight) and not weight.any():
+        raise DataError("all sample weights are 0; at least one row must count")
 
 
 def learn_numbers(y: Any, weight: np.ndarray) -> LearnedTask:
     """Check the targets of a regression, float of shape (n,) or (n, n_targets), and learn their mean."""
+    _check_weight(weight)
     y = np.asarray(check_array(y, ensure_2d=False, dtype=np.float64, input_name="y"))
     if y.ndim > 2:
         raise DataError(f"y must be of shape (n,) or (n, n_targets), not {y.shape}")

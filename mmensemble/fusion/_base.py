@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from mmensemble.compose import Columns, as_list, column_kinds, present_rows, sel
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.outputs import check_can_answer, graph_outputs, output_names, outputs_of
 from mmensemble.scoring.tasks import Regression, Task
-from mmensemble.targets import LearnedTask
+from mmensemble.targets import LearnedTask, for_members
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -159,6 +160,9 @@ class LateFusion(Fusion):
 
     cv: Any
 
+    # The task as the members learned it.
+    _member_task: Task
+
     def _learns(self, task: Task) -> bool:
         """Tell whether the strategy learns from out-of-fold outputs."""
         return False
@@ -174,7 +178,8 @@ class LateFusion(Fusion):
         n_jobs: int | None = None,
     ) -> LateFusion:
         """Fit every member on the rows that have its modality, then what joins them; see `Fusion.fit`."""
-        self.task_, self.prior_, y = target.task, target.prior, target.y
+        self.task_, self.prior_ = target.task, target.prior
+        self._member_task, y = for_members(target)
         self._check_parameters(members)
         store = Store.of(None) if store is None else store
         learns = self._learns(self.task_)
@@ -185,11 +190,16 @@ class LateFusion(Fusion):
             if not there.any():
                 raise DataError(f"every row misses member {member.name!r}; leave it out", column=_named(member.columns))
             weights = None if sample_weight is None else sample_weight[there]
+            if weights is not None and not weights.any():
+                raise DataError(
+                    f"every row with member {member.name!r} has the weight 0; leave the member out",
+                    column=_named(member.columns),
+                )
             jobs.append(delayed(member.call)(there, store.call, fit_member, member.estimator, rows, y[there], weights))
             present.append(there)
             if learns:
                 self._check_folds(member, y[there])
-                arguments = (member.estimator, rows, y[there], self.task_, self.cv, weights)
+                arguments = (member.estimator, rows, y[there], self._member_task, self.cv, weights)
                 held_out_jobs.append(delayed(member.call)(there, store.call, out_of_fold, *arguments))
         done = Parallel(n_jobs=n_jobs)(jobs + held_out_jobs)
         self.members_ = [m.fitted(estimator, X) for m, estimator in zip(members, done, strict=False)]
@@ -212,7 +222,7 @@ class LateFusion(Fusion):
             )
 
     def _check_folds(self, member: Member, y: np.ndarray) -> None:
-        if isinstance(self.cv, int) and self.cv < 2:
+        if isinstance(self.cv, Integral) and self.cv < 2:
             raise ConfigurationError(f"cv must be at least 2, not {self.cv}")
         if len(self.task_.label_sets) != 1:
             return
@@ -226,7 +236,7 @@ class LateFusion(Fusion):
     def _fit_combiner(
         self, outputs: np.ndarray, present: np.ndarray, X: Any, y: np.ndarray, sample_weight: np.ndarray | None
     ) -> None:
-        """Learn from out-of-fold outputs (n_members, n, width) and presence (n, n_members)."""
+        """Learn from out-of-fold outputs (n_members, n, width), presence (n, n_members), and `y` as members get it."""
 
     def _member_outputs(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the members' outputs (n_members, n, width), 0 where missing, and presence (n, n_members)."""
@@ -235,7 +245,7 @@ class LateFusion(Fusion):
             there, rows = member.rows(X)
             made = np.zeros((0, self.task_.width))
             if there.any():
-                made = member.call(there, outputs_of, member.estimator, self.task_, rows)
+                made = member.call(there, outputs_of, member.estimator, self._member_task, rows)
             outputs.append(_spread(made, there))
             presence.append(there)
         return np.stack(outputs), np.column_stack(presence)
@@ -274,7 +284,7 @@ class LateFusion(Fusion):
         graph = source.graph
         outputs, present, transformed = [], [], []
         for member, made in _member_graphs(self.members_, source):
-            value = graph_outputs(f"member {member.name!r}", member.estimator, made, self.task_)
+            value = graph_outputs(f"member {member.name!r}", member.estimator, made, self._member_task)
             outputs.append(value)
             present.append(made.present)
             transformed.append(graph.op("Where", made.present, value, graph.constant(np.float32(0))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from mmensemble.fusion._base import Member
 from mmensemble.fusion.voting import WeightedAverage
 from mmensemble.outputs import distributions
 from mmensemble.scoring.tasks import Multilabel, Regression, Task
-from mmensemble.targets import label_columns
 
 __all__ = ["EnsembleSelection"]
 
@@ -56,7 +56,7 @@ class EnsembleSelection(WeightedAverage):
         return True
 
     def _check_parameters(self, members: Sequence[Member]) -> None:
-        if not isinstance(self.n_rounds, int) or self.n_rounds < 1:
+        if isinstance(self.n_rounds, bool) or not isinstance(self.n_rounds, Integral) or self.n_rounds < 1:
             raise ConfigurationError(f"n_rounds must be an integer of at least 1, not {self.n_rounds!r}")
 
     def _fit_combiner(
@@ -88,7 +88,8 @@ class EnsembleSelection(WeightedAverage):
     def _loss(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
         if isinstance(self.task_, Regression):
             truth = y.reshape(len(y), -1)
-            scale = np.maximum(truth.var(axis=0), np.finfo(float).tiny)
+            mean = np.average(truth, axis=0, weights=weight)
+            scale = np.maximum(np.average((truth - mean) ** 2, axis=0, weights=weight), np.finfo(float).tiny)
             return float(np.average(((outputs - truth) ** 2 / scale).mean(axis=1), weights=weight))
         losses = []
         for part, codes in zip(distributions(outputs, self.task_), self._codes(y), strict=True):
@@ -100,10 +101,10 @@ class EnsembleSelection(WeightedAverage):
         """Return the numbers of the true classes, (n, n_distributions) for each group of distributions."""
         if isinstance(self.task_, Multilabel):
             return [y]
-        columns = [y] if y.ndim == 1 else label_columns(y)
+        columns = y.reshape(len(y), -1).T
         return [
             np.searchsorted(labels, column)[:, None]
-            for labels, column in zip(self.task_.label_sets, columns, strict=True)
+            for labels, column in zip(self._member_task.label_sets, columns, strict=True)
         ]
 
     def _member_weights(self, n_members: int) -> np.ndarray:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import clone
+from sklearn import config_context
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 
+from mmensemble.caching import fit_member
 from mmensemble.compose import as_list, column_kinds
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.fusion._base import LateFusion, Member
@@ -76,8 +77,11 @@ class Stacking(LateFusion):
     def _check_parameters(self, members: Sequence[Member]) -> None:
         if self.final_estimator is not None:
             check_can_answer("final_estimator", self.final_estimator, self.task_, "Stacking")
-        if not isinstance(self.passthrough, bool) and (
-            isinstance(self.passthrough, str) or not all(isinstance(name, str) for name in self.passthrough)
+        columns = [] if isinstance(self.passthrough, bool) else self.passthrough
+        if (
+            isinstance(columns, str)
+            or not isinstance(columns, Iterable)
+            or not all(isinstance(name, str) for name in columns)
         ):
             raise ConfigurationError(f"passthrough must be a bool or a list of columns, not {self.passthrough!r}")
 
@@ -100,25 +104,42 @@ class Stacking(LateFusion):
     def _fit_combiner(
         self, outputs: np.ndarray, present: np.ndarray, X: Any, y: np.ndarray, sample_weight: np.ndarray | None
     ) -> None:
-        self.fill_ = np.stack([made[there].mean(axis=0) for made, there in zip(outputs, present.T, strict=True)])
+        weight = np.ones(len(y)) if sample_weight is None else sample_weight
+        self.fill_ = np.stack(
+            [
+                np.average(made[there], axis=0, weights=weight[there])
+                for made, there in zip(outputs, present.T, strict=True)
+            ]
+        )
         self.passthrough_ = self._columns(X)
         numbers = self._passed_through(X)
-        known = ~np.isnan(numbers)
-        self.passthrough_means_ = np.where(known, numbers, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        known = ~np.isnan(numbers) * weight[:, None]
+        total = known.sum(axis=0)
+        self.passthrough_means_ = (np.where(np.isnan(numbers), 0, numbers) * known).sum(axis=0) / np.where(total > 0, total, 1)
         rows = present.any(axis=1)
-        weights = {} if sample_weight is None else {"sample_weight": sample_weight[rows]}
-        self.final_estimator_ = self._meta_learner().fit(self._features(outputs, present, X)[rows], y[rows], **weights)
+        features = self._features(outputs, present, X)[rows]
+        try:
+            self.final_estimator_ = self._fit_meta_learner(
+                features, y[rows], None if sample_weight is None else sample_weight[rows]
+            )
+        except Exception as error:
+            error.add_note("This was the final_estimator of Stacking.")
+            raise
 
-    def _meta_learner(self) -> Any:
+    def _fit_meta_learner(self, features: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Any:
         if self.final_estimator is not None:
-            return clone(self.final_estimator)
+            return fit_member(self.final_estimator, features, y, weight)
         if isinstance(self.task_, Regression):
-            return RidgeCV()
-        if isinstance(self.task_, Multilabel):
-            return OneVsRestClassifier(LogisticRegression())
-        if isinstance(self.task_, Multioutput):
-            return MultiOutputClassifier(LogisticRegression())
-        return LogisticRegression()
+            return fit_member(RidgeCV(), features, y, weight)
+        if not isinstance(self.task_, (Multilabel, Multioutput)):
+            return fit_member(LogisticRegression(), features, y, weight)
+        per_column = OneVsRestClassifier if isinstance(self.task_, Multilabel) else MultiOutputClassifier
+        if weight is None:
+            return per_column(LogisticRegression()).fit(features, y)
+        # OneVsRestClassifier hands weights on by metadata routing only.
+        with config_context(enable_metadata_routing=True):
+            final = per_column(LogisticRegression().set_fit_request(sample_weight=True))
+            return final.fit(features, y, sample_weight=weight)
 
     def _features(self, outputs: np.ndarray, present: np.ndarray, X: Any) -> np.ndarray:
         filled = np.where(present.T[:, :, None], outputs, self.fill_[:, None, :])
@@ -138,7 +159,7 @@ class Stacking(LateFusion):
         return TabularPreprocessor(dict.fromkeys(self.passthrough_, "float"))
 
     def _combine(self, outputs: np.ndarray, present: np.ndarray, X: Any) -> np.ndarray:
-        return outputs_of(self.final_estimator_, self.task_, self._features(outputs, present, X))
+        return outputs_of(self.final_estimator_, self._member_task, self._features(outputs, present, X))
 
     def _combine_graph(
         self, graph: Graph, outputs: Sequence[ir.Value], present: Sequence[ir.Value], source: Frame
@@ -159,4 +180,4 @@ class Stacking(LateFusion):
             features.append(graph.op("Where", graph.op("IsNaN", numbers), means, numbers))
         stacked = graph.op("Concat", *features, axis=1)
         final = to_graph(self.final_estimator_, Tensor(graph, stacked))
-        return graph_outputs("final_estimator", self.final_estimator_, final, self.task_)
+        return graph_outputs("final_estimator", self.final_estimator_, final, self._member_task)

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from mmensemble.exceptions import ConfigurationError, DataError, ExportError
+from mmensemble.export.graph import Graph, Outputs
+from mmensemble.outputs import (
+    aligned_outputs,
+    check_can_answer,
+    distributions,
+    flat,
+    graph_distributions,
+    graph_flat,
+    graph_outputs,
+    informative_columns,
+    output_names,
+    outputs_of,
+)
+from mmensemble.preprocessing import TabularPreprocessor
+from mmensemble.scoring.tasks import Classification, Multilabel, Multioutput, Regression, Task
+
+ABC = np.array(["a", "b", "c"])
+CLASSES = Classification(ABC)
+COLUMNS = Multioutput([CLASSES, Classification(np.array([7, 9]))])
+LABELS = Multilabel(3)
+TASKS = {"classes": CLASSES, "columns": COLUMNS, "multilabel": LABELS}
+
+
+class Made:
+    """An estimator that gives what it was made of."""
+
+    def __init__(self, outputs: Any, classes: Any = None) -> None:
+        self.outputs = outputs
+        self.classes_ = classes
+
+    def predict_proba(self, X: Any) -> Any:
+        return self.outputs
+
+    predict = predict_proba
+
+
+# What an estimator gives
+
+
+def test_classes_are_put_in_order() -> None:
+    proba = np.array([[0.2, 0.8], [0.5, 0.5]])
+    made = outputs_of(Made(proba, np.array(["c", "a"])), CLASSES, None)
+    np.testing.assert_array_equal(made, [[0.8, 0, 0.2], [0.5, 0, 0.5]])
+    same = np.array([[0.2, 0.3, 0.5]])
+    np.testing.assert_array_equal(outputs_of(Made(same, ABC), CLASSES, None), same)
+
+
+def test_columns_of_labels_are_put_in_order() -> None:
+    first, second = np.array([[0.4, 0.6]]), np.array([[1.0]])
+    made = outputs_of(Made([first, second], [np.array(["b", "c"]), np.array([9])]), COLUMNS, None)
+    np.testing.assert_array_equal(made, [[0, 0.4, 0.6, 0, 1]])
+
+
+def test_lists_of_labels() -> None:
+    """As forests give them: a label that no fitting row had, or all of them, has one column."""
+    proba = [np.array([[0.3, 0.7]]), np.array([[1.0]]), np.array([[1.0]])]
+    made = outputs_of(Made(proba, [np.array([0, 1]), np.array([0]), np.array([1])]), LABELS, None)
+    np.testing.assert_array_equal(made, [[0.7, 0, 1]])
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2,), (2, 3, 1)])
+def test_labels_of_another_number(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"gave outputs of shape .*, not \(n, 3\)"):
+        outputs_of(Made(np.zeros(shape)), LABELS, None)
+
+
+def test_numbers() -> None:
+    one, two = Regression(1, one_dimensional=True), Regression(2, one_dimensional=False)
+    for given in (np.array([1.0, 2]), np.array([[1], [2]])):
+        np.testing.assert_array_equal(outputs_of(Made(given), one, None), [[1.0], [2.0]])
+    made = outputs_of(Made(np.array([[1, 2]], dtype=np.float32)), two, None)
+    assert made.dtype == np.float64
+    np.testing.assert_array_equal(made, [[1, 2]])
+
+
+def test_single_precision_probabilities_add_up_to_1() -> None:
+    rng = np.random.default_rng(0)
+    rough = rng.random((50, 3)).astype(np.float32)
+    rough /= rough.sum(axis=1, keepdims=True)
+    made = outputs_of(Made(rough, ABC), CLASSES, None)
+    np.testing.assert_allclose(made.sum(axis=1), 1, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(made, rough, rtol=1e-6)
+
+
+def test_aligned_outputs_of_no_rows() -> None:
+    assert aligned_outputs(np.zeros((0, 1)), [ABC[:1]], CLASSES).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "method"), [(CLASSES, "predict_proba"), (Regression(1, one_dimensional=True), "predict")]
+)
+def test_missing_method(task: Task, method: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"member 'm' \(object\) has no {method}, which Voting needs"):
+        check_can_answer("member 'm'", object(), task, "Voting")
+    check_can_answer("member 'm'", Made(None), task, "Voting")
+
+
+# Distributions
+
+
+def test_distributions() -> None:
+    outputs = np.array([[[0.1, 0.2, 0.7, 0.4, 0.6], [0.3, 0.3, 0.4, 1, 0]]])
+    first, second = distributions(outputs, COLUMNS)
+    assert first.shape == (1, 2, 1, 3)
+    np.testing.assert_array_equal(first[0, 0, 0], [0.1, 0.2, 0.7])
+    np.testing.assert_array_equal(second[0, :, 0], [[0.4, 0.6], [1, 0]])
+    (pairs,) = distributions(np.array([[0.1, 1.0, 0.5]]), LABELS)
+    np.testing.assert_allclose(pairs, [[[0.9, 0.1], [0, 1], [0.5, 0.5]]])
+    (alone,) = distributions(outputs[0, :, :3], CLASSES)
+    np.testing.assert_array_equal(alone[:, 0], outputs[0, :, :3])
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_flat_undoes_distributions(kind: str) -> None:
+    task = TASKS[kind]
+    outputs = np.random.default_rng(0).random((2, 4, task.width))
+    np.testing.assert_array_equal(flat(distributions(outputs, task), task), outputs)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_graph_does_the_same(kind: str) -> None:
+    task = TASKS[kind]
+    outputs = np.random.default_rng(0).random((4, task.width)).astype(np.float32)
+    graph, names = Graph(), [str(n) for n in range(task.width)]
+    value = graph.feed("raw", names, TabularPreprocessor(dict.fromkeys(names, "float")))["features"]
+    parts = graph_distributions(graph, value, task)
+    squares = [graph.op("Mul", part, part) for part in parts]
+    model = graph.to_model({"scores": (graph_flat(graph, squares, task), task.width)})
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    made = session.run(["scores"], {"raw.features": outputs})[0]
+    np.testing.assert_allclose(made, flat([p * p for p in distributions(outputs, task)], task), rtol=1e-6)
+    assert len(parts) == len(distributions(outputs, task))
+
+
+# Names and columns
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "informative"),
+    [
+        (CLASSES, ["a", "b", "c"], [0, 1, 2]),
+        (Classification(np.array([False, True])), ["False", "True"], [1]),
+        (COLUMNS, ["0_a", "0_b", "0_c", "1_7", "1_9"], [0, 1, 2, 4]),
+        (LABELS, ["0", "1", "2"], [0, 1, 2]),
+        (Regression(1, one_dimensional=True), ["prediction"], [0]),
+        (Regression(1, one_dimensional=False), ["prediction_0"], [0]),
+        (Regression(2, one_dimensional=False), ["prediction_0", "prediction_1"], [0, 1]),
+    ],
+    ids=lambda value: value.name if isinstance(value, Task) else None,
+)
+def test_names_and_informative_columns(task: Task, names: list[str], informative: list[int]) -> None:
+    assert output_names(task) == names
+    assert informative_columns(task).tolist() == informative
+
+
+# Graphs
+
+
+def graph_of(width: int) -> tuple[Graph, ir.Value]:
+    graph, names = Graph(), [str(n) for n in range(width)]
+    return graph, graph.feed("raw", names, TabularPreprocessor(dict.fromkeys(names, "float")))["features"]
+
+
+def test_graph_outputs_put_classes_in_order() -> None:
+    graph, value = graph_of(2)
+    made = graph_outputs("m", Made(None, np.array(["c", "a"])), Outputs(graph, probabilities=value), CLASSES)
+    model = graph.to_model({"scores": (made, 3)})
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    scores = session.run(["scores"], {"raw.features": np.array([[0.2, 0.8]], dtype=np.float32)})[0]
+    np.testing.assert_allclose(scores, [[0.8, 0, 0.2]])
+
+
+def test_graph_outputs_in_order_are_left_alone() -> None:
+    graph, value = graph_of(3)
+    assert graph_outputs("m", Made(None, ABC), Outputs(graph, probabilities=value), CLASSES) is value
+    assert graph_outputs("m", Made(None), Outputs(graph, probabilities=value, task=LABELS), LABELS) is value
+    number = Regression(3, one_dimensional=False)
+    assert graph_outputs("m", Made(None), Outputs(graph, predictions=value), number) is value
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "message"),
+    [
+        (LABELS, {"probabilities": True}, r"m \(Made\) gives no probabilities of a multilabel task"),
+        (CLASSES, {"predictions": True}, "gives no probabilities of a classification task"),
+        (Regression(1, one_dimensional=True), {"probabilities": True}, "gives no predictions"),
+    ],
+)
+def test_graph_outputs_of_another_kind(task: Task, given: dict[str, bool], message: str) -> None:
+    graph, value = graph_of(3)
+    with pytest.raises(ExportError, match=message):
+        graph_outputs("m", Made(None, ABC), Outputs(graph, **dict.fromkeys(given, value)), task)

@@ -185,14 +185,36 @@ def _labels(classes: Any) -> Any:
 @main.command()
 @click.argument("estimator", type=_EXISTING_FILE)
 @click.argument("model", type=_NEW_FILE)
-@click.option("--precision", default="fp32", show_default=True, help="Number format of the weights.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Number format of the encoders' weights: fp16 is for GPUs, int8 for CPUs.",
+)
 @click.option(
     "--verify",
     type=_EXISTING_FILE,
     default=None,
     help="Rows (.parquet, .pq or .csv) on which the model must score as the estimator does.",
 )
-def export(estimator: Path, model: Path, precision: str, verify: Path | None) -> None:
+@click.option("--target", default=None, help="Column of the --verify rows that holds the labels: compares the scores.")
+@click.option(
+    "--calibrate",
+    type=_EXISTING_FILE,
+    default=None,
+    help="Rows on which int8 measures the ranges of activations around convolutions.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace MODEL if it is there.")
+def export(
+    estimator: Path,
+    model: Path,
+    precision: Any,
+    verify: Path | None,
+    target: str | None,
+    calibrate: Path | None,
+    overwrite: bool,
+) -> None:
     """Export a fitted ESTIMATOR (.joblib) to MODEL (.onnx).
 
     WARNING: a joblib file is a pickle, and loading a pickle runs the code in it. Open only files that you or people
@@ -202,15 +224,29 @@ def export(estimator: Path, model: Path, precision: str, verify: Path | None) ->
     Examples:
       mmensemble export model.joblib model.onnx
       mmensemble export model.joblib model.onnx --verify holdout.parquet
-      mmensemble export model.joblib model.onnx --precision fp32 --verify holdout.csv
+      mmensemble export model.joblib model.onnx --precision int8 --verify holdout.csv --target label
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
+    if model.exists() and not overwrite:
+        raise click.ClickException(f"{model} exists; choose another name, or replace it by --overwrite")
     fitted = _load_estimator(estimator)
-    frame = None if verify is None else _read_frame(verify)
+    rows, labels = None if verify is None else _read_frame(verify), None
+    if target is not None:
+        if rows is None or target not in rows:
+            raise click.ClickException(f"--target {target} names no column of the --verify rows")
+        rows, labels = rows.drop(columns=target), rows[target]
     from mmensemble import export_onnx
 
-    export_onnx(fitted, model, precision=precision, verify=frame)
-    note = "" if verify is not None else ", not verified: give rows by --verify"
-    click.echo(f"{model}  {model.stat().st_size / 2**20:.1f} MiB{note}")
+    manifest = export_onnx(
+        fitted,
+        model,
+        precision=precision,
+        verify=rows,
+        verify_y=labels,
+        calibrate=None if calibrate is None else _read_frame(calibrate),
+    )
+    measured = ", ".join(f"{name} {value:.3g}" for name, value in manifest.parity.items() if isinstance(value, float))
+    note = measured if verify is not None else "not verified: give rows by --verify"
+    click.echo(f"{model}  {model.stat().st_size / 2**20:.1f} MiB, {note}")
 
 
 def _load_estimator(path: Path) -> Any:

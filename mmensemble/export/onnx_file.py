@@ -6,21 +6,28 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
+from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError, MmensembleError, ParityError
-from mmensemble.export.graph import Frame, to_graph
+from mmensemble.export.graph import Frame, Outputs, to_graph
+from mmensemble.export.precision import PRECISIONS, Precision, convert, sensitivities
 from mmensemble.preprocessing.frames import n_rows
+from mmensemble.scoring.batching import input_batches
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
 from mmensemble.scoring.predictor import OnnxPredictor
-from mmensemble.scoring.tasks import Classification, Task
+from mmensemble.scoring.tasks import Classification, Regression, Task
+from mmensemble.targets import exact_matches
 
 __all__ = ["export_onnx"]
 
@@ -34,9 +41,11 @@ def export_onnx(
     estimator: Any,
     path: str | os.PathLike[str],
     *,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     verify: Any = None,
-    tolerance: float = 1e-4,
+    verify_y: Any = None,
+    calibrate: Any = None,
+    tolerance: float | None = None,
 ) -> Manifest:
     """Write a fitted estimator or composition as one ONNX file.
 
@@ -46,32 +55,46 @@ def export_onnx(
     Parameters
     ----------
     estimator : estimator
-        Fitted: a `MultimodalClassifier`, a leaf such as ``TextClassifier``, a scikit-learn ``Pipeline``,
-        ``VotingClassifier`` or ``StackingClassifier`` over `on_column` members, or a finished search over one of them.
+        Fitted: a `MultimodalClassifier` or `MultimodalRegressor`, a leaf such as ``TextClassifier``, a scikit-learn
+        ``Pipeline``, ``VotingClassifier`` or ``StackingClassifier`` over `on_column` members, a calibrated classifier,
+        or a finished search over one of them.
     path : str or path
         Where to write. Weights above 1.8 GB lie beside it as ``<path>.data``.
-    precision : {"fp32"}, default="fp32"
-        Of weights and arithmetic.
+    precision : {"fp32", "fp16", "int8"}, default="fp32"
+        Of the encoders' weights and arithmetic; all else stays in float32. ``"fp16"`` is for GPUs. ``"int8"`` is for
+        CPUs: matrix products with 8-bit weights, and convolutions too where there are rows to `calibrate` on.
     verify : X, default=None
-        Rows to score with both; the largest difference is stored in the file.
-    tolerance : float, default=1e-4
-        Largest difference of a probability that `verify` accepts; of a number, relative to the largest one.
+        Rows to score with both; the largest difference is stored in the file. With ``"int8"`` the layers that cost too
+        much are left in float32, as far as these rows show it.
+    verify_y : array-like, default=None
+        The labels, or targets, of `verify`: the score of both is stored in the file as well, and decides about int8.
+    calibrate : X, default=None
+        Rows on which the ranges of activations around convolutions are measured, for ``"int8"``: some hundred, like
+        those to come.
+    tolerance : float, default=None
+        What `verify` accepts. None is 1e-4 for ``"fp32"`` and 1e-2 for ``"fp16"``: the largest difference of a
+        probability, or of a number relative to the largest one. For ``"int8"`` it is the loss of score (accuracy, R²)
+        with `verify_y`, 0.01, and without it the share of rows whose label changes, 0.05, or of numbers the mean
+        difference relative to their standard deviation.
 
     Returns
     -------
     Manifest
         What the file says of itself; ``parity`` holds what `verify` measured: ``n_rows``, ``max_abs_difference``,
-        ``equal_labels`` (share of rows) and ``tolerance``.
+        ``equal_labels`` (share of rows), ``tolerance``, with `verify_y` ``score`` and ``reference_score``, and with
+        ``"int8"`` ``float_layers``, what was left in float32.
 
     Raises
     ------
     ExportError
-        If a part has no ONNX form.
+        If a part has no ONNX form, or not at this precision.
     ParityError
-        If the file's probabilities differ from the estimator's by more than `tolerance`. Nothing is left at `path`.
+        If the file's scores differ from the estimator's by more than `tolerance`. Nothing is left at `path`.
     """
-    if precision != "fp32":
-        raise ConfigurationError(f"precision must be 'fp32', not {precision!r}; fp16 and int8 are not there yet")
+    if precision not in PRECISIONS:
+        raise ConfigurationError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not {precision!r}")
+    if verify_y is not None and verify is None:
+        raise ConfigurationError("verify_y holds the labels of verify, which is not given")
     check_is_fitted(estimator)
     path = Path(path)
     if not path.parent.is_dir():
@@ -82,21 +105,25 @@ def export_onnx(
     value = outputs.probabilities if outputs.probabilities is not None else outputs.predictions
     if value is None:
         raise ExportError(f"{type(estimator).__name__} gives neither probabilities nor predictions")
-    task = Classification(np.asarray(estimator.classes_)) if outputs.task is None else outputs.task
+    task = _task(estimator, outputs, value)
     model = source.graph.to_model({task.output: (value, task.width)})
     used = {value.name for value in model.graph.inputs}
     manifest = Manifest(
         task=task,
         feeds=[feed for feed in source.graph.feeds if any(str(name).startswith(f"{feed.name}.") for name in used)],
-        provenance=_provenance(estimator),
+        provenance={**_provenance(estimator), "precision": precision},
     )
+    check = None if verify is None else _Check(estimator, task, precision, verify, verify_y, tolerance)
     names = set()
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mmensemble-") as folder:
         draft = Path(folder) / path.name
         _write(model, manifest, draft)
         onnx.checker.check_model(draft, full_check=True)
-        if verify is not None:
-            manifest.parity = _compare(estimator, draft, verify, tolerance)
+        if precision != "fp32":
+            model = _converted(draft, precision, manifest, check, calibrate)
+        elif check is not None:
+            manifest.parity = check.accept(check.measure(draft))
+        if check is not None or precision != "fp32":
             _write(model, manifest, draft)
         for written in sorted(Path(folder).iterdir(), reverse=True):  # the weights before the file that names them
             os.replace(written, path.parent / written.name)
@@ -106,6 +133,17 @@ def export_onnx(
     return manifest
 
 
+def _task(estimator: Any, outputs: Outputs, value: ir.Value) -> Task:
+    if outputs.task is not None:
+        return outputs.task
+    if outputs.probabilities is not None:
+        return Classification(np.asarray(estimator.classes_))
+    width = value.shape[1] if value.shape is not None and len(value.shape) == 2 else None
+    if not isinstance(width, int):
+        width = 1
+    return Regression(width, one_dimensional=width == 1)
+
+
 def _write(model: ir.Model, manifest: Manifest, path: Path) -> None:
     model.metadata_props[METADATA_KEY] = manifest.to_json()
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
@@ -113,33 +151,125 @@ def _write(model: ir.Model, manifest: Manifest, path: Path) -> None:
     ir.save(model, path, external_data=external)
 
 
-def _compare(estimator: Any, path: Path, X: Any, tolerance: float) -> dict[str, Any]:
-    if n_rows(X) == 0:
-        raise ConfigurationError("verify has 0 rows; give it some to compare on")
-    predictor = OnnxPredictor(path, device="cpu")
-    try:
-        expected = _scores(estimator, predictor.manifest.task, X)
-    except MmensembleError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise DataError(f"the estimator cannot score the rows of verify: {str(error).splitlines()[0]}") from error
-    scored = _scores(predictor, predictor.manifest.task, X)
-    difference = np.abs(expected - scored).max(axis=1)
-    if predictor.manifest.task.output == "predictions":
-        difference /= max(1.0, float(np.abs(expected).max()))
-    worst = int(difference.argmax())
-    # NaN compares as False both ways, so ask for what is wanted.
-    if not difference[worst] <= tolerance:
-        raise ParityError(
-            f"row {worst}: the exported scores differ from the estimator's by {difference[worst]:.2g}, "
-            f"more than tolerance={tolerance:g}; nothing was written"
-        )
-    return {
-        "n_rows": len(expected),
-        "max_abs_difference": float(difference[worst]),
-        "tolerance": tolerance,
-        **_agreement(predictor.manifest.task, expected, scored),
-    }
+def _converted(draft: Path, precision: Precision, manifest: Manifest, check: _Check | None, calibrate: Any) -> ir.Model:
+    """Convert a float32 file, leaving in float what `check` shows to matter; return the model of the best try."""
+    whole = draft.with_name("float32")
+    shutil.copy(draft, whole)
+    calibration = None
+    if calibrate is not None and precision == "int8":
+        if n_rows(calibrate) == 0:
+            raise ConfigurationError("calibrate has 0 rows; give it some hundred")
+
+        def calibration() -> Iterator[dict[str, np.ndarray]]:
+            return _batches(whole, manifest, calibrate)
+
+    measured: dict[str, Any] = {}
+    for kept in _tries(whole, precision, manifest, check):
+        shutil.copy(whole, draft)
+        convert(draft, precision, kept=kept, calibration=calibration)
+        if check is None:
+            break
+        measured = check.measure(draft)
+        if precision == "int8":
+            measured["float_layers"] = kept
+        if measured["error"] <= check.tolerance:
+            break
+    model = ir.load(draft)
+    for value in model.graph.initializers.values():  # read now, as the file will be replaced
+        if value.const_value is not None:
+            value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
+    for file in draft.parent.iterdir():
+        file.unlink()
+    if check is not None:
+        manifest.parity = check.accept(measured)
+    return model
+
+
+def _tries(whole: Path, precision: Precision, manifest: Manifest, check: _Check | None) -> Iterator[list[str]]:
+    yield []
+    if precision == "int8" and check is not None:
+        ranked = sensitivities(whole, _batches(whole, manifest, check.X, most=1))
+        for share in (8, 4, 2):  # the worst eighth of the layers, then the worst quarter, then half of them
+            yield ranked[: max(1, len(ranked) // share)]
+
+
+def _batches(path: Path, manifest: Manifest, X: Any, *, most: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the graph's inputs for some rows, 32 at a time."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    wanted = {node.name for node in session.get_inputs()}
+    for number, arrays in enumerate(input_batches(manifest.feeds, X, batch_size=32)):
+        if number == most:
+            return
+        yield {name: array for name, array in arrays.items() if name in wanted}
+
+
+class _Check:
+    """The comparison of a file's scores with the estimator's on given rows."""
+
+    def __init__(
+        self, estimator: Any, task: Task, precision: Precision, X: Any, y: Any, tolerance: float | None
+    ) -> None:
+        if n_rows(X) == 0:
+            raise ConfigurationError("verify has 0 rows; give it some to compare on")
+        self.task, self.precision, self.X, self.y = task, precision, X, y
+        self.tolerance = _default_tolerance(precision, y) if tolerance is None else tolerance
+        try:
+            self.expected = _scores(estimator, task, X)
+        except MmensembleError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise DataError(f"the estimator cannot score the rows of verify: {str(error).splitlines()[0]}") from error
+        self.reference = None if y is None else _score(task, y, self.expected)
+
+    def measure(self, path: Path) -> dict[str, Any]:
+        """Score the rows with the file and compare."""
+        predictor = OnnxPredictor(path, device="cpu")
+        scored = _scores(predictor, self.task, self.X)
+        difference = np.abs(self.expected - scored).max(axis=1)
+        if self.task.output == "predictions":
+            difference /= max(1.0, float(np.abs(self.expected).max()))
+        worst = int(difference.argmax())
+        measured: dict[str, Any] = {
+            "n_rows": len(scored),
+            "max_abs_difference": float(difference[worst]),
+            "tolerance": self.tolerance,
+            **_agreement(self.task, self.expected, scored),
+        }
+        if self.y is not None:
+            measured |= {"score": _score(self.task, self.y, scored), "reference_score": self.reference}
+        error, said = float(difference[worst]), f"row {worst}: the exported scores differ from the estimator's"
+        if self.precision == "int8":
+            error, said = self._loss(measured, scored)
+        return {**measured, "error": error, "said": said}
+
+    def _loss(self, measured: dict[str, Any], scored: np.ndarray) -> tuple[float, str]:
+        if self.y is not None:
+            return measured["reference_score"] - measured["score"], "int8 lowers the score"
+        if "equal_labels" in measured:
+            return 1 - measured["equal_labels"], "int8 changes labels, in a share of rows"
+        spread = np.maximum(self.expected.std(axis=0), np.finfo(np.float32).tiny)
+        error = float((np.abs(self.expected - scored) / spread).mean())
+        return error, "int8 moves the numbers, in standard deviations,"
+
+    def accept(self, measured: dict[str, Any]) -> dict[str, Any]:
+        """Return what is stored in the manifest, or raise `ParityError`."""
+        error, said = measured.pop("error"), measured.pop("said")
+        # NaN compares as False both ways, so ask for what is wanted.
+        if not error <= self.tolerance:
+            raise ParityError(f"{said} by {error:.2g}, more than tolerance={self.tolerance:g}; nothing was written")
+        return measured
+
+
+def _default_tolerance(precision: Precision, y: Any) -> float:
+    if precision == "int8":
+        return 0.05 if y is None else 0.01
+    return 1e-4 if precision == "fp32" else 1e-2
+
+
+def _score(task: Task, y: Any, outputs: np.ndarray) -> float:
+    """Return the accuracy, or R²."""
+    predicted = task.predict(outputs)
+    return float(r2_score(y, predicted)) if task.output == "predictions" else exact_matches(y, predicted)
 
 
 def _scores(model: Any, task: Task, X: Any) -> np.ndarray:

@@ -20,7 +20,7 @@ from mmensemble.preprocessing import Encoded
 from mmensemble.preprocessing.frames import column_cells
 from mmensemble.scoring.manifest import Feed
 
-__all__ = ["ScoredWindow", "encoder_threads", "row_batches", "score_windows", "window_size"]
+__all__ = ["ScoredWindow", "encoder_threads", "input_batches", "row_batches", "score_windows", "window_size"]
 
 # A batch holds batch_size rows of this many tokens (TextPreprocessor's default length), fewer rows if they are longer.
 _TOKENS_PER_ROW = 128
@@ -145,6 +145,14 @@ def score_windows(
             for row in rows[~np.isfinite(outputs[rows]).all(axis=1)]:
                 window.errors[row] = DataError("the model gives NaN for this row: a number that it needs is missing")
         yield ScoredWindow(outputs, window.errors)
+
+
+def input_batches(feeds: Sequence[Feed], X: Any, *, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the graph's inputs for the good rows of a frame, in order, named ``<feed>.<tensor>``."""
+    window = _encode(feeds, X)
+    good = np.flatnonzero([error is None for error in window.errors])
+    for start in range(0, len(good), batch_size):
+        yield _collate(feeds, window.parts, good[start : start + batch_size])
 
 
 def _encode_ahead(feeds: Sequence[Feed], windows: Iterable[Any], n_encoders: int) -> Iterator[_EncodedWindow]:

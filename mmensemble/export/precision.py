@@ -1,0 +1,203 @@
+"""Weights and arithmetic of less than 32 bits: fp16 for GPUs, int8 for CPUs, by ONNX Runtime's own tools.
+
+Only encoders are converted: the nodes whose name has the scope ``encoder``. Heads, fusion layers, meta-learners and the
+arithmetic of voting are a small share of the work, and stay in float32 at every precision; so do inputs and outputs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from mmensemble.exceptions import ExportError
+
+__all__ = ["PRECISIONS", "Precision", "convert", "int8_layers", "sensitivities"]
+
+Precision = Literal["fp32", "fp16", "int8"]
+Batches = Callable[[], Iterable[dict[str, np.ndarray]]]
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+_PRODUCTS = ("MatMul", "Gemm")
+_TINY = 1e-30
+# In a network of convolutions these pass 8-bit values on, so that nothing is converted back and forth between them.
+_AROUND_CONVOLUTIONS = ("Conv", "Relu", "MaxPool", "Add")
+
+
+def convert(
+    path: Path, precision: Precision, *, kept: Collection[str] = (), calibration: Batches | None = None
+) -> None:
+    """Rewrite a model file at another precision.
+
+    Parameters
+    ----------
+    path : Path
+        A float32 model; replaced.
+    precision : {"fp32", "fp16", "int8"}
+        ``"fp16"``: weights and arithmetic of encoders in half precision, for GPUs. ``"int8"``: the matrix products of
+        encoders with 8-bit weights, one scale per column, and activations that are scaled as they come (Jacob et al.
+        2018); convolutions with scales measured by `calibration`, and in float without it.
+    kept : collection of str, default=()
+        Names of nodes to keep in float32.
+    calibration : callable, default=None
+        → batches of inputs, on which the range of every activation around convolutions is measured.
+
+    Raises
+    ------
+    ExportError
+        If ONNX Runtime's tools cannot convert the model.
+    """
+    if precision == "fp32":
+        return
+    try:
+        with _quiet():
+            if precision == "fp16":
+                _to_half(path)
+            else:
+                _to_int8(path, set(kept), calibration)
+    except Exception as error:  # the tools raise anything
+        raise ExportError(f"the model cannot be converted to {precision}: {error}") from error
+
+
+def _in_encoder(node: onnx.NodeProto) -> bool:
+    return "encoder" in node.name.split("/")[:-1]
+
+
+def _to_half(path: Path) -> None:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = onnx.load(path)
+    blocked = [node.name for node in model.graph.node if not _in_encoder(node)]
+    # Constants like 1e-12 become 0 in half precision and may be divided by; the tool raises them to its least value.
+    converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=blocked)
+    # Where two float nodes read one half value, the tool casts it twice, under one name.
+    nodes = {tuple(node.output): node for node in converted.graph.node}
+    del converted.graph.node[:]
+    converted.graph.node.extend(nodes.values())
+    onnx.save(converted, path)
+
+
+def _to_int8(path: Path, kept: set[str], calibration: Batches | None) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
+
+    model = onnx.load(path)
+    del model.graph.value_info[:]  # the quantizer infers shapes anew, and trips over the ones that are there
+    onnx.save(model, path)
+    every = {node.name for node in model.graph.node}
+    draft = path.with_name(f"{path.name}.int8")
+    convolutions = set() if calibration is None else _around_convolutions(model) - kept
+    if convolutions and calibration is not None:
+        quantize_static(
+            path,
+            draft,
+            _Reader(calibration()),
+            op_types_to_quantize=list(_AROUND_CONVOLUTIONS),
+            nodes_to_exclude=sorted(every - convolutions),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        draft.replace(path)
+    products = set(int8_layers(model)) - kept
+    if products:
+        excluded = every - products
+        quantize_dynamic(
+            path,
+            draft,
+            op_types_to_quantize=list(_PRODUCTS),
+            # The quantizer turns a Gemm into a MatMul of another name before it looks at this list.
+            nodes_to_exclude=sorted(excluded | {f"{name}_MatMul" for name in excluded}),
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+        draft.replace(path)
+
+
+def _around_convolutions(model: onnx.ModelProto) -> set[str]:
+    """Return the nodes to quantise with measured ranges: convolutions, and in networks of them what lies between."""
+    by_encoder: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        if _in_encoder(node):
+            by_encoder.setdefault(node.name.rsplit("/", 1)[0], []).append(node)
+    chosen = set()
+    for nodes in by_encoder.values():
+        counts = {kind: sum(node.op_type == kind for node in nodes) for kind in ("Conv", "MatMul")}
+        wanted = _AROUND_CONVOLUTIONS if counts["Conv"] > counts["MatMul"] else ("Conv",)
+        chosen |= {node.name for node in nodes if node.op_type in wanted}
+    return chosen
+
+
+def int8_layers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """Return the matrix products of encoders by constant weights, by name."""
+    constants = {initializer.name for initializer in model.graph.initializer}
+    return {
+        node.name: node
+        for node in model.graph.node
+        if node.op_type in _PRODUCTS and _in_encoder(node) and node.input[1] in constants
+    }
+
+
+def sensitivities(path: Path, batches: Iterable[dict[str, np.ndarray]]) -> list[str]:
+    """Rank the layers that int8 would take by how far 8 bits move their output on some rows, the worst first.
+
+    The distance is ``‖XW − Q(X)Q(W)‖ / ‖XW‖`` with `X` as it comes in the float model, one scale for `X` and one per
+    column of `W`.
+    """
+    model = onnx.load(path)
+    layers = int8_layers(model)
+    weights = {initializer.name: initializer for initializer in model.graph.initializer}
+    seen = sorted({node.input[0] for node in layers.values()})
+    known = {value.name for value in model.graph.output}
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in seen if name not in known)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = [node.name for node in session.get_inputs()]
+    errors: dict[str, list[float]] = {name: [] for name in layers}
+    for batch in batches:
+        values = dict(zip(seen, session.run(seen, {name: batch[name] for name in inputs}), strict=True))
+        for name, node in layers.items():
+            weight = onnx.numpy_helper.to_array(weights[node.input[1]])
+            if any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
+                weight = weight.T
+            X = values[node.input[0]].reshape(-1, weight.shape[0])
+            exact = X @ weight
+            scales = 127 / np.maximum(np.abs(weight).max(axis=0), _TINY)
+            rounded = _rounded(X, 255 / max(float(np.ptp(X)), _TINY)) @ _rounded(weight, scales)
+            errors[name].append(float(np.linalg.norm(exact - rounded)) / max(float(np.linalg.norm(exact)), _TINY))
+    return sorted(errors, key=lambda name: -float(np.mean(errors[name])))
+
+
+def _rounded(values: np.ndarray, scale: Any) -> np.ndarray:
+    return np.asarray(np.rint(values * scale) / scale)
+
+
+class _Reader:
+    """Batches as ONNX Runtime's calibration wants them."""
+
+    def __init__(self, batches: Iterable[dict[str, np.ndarray]]) -> None:
+        self._batches: Iterator[dict[str, np.ndarray]] = iter(batches)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """Return the next batch, None after the last."""
+        return next(self._batches, None)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Take part in calibration by strides, which is not used."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the tools' advice to preprocess, which this module has done, off the user's screen."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -3,21 +3,25 @@
 Strategies differ in how members are joined; most of the time goes into the members. Two stores lie in one folder:
 
 - joblib's, for what depends on a whole set of rows: fitted members, their out-of-fold outputs, fitted joint fusions.
-  Each lies under the hash of its estimator, rows, labels, versions and weights, and is written beside its place and
-  renamed, so a killed process leaves nothing half-written.
-- LMDB's, for what depends on one row: its embedding by a frozen network, under the hash of the row's encoded content
-  and of the network's weights. LMDB is transactional, takes many processes at once, and holds bytes, so nothing is
-  unpickled.
+  Each lies under the hash of its estimator, rows, labels, versions, weights and files, and is written beside its place
+  and renamed, so a killed process leaves nothing half-written.
+- LMDB's, for what depends on one row: its embedding by a frozen network, under the hash of the row's encoded content,
+  the versions and the network. LMDB is transactional, takes many processes of one host at once, and holds bytes, so
+  nothing is unpickled.
 
 Neither changes a result: what is kept is what was computed.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
+import pickle
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -27,18 +31,20 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import joblib
 import numpy as np
 from joblib import Memory
-from sklearn import get_config
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import has_fit_parameter
 
+import mmensemble
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.outputs import outputs_of
-from mmensemble.preprocessing.frames import n_rows
+from mmensemble.preprocessing.frames import column_cells, column_names, leaf_cells, n_rows
 from mmensemble.scoring.tasks import Task
 
 if TYPE_CHECKING:
@@ -53,9 +59,20 @@ EMBEDDING_BYTES = 4 * 2**30
 # Work below that is done again: to hash its rows and to read its result take about as long.
 WORTH_SECONDS = 0.02
 
-_WRITE_ROWS = 512
+# What one transaction of embeddings holds at most.
+TRANSACTION_BYTES = 32 * 2**20
 
-_seconds: dict[tuple[str, str, int], float] = {}
+# The oldest results are looked for in this share of the time at most, for that reads the whole folder.
+WALKING_SHARE = 0.05
+
+# A column is one of paths if one of its first cells names a file.
+_PROBED_CELLS = 16
+
+_log = logging.getLogger(__name__)
+
+_seconds: dict[tuple[str, ...], float] = {}
+_walks: dict[Path, tuple[float, float]] = {}
+_lock = threading.RLock()
 _environments: dict[tuple[int, str], tuple[int, lmdb.Environment]] = {}
 _embeddings: ContextVar[Path | None] = ContextVar("embeddings", default=None)
 _storing: ContextVar[bool] = ContextVar("storing", default=False)
@@ -67,31 +84,39 @@ class Store:
 
     Parameters
     ----------
-    memory : joblib.Memory or None
+    location : Path or None
         None keeps nothing.
-    owned : bool
-        Whether the store is kept below `MEMBER_BYTES`; a `Memory` that the user made is the user's to bound.
+    memory : joblib.Memory, default=None
+        One that the user made, which is the user's to bound. Where there is none, the store makes one for the folder
+        and keeps it below `MEMBER_BYTES`.
     """
 
-    memory: Memory | None
-    owned: bool
+    location: Path | None
+    memory: Memory | None = None
 
     @classmethod
     def of(cls, cache: Any) -> Store:
         """Return the store that a ``cache`` parameter means: None, a folder, or a joblib.Memory."""
         if cache is None:
-            return cls(None, owned=False)
+            return cls(None)
         if isinstance(cache, Memory):
-            return cls(cache if cache.location is not None else None, owned=False)
+            return cls(None) if cache.location is None else cls(Path(cache.location), cache)
         try:
-            return cls(Memory(os.fspath(cache), verbose=0), owned=True)
+            return cls(Path(os.fspath(cache)))
         except TypeError as error:
             raise ConfigurationError(f"cache must be a folder, a joblib.Memory or None, not {cache!r}") from error
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Let frozen networks find the embeddings of rows that they have seen, inside the block."""
-        token = _embeddings.set(None if self.memory is None else Path(self.memory.location) / "embeddings")
+        """Let frozen networks find the embeddings of rows that they have seen, inside the block.
+
+        A folder that is not there, as on a host where the model is only used, is not made for that. A composition
+        without a store that is part of another one uses the other one's.
+        """
+        if self.location is None:
+            yield
+            return
+        token = _embeddings.set(self.location / "embeddings" if self.location.is_dir() else None)
         try:
             yield
         finally:
@@ -113,31 +138,61 @@ class Store:
         depends_on : sequence of estimator, default=()
             Further estimators among the arguments.
         """
+        if self.location is None:
+            return function(estimator, *arguments)
+        self.location.mkdir(parents=True, exist_ok=True)
         with self.active():
-            if self.memory is None:
-                return function(estimator, *arguments)
             # Work that was quick on as many rows is quick again.
-            kind = (function.__name__, repr(estimator), n_rows(arguments[0]))
-            if _seconds.get(kind, WORTH_SECONDS) < WORTH_SECONDS:
+            kind = (function.__name__, str(n_rows(arguments[0])), *(repr(one) for one in (estimator, *depends_on)))
+            key = None
+            if _seconds.get(kind, WORTH_SECONDS) >= WORTH_SECONDS:
+                key = _key_of(function, (estimator, *arguments), depends_on)
+            if key is None:
                 return function(estimator, *arguments)
-            token = _storing.set(True)
-            try:
-                run = self.memory.cache(_run)
-                result, _seconds[kind] = run(
-                    function, (estimator, *arguments), _state_of_the_world([estimator, *depends_on])
-                )
-            finally:
-                _storing.reset(token)
-            if self.owned:
-                self.memory.reduce_size(bytes_limit=MEMBER_BYTES)
+            result, _seconds[kind] = self._once(key, lambda: function(estimator, *arguments))
             return result
 
+    def _once(self, key: str, work: Callable[[], Any]) -> tuple[Any, float]:
+        """Return what was kept under a key, or do the work and keep it; and how long the work took."""
+        memory = Memory(str(self.location), verbose=0) if self.memory is None else self.memory
+        computed = False
 
-def _run(function: Callable[..., Any], arguments: tuple[Any, ...], world: Any) -> tuple[Any, float]:
-    """Call a function; return its result and how long it took."""
-    started = time.perf_counter()
-    result = function(*arguments)
-    return result, time.perf_counter() - started
+        def timed() -> tuple[Any, float]:
+            nonlocal computed
+            computed = True
+            started = time.perf_counter()
+            with _pickled_for_the_store(False):
+                result = work()
+            return result, time.perf_counter() - started
+
+        with _pickled_for_the_store(True):
+            kept: tuple[Any, float] = memory.cache(_kept, ignore=["work"])(key, timed)
+        if computed and self.memory is None and self.location is not None:
+            _drop_the_oldest(memory, self.location)
+        return kept
+
+
+def _kept(key: str, work: Callable[[], Any]) -> Any:
+    """Do the work; joblib keeps what this returns under the key."""
+    return work()
+
+
+def _drop_the_oldest(memory: Memory, location: Path) -> None:
+    """Bring the folder back below its bound, unless it was looked at just now."""
+    now = time.monotonic()
+    last, took = _walks.get(location, (-np.inf, 0.0))
+    if now - last >= took / WALKING_SHARE:
+        memory.reduce_size(bytes_limit=MEMBER_BYTES)
+        _walks[location] = (time.monotonic(), time.monotonic() - now)
+
+
+@contextmanager
+def _pickled_for_the_store(yes: bool) -> Iterator[None]:
+    token = _storing.set(yes)
+    try:
+        yield
+    finally:
+        _storing.reset(token)
 
 
 def is_active() -> bool:
@@ -150,21 +205,55 @@ def is_storing() -> bool:
     return _storing.get()
 
 
-def _state_of_the_world(estimators: Sequence[Any]) -> list[Any]:
-    """Return what a result depends on beyond its arguments: versions, and the files that parameters name."""
+def _key_of(function: Callable[..., Any], arguments: tuple[Any, ...], depends_on: Sequence[Any]) -> str | None:
+    """Return a hash of what a result depends on, None where an argument cannot be hashed."""
+    estimators = [arguments[0], *depends_on]
     parts = [part for estimator in estimators for part in (estimator, *estimator.get_params().values())]
     stamps = [part.cache_stamp() for part in parts if hasattr(part, "cache_stamp")]
-    return [sys.version_info[:2], *_versions(), stamps]
+    try:
+        with _pickled_for_the_store(True):
+            return str(joblib.hash([function.__qualname__, arguments, stamps, _versions(), _file_stamps(arguments[1])]))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        # A lambda among the parameters, say: the next process could not tell it from another one.
+        reason = error.args[0][0] if isinstance(error.args[0], tuple) else error
+        _log.warning("the cache cannot keep a fitted %s: %s", type(arguments[0]).__name__, reason)
+        return None
 
 
-def _versions() -> list[str]:
-    found = []
-    for package in ("mmensemble", "scikit-learn", "numpy", "torch", "transformers"):
+@functools.cache
+def _versions() -> tuple[str, ...]:
+    found = [".".join(map(str, sys.version_info[:2])), mmensemble.__version__]
+    for package in ("scikit-learn", "numpy", "torch", "transformers"):
         try:
             found.append(version(package))
         except PackageNotFoundError:
             found.append("")
-    return found
+    return tuple(found)
+
+
+def _file_stamps(rows: Any) -> list[list[tuple[int, int] | None]]:
+    """Return size and time of change of the files that cells name, for columns that hold paths."""
+    names = column_names(rows)
+    columns = [leaf_cells(rows)] if names is None else [column_cells(rows, name) for name in names]
+    stamps = []
+    for cells in columns:
+        if isinstance(cells, np.ndarray):
+            continue
+        if any(_file_stamp(cell) for cell in cells[:_PROBED_CELLS]):
+            stamps.append([_file_stamp(cell) for cell in cells])
+    return stamps
+
+
+def _file_stamp(cell: Any) -> tuple[int, int] | None:
+    if isinstance(cell, Mapping):
+        cell = cell.get("path") if cell.get("bytes") is None else None
+    if not isinstance(cell, (str, os.PathLike)):
+        return None
+    try:
+        found = os.stat(cell)
+    except (OSError, ValueError):  # no file, and no possible name of one
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 # Members
@@ -172,7 +261,7 @@ def _versions() -> list[str]:
 
 def weight_name(estimator: Any) -> str:
     """Return the name by which `fit` takes sample weights; a pipeline takes them for its last step."""
-    if isinstance(estimator, Pipeline) and not get_config()["enable_metadata_routing"]:
+    if isinstance(estimator, Pipeline):
         name, last = estimator.steps[-1]
         return f"{name}__{weight_name(last)}"
     return "sample_weight"
@@ -204,7 +293,8 @@ def fit_member(estimator: Any, X: Any, y: np.ndarray, sample_weight: np.ndarray 
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     if not has_fit_parameter(last, "sample_weight") and not _takes_anything(last.fit):
         raise ConfigurationError(f"{type(last).__name__} takes no sample_weight")
-    return clone(estimator).fit(X, y, **{weight_name(estimator): sample_weight})
+    with config_context(enable_metadata_routing=False):  # the composition routes: every member gets the weights
+        return clone(estimator).fit(X, y, **{weight_name(estimator): sample_weight})
 
 
 def _takes_anything(function: Callable[..., Any]) -> bool:
@@ -280,8 +370,9 @@ def embed_rows(
     folder = _embeddings.get()
     if folder is None:
         return list(compute(np.arange(len(rows))))
-    keys = [_key(fingerprint, row) for row in rows]
     environment = _environment(folder)
+    prefix = repr(_versions()).encode() + fingerprint
+    keys = [_key(prefix, row) for row in rows]
     with environment.begin() as transaction:
         found = {key: _from_bytes(value) for key in set(keys) if (value := transaction.get(key)) is not None}
     first = {key: position for position, key in reversed(list(enumerate(keys))) if key not in found}
@@ -293,8 +384,8 @@ def embed_rows(
     return [found[key] for key in keys]
 
 
-def _key(fingerprint: bytes, row: np.ndarray) -> bytes:
-    digest = blake2b(fingerprint, digest_size=24)
+def _key(prefix: bytes, row: np.ndarray) -> bytes:
+    digest = blake2b(prefix, digest_size=24)
     digest.update(f"{row.dtype.str}{row.shape}".encode())
     digest.update(np.ascontiguousarray(row).data)
     return digest.digest()
@@ -303,16 +394,31 @@ def _key(fingerprint: bytes, row: np.ndarray) -> bytes:
 def _write(environment: lmdb.Environment, made: dict[bytes, np.ndarray]) -> None:
     import lmdb
 
-    items = list(made.items())
-    for start in range(0, len(items), _WRITE_ROWS):
-        pairs = [(key, _to_bytes(value)) for key, value in items[start : start + _WRITE_ROWS]]
-        try:
-            with environment.begin(write=True) as transaction:
-                transaction.cursor().putmulti(pairs)
-        except lmdb.MapFullError:
-            # The bound is reached. Which embeddings will be asked for again is not known, so all make room.
-            with environment.begin(write=True) as transaction:
-                transaction.drop(environment.open_db(), delete=False)
+    try:
+        for pairs in _parts(made):
+            try:
+                with environment.begin(write=True) as transaction:
+                    transaction.cursor().putmulti(pairs)
+            except lmdb.MapFullError:
+                # The bound is reached. Which embeddings will be asked for again is not known, so all make room.
+                with environment.begin(write=True) as transaction:
+                    transaction.drop(environment.open_db(), delete=False)
+    except lmdb.Error as error:
+        _log.warning("embeddings are not kept: %s", error)  # as of a full disk: they are there, and that is what counts
+
+
+def _parts(made: Mapping[bytes, np.ndarray]) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Yield embeddings as bytes, some at a time."""
+    pairs: list[tuple[bytes, bytes]] = []
+    size = 0
+    for key, value in made.items():
+        pairs.append((key, _to_bytes(value)))
+        size += value.nbytes
+        if size >= TRANSACTION_BYTES:
+            yield pairs
+            pairs, size = [], 0
+    if pairs:
+        yield pairs
 
 
 def _to_bytes(value: np.ndarray) -> bytes:
@@ -329,14 +435,24 @@ def _environment(folder: Path) -> lmdb.Environment:
     """Open the embeddings of a folder, once per process: LMDB allows no more, and none across a fork."""
     import lmdb
 
-    folder.mkdir(parents=True, exist_ok=True)
     place, data = (os.getpid(), str(folder.resolve())), folder / "data.mdb"
-    if place in _environments:
-        inode, environment = _environments[place]
-        if data.exists() and data.stat().st_ino == inode:
-            return environment
-        environment.close()  # the folder was deleted meanwhile, as its user may
-    environment = lmdb.open(str(folder), map_size=EMBEDDING_BYTES, max_readers=1024, readahead=False)
-    environment.reader_check()
-    _environments[place] = (data.stat().st_ino, environment)
-    return environment
+    with _lock:
+        folder.mkdir(parents=True, exist_ok=True)
+        for pid, other in list(_environments):
+            if pid != os.getpid():
+                _environments.pop((pid, other))[1].close()  # the parent's, which keeps it open for itself
+        if place in _environments:
+            inode, environment = _environments[place]
+            if data.exists() and data.stat().st_ino == inode:
+                return environment
+            del _environments[place]  # the folder was deleted meanwhile, as its user may
+        opened = functools.partial(lmdb.open, str(folder), map_size=EMBEDDING_BYTES, max_readers=1024, readahead=False)
+        try:
+            environment = opened()
+        except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
+            _log.warning("%s is damaged and made anew: %s", data, error)
+            data.unlink()
+            environment = opened()
+        environment.reader_check()
+        _environments[place] = (data.stat().st_ino, environment)
+        return environment

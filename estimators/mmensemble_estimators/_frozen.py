@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
+import json
+import pickle
+import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -17,7 +23,7 @@ from sklearn.base import clone
 from torch import Tensor, nn
 
 from mmensemble.caching import embed_rows, is_active
-from mmensemble.preprocessing import Encoded, Preprocessor
+from mmensemble.preprocessing import Encoded, Preprocessor, preprocessor_from_dict
 from mmensemble_estimators._training import as_tensors
 from mmensemble_estimators.backbones.encoder import Encoder, origins
 
@@ -35,6 +41,10 @@ _shared: WeakValueDictionary[bytes, Encoder] = WeakValueDictionary()
 _fingerprints: WeakKeyDictionary[nn.Module, bytes] = WeakKeyDictionary()
 _trainable: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 _recent: deque[Encoder] = deque(maxlen=4)
+_lock = threading.RLock()
+
+# What a network does follows from these packages' versions, which the store knows, not from their code.
+_VERSIONED = ("torch", "transformers")
 
 Run = Callable[[Callable[..., Any], np.ndarray], Any]
 
@@ -47,11 +57,38 @@ def folder_stamp(folder: str | None) -> tuple[tuple[str, int, int], ...]:
     return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
+def module_stamp(backbone: Callable[[], nn.Module]) -> bytes | None:
+    """Return a hash of the module that a callable backbone makes; None if it makes another one at each call.
+
+    A process asks each callable once: equal partials, of which `clone` makes copies, count as one.
+    """
+    if isinstance(backbone, functools.partial):
+        key: Any = (backbone.func, _pickled(backbone, (backbone.args, backbone.keywords)))
+    elif inspect.isroutine(backbone) or inspect.isclass(backbone):
+        key = backbone
+    else:
+        key = (type(backbone), _pickled(backbone, backbone))
+    return _stamp_of(_Asked(key, backbone))
+
+
+def _pickled(backbone: Any, content: Any) -> Any:
+    try:
+        return pickle.dumps(content)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return id(backbone)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    key: Any
+    backbone: Callable[[], nn.Module] = field(compare=False)
+
+
 @functools.lru_cache(maxsize=16)
-def module_stamp(backbone: Callable[[], nn.Module]) -> bytes:
-    """Return a hash of the module that a callable backbone makes."""
+def _stamp_of(asked: _Asked) -> bytes | None:
     with torch.random.fork_rng(devices=[]):
-        return _hash(backbone())
+        first, second = _hash(asked.backbone()), _hash(asked.backbone())
+    return first if first == second else None
 
 
 def frozen_encoder(estimator: TorchEstimator, preprocessor: Preprocessor) -> Encoder:
@@ -60,30 +97,45 @@ def frozen_encoder(estimator: TorchEstimator, preprocessor: Preprocessor) -> Enc
     It must not be trained: `own_encoder` gives one that may be.
     """
     stamp = estimator.cache_stamp()
-    said = (type(estimator).modality, stamp, estimator.pretrained, estimator.pooling, preprocessor.to_dict())
+    if not stamp:  # drawn at random, or a model of a hub
+        return _built(estimator, preprocessor)
+    state = preprocessor.to_dict()
+    said = (type(estimator).modality, stamp, estimator.pretrained, estimator.pooling, state)
     key = blake2b(repr(said).encode()).digest()
-    if stamp and key in _shared:
-        return _keep(_shared[key])
-    with torch.random.fork_rng(devices=[]):  # whether it is built or found must not show in what is drawn after
-        encoder = estimator._build_encoder(preprocessor)
-    _trainable[encoder] = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
-    encoder.requires_grad_(False).eval()
-    if stamp:
-        _shared[key] = encoder
-        origins[encoder] = (frozen_encoder, (clone(estimator), preprocessor))
+    with _lock:
+        encoder = _shared.get(key)
+        if encoder is None:
+            with torch.random.fork_rng(devices=[]):  # whether it is built or found must not show in what is drawn after
+                encoder = _shared[key] = _built(estimator, preprocessor)
+            origins[encoder] = (_found_or_built, (key, clone(estimator), json.dumps(state)))
     return _keep(encoder)
 
 
+def _built(estimator: TorchEstimator, preprocessor: Preprocessor) -> Encoder:
+    encoder = estimator._build_encoder(preprocessor)
+    _trainable[encoder] = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    return encoder.requires_grad_(False).eval()
+
+
+def _found_or_built(key: bytes, estimator: TorchEstimator, state: str) -> Encoder:
+    """Return the encoder that a pickle in the store refers to; `state` is JSON, for it is seldom needed."""
+    encoder = _shared.get(key)
+    return frozen_encoder(estimator, preprocessor_from_dict(json.loads(state))) if encoder is None else _keep(encoder)
+
+
 def _keep(encoder: Encoder) -> Encoder:
-    """Keep an encoder between the fits of a search, each of which forgets its estimators."""
-    if is_active() and not any(encoder is other for other in _recent):
-        _recent.append(encoder)
+    """Keep the latest encoders between the fits of a search, each of which forgets its estimators."""
+    if is_active():
+        with _lock:
+            others = [other for other in _recent if other is not encoder]
+            _recent.clear()
+            _recent.extend([*others, encoder])
     return encoder
 
 
 def own_encoder(encoder: Encoder) -> Encoder:
     """Return an encoder that may be trained: a copy, where it belongs to other estimators or a store knows it."""
-    if encoder in _fingerprints or any(encoder is other for other in _shared.values()):
+    if encoder in _fingerprints or encoder in origins:
         trainable = _trainable.get(encoder)
         encoder = copy.deepcopy(encoder)
         for name, parameter in encoder.named_parameters():
@@ -96,19 +148,54 @@ def own_encoder(encoder: Encoder) -> Encoder:
 def fingerprint(encoder: Encoder) -> bytes:
     """Return a hash of an encoder's architecture and weights, which must not change any more."""
     if encoder not in _fingerprints:
-        said = {name: value for name, value in vars(encoder).items() if isinstance(value, (str, int, bool))}
         config = getattr(getattr(encoder, "backbone", None), "config", None)
-        _fingerprints[encoder] = _hash(encoder, repr(said), "" if config is None else config.to_json_string())
+        _fingerprints[encoder] = _hash(encoder, "" if config is None else config.to_json_string())
     return _fingerprints[encoder]
 
 
 def _hash(module: nn.Module, *more: str) -> bytes:
-    """Hash a module's structure and weights."""
-    digest = blake2b(repr((repr(module), more)).encode(), digest_size=32)
-    for name, tensor in module.state_dict().items():
+    """Hash a module's structure, plain attributes, code and weights."""
+    attributes = {name: _plain_attributes(part) for name, part in module.named_modules()}
+    classes = dict.fromkeys(cls for part in module.modules() for cls in type(part).__mro__)
+    code = [(cls.__qualname__, list(_code(cls))) for cls in classes if cls.__module__.split(".")[0] not in _VERSIONED]
+    digest = blake2b(repr((repr(module), attributes, code, more)).encode(), digest_size=32)
+    # Not the state_dict, which leaves some buffers out.
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.digest()
+
+
+def _plain_attributes(module: nn.Module) -> dict[str, Any]:
+    """Return the numbers, strings and tuples of them that a module works with; not whether it is being trained."""
+    return {
+        name: value
+        for name, value in sorted(vars(module).items())
+        if not name.startswith("_") and name != "training" and _is_plain(value)
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(_is_plain(part) for part in value)
+    return value is None or isinstance(value, (str, int, float))
+
+
+def _code(cls: type) -> Iterator[Any]:
+    """Yield the bytecode of a class's methods: with the same weights, another `forward` embeds otherwise."""
+    for name, value in sorted(vars(cls).items()):
+        function = inspect.unwrap(value) if callable(value) else getattr(value, "__func__", None)
+        code = getattr(function, "__code__", None)
+        if code is not None:
+            yield name, _said(code)
+
+
+def _said(code: CodeType) -> list[Any]:
+    constants = [
+        _said(part) if isinstance(part, CodeType) else sorted(map(repr, part)) if isinstance(part, frozenset) else part
+        for part in code.co_consts
+    ]
+    return [code.co_code, code.co_names, constants]
 
 
 def embed(encoder: Encoder, encoded: Encoded, run: Run) -> np.ndarray:

@@ -11,34 +11,43 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script, where `tests` is no installed package
 
-from tests.benchmarks import memory, scoring, training
+from tests.benchmarks import memory, scoring, search, training
 from tests.benchmarks.memory import as_memory_table
+from tests.benchmarks.search import as_search_table
 from tests.benchmarks.side_by_side import as_table
+
+# Searches fit some ten times as often as the other benchmarks.
+SEARCHED_ROWS = 400
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1000, help="rows to fit on and to score")
-    parser.add_argument("--only", choices=["scoring", "training", "memory"], help="one part of them")
+    parser.add_argument("--only", choices=["scoring", "training", "memory", "search"], help="one part of them")
     parser.add_argument("--output", type=Path, default=Path("benchmark_output"))
     arguments = parser.parse_args()
-    results, peaks = [], []
+    results, peaks, ratios = [], [], []
     if arguments.only in (None, "scoring"):
         results += scoring.run(n_rows=arguments.rows)
     if arguments.only in (None, "training"):
         results += training.run(n_rows=arguments.rows)
     if arguments.only in (None, "memory") and sys.platform == "linux":
         peaks += memory.run(n_rows=arguments.rows)
+    if arguments.only in (None, "search"):
+        ratios += search.run(n_rows=min(arguments.rows, SEARCHED_ROWS))
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     if results:
         print(f"{as_table(results)}\n\n{machine}; medians, in turn with the reference in one process\n")
     if peaks:
         print(f"{as_memory_table(peaks)}\n\nrise of the peak resident set, each in a process of its own")
+    if ratios:
+        print(f"\n{as_search_table(ratios)}\n\n{machine}; each search once")
     arguments.output.mkdir(parents=True, exist_ok=True)
     written = {
         "machine": machine,
         "results": [result.to_dict() for result in results],
         "memory": [peak.to_dict() for peak in peaks],
+        "search": [ratio.to_dict() for ratio in ratios],
     }
     (arguments.output / "benchmarks.json").write_text(json.dumps(written, indent=2), encoding="utf-8")
 

@@ -1,6 +1,14 @@
 from __future__ import annotations
 
+import itertools
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +20,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-from mmensemble import ConfigurationError, MultimodalClassifier, SoftVoting, Stacking
-from mmensemble.caching import Store
+from mmensemble import ConfigurationError, EnsembleSelection, MultimodalClassifier, SoftVoting, Stacking, caching
+from mmensemble.caching import Store, embed_rows, fit_member, is_active, is_storing
 
 CV = 2
+ROOT = Path(__file__).parents[2]
+SIZE = 64
 
 
 class Counted(ClassifierMixin, BaseEstimator):
@@ -148,9 +158,9 @@ def test_two_jobs(model: MultimodalClassifier, log: Path, X: Any, y: Any) -> Non
 
 def test_a_memory_is_taken_as_it_is_and_none_stores_nothing(tmp_path: Path) -> None:
     memory = joblib.Memory(tmp_path, verbose=0)
-    assert Store.of(memory) == Store(memory, owned=False)
-    assert Store.of(None).memory is None
-    assert Store.of(joblib.Memory(None)).memory is None
+    assert Store.of(memory) == Store(tmp_path, memory)
+    assert Store.of(None).location is None
+    assert Store.of(joblib.Memory(None)).location is None
     with pytest.raises(ConfigurationError, match=r"cache must be a folder, a joblib\.Memory or None, not 3"):
         Store.of(3)
 
@@ -169,3 +179,356 @@ def test_folds_drawn_at_random_are_not_shared(model: MultimodalClassifier, log: 
         cv = StratifiedKFold(CV, shuffle=True, random_state=seed)
         clone(model).set_params(fusion=Stacking(cv=cv)).fit(X, y)
     assert n_fits(log) == 2 + 2 * 2 * CV
+
+
+def test_work_that_is_quick_is_not_kept(tmp_path: Path, X: Any, y: Any) -> None:
+    model = MultimodalClassifier([("a", LogisticRegression(C=0.7), ["a"])], cache=tmp_path)
+    clone(model).fit(X, y)
+    kept = set(tmp_path.rglob("output.pkl"))
+    assert len(kept) == 1, "the first time it is not known how long it takes"
+    clone(model).fit(X + 1, y)
+    assert set(tmp_path.rglob("output.pkl")) == kept
+
+
+def test_quick_members_do_not_keep_slow_ones_out(model: MultimodalClassifier, log: Path, X: Any, y: Any) -> None:
+    quick = MultimodalClassifier([("a", LogisticRegression(C=0.6), ["a"])], cache=model.cache)
+    quick.fit(X, y).fit(X, y)
+    clone(model).fit(X, y)
+    clone(model).fit(X, y)
+    assert n_fits(log) == 2
+
+
+def test_another_version_misses_the_cache(
+    model: MultimodalClassifier, log: Path, X: Any, y: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = caching._versions()
+    assert versions[0] == ".".join(map(str, sys.version_info[:2]))
+    assert all(versions)
+    clone(model).fit(X, y)
+    for number in range(len(versions)):
+        newer = tuple(f"{v}.1" if i == number else v for i, v in enumerate(versions))
+        monkeypatch.setattr(caching, "_versions", lambda newer=newer: newer)
+        clone(model).fit(X, y)
+        assert n_fits(log) == 2 * (number + 2)
+
+
+class SizeOfFile(ClassifierMixin, BaseEstimator):
+    """Learns how large the first file is."""
+
+    def fit(self, X: Any, y: Any) -> SizeOfFile:
+        time.sleep(0.03)
+        self.classes_ = np.unique(y)
+        self.size_ = os.path.getsize(X.iloc[0] if isinstance(X.iloc[0], (str, Path)) else X.iloc[0]["path"])
+        return self
+
+    def predict_proba(self, X: Any) -> Any:
+        return np.full((len(X), len(self.classes_)), 1 / len(self.classes_))
+
+    def predict(self, X: Any) -> Any:
+        return self.classes_[np.zeros(len(X), dtype=int)]
+
+
+@pytest.mark.parametrize("as_cell", [str, Path, lambda path: {"bytes": None, "path": str(path)}])
+def test_a_file_that_was_changed_misses_the_cache(tmp_path: Path, as_cell: Callable[[Path], Any]) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path in paths:
+        path.write_bytes(b"1")
+    X, y = pd.DataFrame({"picture": [as_cell(path) for path in paths]}, dtype=object), [0, 1, 0, 1]
+    model = MultimodalClassifier([("picture", SizeOfFile(), "picture")], cache=tmp_path / "cache")
+    for size in (1, 22):
+        paths[0].write_bytes(b"1" * size)
+        assert clone(model).fit(X, y).named_estimators_.picture.size_ == size
+
+
+def test_what_cannot_be_pickled_is_fitted_anew(
+    log: Path, tmp_path: Path, X: Any, y: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = Counted(str(log))
+    member.set_params(C=Unpicklable(2.0))
+    model = MultimodalClassifier([("a", member, ["a"])], cache=tmp_path / "cache")
+    first = clone(model).fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(clone(model).fit(X, y).predict_proba(X), first)
+    assert n_fits(log) == 2
+    assert "the cache cannot keep a fitted Counted" in caplog.text
+
+
+class Unpicklable(float):
+    """A number that cannot be pickled, as a lambda cannot."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("not for a pickle")
+
+    def __deepcopy__(self, memo: Any) -> Unpicklable:
+        return self
+
+
+def test_members_stay_below_their_bound(tmp_path: Path, X: Any, y: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching, "MEMBER_BYTES", 600_000)
+    store = Store.of(tmp_path / "owned")
+    for seed in range(8):
+        store.call(fit_member, Heavy(seed, 200_000), X, y, None)
+        time.sleep(0.1)  # it looks no more often than the looking is quick
+    written = [path for path in (tmp_path / "owned").rglob("*") if path.is_file()]
+    assert 200_000 < sum(path.stat().st_size for path in written) < 800_000
+    monkeypatch.setattr(caching, "MEMBER_BYTES", 0)
+    memory = joblib.Memory(tmp_path / "own", verbose=0)
+    Store.of(memory).call(fit_member, Heavy(0, 200_000), X, y, None)
+    assert list((tmp_path / "own").rglob("output.pkl")), "a Memory is its user's to bound"
+
+
+class Heavy(ClassifierMixin, BaseEstimator):
+    """Learns many numbers, which take a while to write."""
+
+    def __init__(self, seed: int = 0, n_bytes: int = 20_000_000) -> None:
+        self.seed = seed
+        self.n_bytes = n_bytes
+
+    def fit(self, X: Any, y: Any) -> Heavy:
+        time.sleep(0.021)
+        self.numbers_ = np.random.default_rng(self.seed).random(self.n_bytes // 8)
+        return self
+
+
+# The folder's life
+
+
+def test_the_folder_may_be_deleted_any_time(
+    model: MultimodalClassifier, log: Path, tmp_path: Path, X: Any, y: Any
+) -> None:
+    for cache in (tmp_path / "cache", joblib.Memory(tmp_path / "cache", verbose=0)):
+        model.set_params(cache=cache)
+        before = n_fits(log)
+        fitted = clone(model).fit(X, y)
+        with Store.of(cache).active():
+            squares(0, 3)
+        assert n_fits(log) == before + 2
+        shutil.rmtree(tmp_path / "cache")
+        expected = fitted.predict_proba(X)
+        assert not (tmp_path / "cache").exists(), "predict makes no folder"
+        np.testing.assert_array_equal(clone(model).fit(X, y).predict_proba(X), expected)
+        assert n_fits(log) == before + 4
+        with Store.of(cache).active():
+            assert squares(0, 3) == [0, 1, 2]
+            assert squares(0, 3) == []
+        shutil.rmtree(tmp_path / "cache")
+
+
+def test_a_store_is_active_inside_alone(tmp_path: Path) -> None:
+    outer = Store.of(tmp_path)
+    assert not is_active()
+    with outer.active():
+        assert is_active()
+        with Store.of(None).active():
+            assert is_active(), "a composition without a cache inside another one uses the other one's"
+        with Store.of(tmp_path / "nowhere").active():
+            assert not is_active()
+        assert is_active()
+    assert not is_active()
+
+
+def test_work_in_the_store_is_not_being_pickled_for_it(tmp_path: Path, X: Any, y: Any) -> None:
+    assert Store.of(tmp_path).call(tells_whether_it_is_stored, LogisticRegression(), X) is False
+
+
+def tells_whether_it_is_stored(estimator: Any, X: Any) -> bool:
+    return is_storing()
+
+
+def test_a_search_where_all_strategies_learn_shares_the_folds(
+    model: MultimodalClassifier, log: Path, X: Any, y: Any
+) -> None:
+    strategies = [Stacking(cv=CV), EnsembleSelection(cv=CV), EnsembleSelection(n_rounds=3, cv=CV)]
+    GridSearchCV(model, {"fusion": strategies}, cv=3, refit=False).fit(X, y)
+    assert n_fits(log) == 3 * (2 + 2 * CV)
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+def test_jobs_of_a_search_give_the_same(model: MultimodalClassifier, X: Any, y: Any, backend: str) -> None:
+    grid = {"fusion": [SoftVoting(), Stacking(cv=CV)], "a__C": [0.1, 1.0]}
+    expected = GridSearchCV(clone(model).set_params(cache=None), grid, cv=2).fit(X, y)
+    with joblib.parallel_backend(backend, n_jobs=2):
+        for _ in range(2):
+            found = GridSearchCV(model, grid, cv=2).fit(X, y)
+            np.testing.assert_array_equal(found.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"])
+            np.testing.assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
+
+
+# Embeddings
+
+
+def squares(start: int, stop: int, fingerprint: bytes = b"squares") -> list[int]:
+    """Embed the numbers of a range as their square, many times over; return those that were computed."""
+    computed: list[int] = []
+
+    def compute(positions: np.ndarray) -> list[np.ndarray]:
+        computed.extend(int(start + position) for position in positions)
+        return [np.full((2, SIZE), float(start + position) ** 2, dtype=np.float32) for position in positions]
+
+    made = embed_rows(fingerprint, [np.asarray([number]) for number in range(start, stop)], compute)
+    for number, embedding in zip(range(start, stop), made, strict=True):
+        assert embedding.shape == (2, SIZE)
+        assert embedding.dtype == np.float32
+        np.testing.assert_array_equal(embedding, np.float32(float(number) ** 2))
+    return computed
+
+
+def test_rows_are_embedded_once(tmp_path: Path) -> None:
+    assert squares(0, 2) == [0, 1]
+    assert squares(0, 2) == [0, 1], "there is no store"
+    with Store.of(tmp_path).active():
+        assert squares(0, 5) == [0, 1, 2, 3, 4]
+        assert squares(2, 7) == [5, 6]
+        assert squares(2, 7, b"another network") == [2, 3, 4, 5, 6]
+    assert squares(0, 2) == [0, 1]
+
+
+def test_equal_rows_are_embedded_once_and_like_ones_apart(tmp_path: Path) -> None:
+    rows = [np.asarray([1, 2]), np.asarray([[1, 2]]), np.asarray([1, 2], dtype=np.int32), np.asarray([1, 2])]
+    computed: list[int] = []
+
+    def compute(positions: np.ndarray) -> list[np.ndarray]:
+        computed.extend(positions.tolist())
+        return [np.full(3, float(position), dtype=np.float32) for position in positions]
+
+    with Store.of(tmp_path).active():
+        made = embed_rows(b"f", rows, compute)
+    assert computed == [0, 1, 2]
+    assert [int(embedding[0]) for embedding in made] == [0, 1, 2, 0]
+
+
+def test_another_version_embeds_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store.of(tmp_path).active():
+        squares(0, 3)
+        monkeypatch.setattr(caching, "_versions", lambda: ("torch 99",))
+        assert squares(0, 3) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("transaction", [5_000, 1_000_000])
+def test_embeddings_stay_below_their_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transaction: int) -> None:
+    monkeypatch.setattr(caching, "EMBEDDING_BYTES", 200_000)
+    monkeypatch.setattr(caching, "TRANSACTION_BYTES", transaction)
+    with Store.of(tmp_path).active():
+        for start in range(0, 1500, 300):  # 5 times the bound
+            squares(start, start + 300)
+            assert (tmp_path / "embeddings" / "data.mdb").stat().st_size <= 200_000
+        squares(1500, 1520)
+        assert squares(1500, 1520) == [], "after making room it keeps again"
+
+
+def test_a_full_disk_costs_the_store_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import lmdb
+
+    def fails(pairs: Any) -> Any:
+        raise lmdb.DiskError("No space left on device")
+
+    monkeypatch.setattr(caching, "_parts", fails)
+    with Store.of(tmp_path).active():
+        assert squares(0, 3) == [0, 1, 2]
+    assert "No space left" in caplog.text
+
+
+def test_a_damaged_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "embeddings").mkdir()
+    (tmp_path / "embeddings" / "data.mdb").write_bytes(b"not a database" * 2000)
+    with Store.of(tmp_path).active():
+        assert squares(0, 3) == [0, 1, 2]
+        assert squares(0, 3) == []
+    assert "data.mdb is damaged" in caplog.text
+
+
+def test_threads_share_the_embeddings(tmp_path: Path) -> None:
+    def work(start: int) -> list[int]:
+        with Store.of(tmp_path).active():
+            return squares(start, start + 50)
+
+    # All of them open the store at the same time.
+    computed = joblib.Parallel(n_jobs=8, backend="threading")(joblib.delayed(work)(50 * i) for i in range(16))
+    assert sorted(itertools.chain(*computed)) == list(range(800))
+
+
+def in_a_fork(folder: Path, queue: Any) -> None:
+    with Store.of(folder).active():
+        queue.put(squares(0, 6))
+
+
+def test_a_forked_process_opens_the_embeddings_anew(tmp_path: Path) -> None:
+    with Store.of(tmp_path).active():
+        squares(0, 3)
+        context = multiprocessing.get_context("fork")
+        queue = context.Queue()
+        process = context.Process(target=in_a_fork, args=(tmp_path, queue))
+        process.start()
+        assert queue.get(timeout=30) == [3, 4, 5]
+        process.join()
+        assert squares(0, 8) == [6, 7]
+
+
+# Several processes, and processes that are killed
+
+
+def start(code: str, folder: Path) -> subprocess.Popen[str]:
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "estimators")])
+    program = f"from tests.mmensemble.test_caching import *; folder = Path({str(folder)!r})\n{code}"
+    return subprocess.Popen(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True
+    )
+
+
+EMBEDS = """
+with Store.of(folder).active():
+    for i in itertools.count():
+        squares(20 * i, 20 * i + 20)
+        print(i, flush=True)
+"""
+FITS = """
+X, y = small()
+for i in itertools.count():
+    Store.of(folder).call(fit_member, Heavy(i), X, y, None)
+    print(i, flush=True)
+"""
+
+
+def small() -> tuple[pd.DataFrame, np.ndarray]:
+    return pd.DataFrame({"a": np.arange(4.0)}), np.asarray([0, 1, 0, 1])
+
+
+def test_processes_write_at_once(tmp_path: Path) -> None:
+    once = EMBEDS.replace("itertools.count()", "range(40)")
+    for process in [start(once, tmp_path), start(once, tmp_path)]:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert output.count("\n") == 40
+    with Store.of(tmp_path).active():
+        assert squares(0, 800) == []
+
+
+def kill_three(code: str, folder: Path, *, n_steps: int, delay: float) -> None:
+    """Run a program three times at once, and kill each at another moment after some steps."""
+    processes = [start(code, folder) for _ in range(3)]
+    for number, process in enumerate(processes):
+        assert process.stdout is not None
+        for _ in range(n_steps):
+            assert process.stdout.readline()
+        time.sleep(number * delay)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+
+
+def test_embeddings_survive_a_kill(tmp_path: Path) -> None:
+    kill_three(EMBEDS, tmp_path, n_steps=20, delay=0.0007)
+    with Store.of(tmp_path).active():
+        assert squares(0, 400) == [], "what was committed is there, and is right"
+        squares(0, 2000)
+        assert squares(0, 2000) == []
+
+
+def test_members_survive_a_kill(tmp_path: Path) -> None:
+    X, y = small()
+    kill_three(FITS, tmp_path, n_steps=1, delay=0.03)  # a fit and its 20 MB take about 0.1 s
+    for seed in range(3):
+        fitted = Store.of(tmp_path).call(fit_member, Heavy(seed), X, y, None)
+        np.testing.assert_array_equal(fitted.numbers_, Heavy(seed).fit(X, y).numbers_)
+    assert Store.of(tmp_path).call(fit_member, Heavy(0), X, y, None).numbers_.nbytes == 20_000_000

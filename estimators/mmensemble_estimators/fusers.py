@@ -31,13 +31,22 @@ class Fuser(nn.Module):
     fused_size: int
 
 
+# LayerNorm takes a representation's mean and size away: of one number that is all, of two it leaves the larger one's
+# place. So few are columns of a table, which come standardised.
+SMALLEST_NORMALISED = 16
+
+
+def _normaliser(size: int) -> nn.Module:
+    return nn.LayerNorm(size) if size >= SMALLEST_NORMALISED else nn.Identity()
+
+
 class ConcatFuser(Fuser):
     """LayerNorm of each modality, so that none drowns another, concatenation, a ReLU layer."""
 
     def __init__(self, sizes: Sequence[int], hidden_size: int, dropout: float) -> None:
         super().__init__()
         self.fused_size = hidden_size
-        self.normalise = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
+        self.normalise = nn.ModuleList(_normaliser(size) for size in sizes)
         self.layers = nn.Sequential(nn.Linear(sum(sizes), hidden_size), nn.ReLU(), nn.Dropout(dropout))
 
     def forward(self, embeddings: list[Tensor]) -> Tensor:
@@ -52,7 +61,7 @@ class _Projections(nn.Module):
 
     def __init__(self, sizes: Sequence[int], size: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(s), nn.Linear(s, size)) for s in sizes)
+        self.layers = nn.ModuleList(nn.Sequential(_normaliser(s), nn.Linear(s, size)) for s in sizes)
 
     def forward(self, parts: list[Tensor]) -> list[Tensor]:
         return [layer(part) for layer, part in zip(self.layers, parts, strict=True)]
@@ -94,7 +103,7 @@ class GatedFuser(Fuser):
     def __init__(self, sizes: Sequence[int], hidden_size: int, dropout: float) -> None:
         super().__init__()
         self.fused_size = hidden_size
-        self.normalise = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
+        self.normalise = nn.ModuleList(_normaliser(size) for size in sizes)
         self.candidates = nn.ModuleList(nn.Linear(size, hidden_size) for size in sizes)
         # Of two modalities one gate is the other's complement.
         self.n_gates = 1 if len(sizes) == 2 else len(sizes)
@@ -127,7 +136,7 @@ class BilinearFuser(Fuser):
     def __init__(self, sizes: Sequence[int], hidden_size: int, rank: int, dropout: float) -> None:
         super().__init__()
         self.fused_size = hidden_size
-        self.normalise = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
+        self.normalise = nn.ModuleList(_normaliser(size) for size in sizes)
         # A product of several factors is small, or large, unless each is near 1: the constant input starts at 1.
         self.factors = nn.ModuleList(nn.Linear(size, rank * hidden_size) for size in sizes)
         for layer in self.factors:

@@ -48,6 +48,8 @@ class _WeighingFusion(JointFusion):
 class ConcatFusion(JointFusion):
     """Concatenate the members' embeddings, each normalised (LayerNorm): a ReLU layer, a linear head.
 
+    Fewer than 16 features are left as they are, as LayerNorm would leave too little of them.
+
     Parameters
     ----------
     hidden_size : int, default=128

@@ -10,9 +10,10 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import Bunch, _safe_indexing, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from mmensemble.caching import Store
 from mmensemble.compose import Columns, present_rows
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.inspection._modalities import fitted_members, modalities, with_missing
+from mmensemble.inspection._modalities import _composition, fitted_members, modalities, with_missing
 
 if TYPE_CHECKING:
     from numpy.random import RandomState
@@ -147,14 +148,15 @@ def _member_scores(estimator: Any, X: Any, y: Any, scoring: Any) -> dict[str, fl
     except ConfigurationError:  # any estimator, by groups
         return {}
     scores = {}
+    store = Store.of(getattr(_composition(estimator), "cache", None))  # has the embeddings of these rows
     for member in members:
         if member.columns is None:
             continue  # scikit-learn's ensembles fit their members on encoded labels
         present, rows = member.rows(X)
         try:
-            score = check_scoring(member.estimator, scoring=scoring)(
-                member.estimator, rows, _safe_indexing(y, np.flatnonzero(present))
-            )
+            scorer = check_scoring(member.estimator, scoring=scoring)
+            with store.active():
+                score = scorer(member.estimator, rows, _safe_indexing(y, np.flatnonzero(present)))
         except (AttributeError, ValueError):
             continue  # it has no head of its own (NotFittedError), or not the method or target that the score wants
         scores[member.name] = float(score)

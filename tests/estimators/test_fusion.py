@@ -20,8 +20,22 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
 from sklearn.utils import Bunch
 
-from mmensemble import ConfigurationError, DataError, DeviceError, MultimodalClassifier, OnnxPredictor, export_onnx
-from mmensemble_estimators import ConcatFusion
+from mmensemble import (
+    ConfigurationError,
+    DataError,
+    DeviceError,
+    MultimodalClassifier,
+    MultimodalRegressor,
+    OnnxPredictor,
+    export_onnx,
+)
+from mmensemble_estimators import (
+    AttentionFusion,
+    BilinearFusion,
+    ConcatFusion,
+    CrossAttentionFusion,
+    GatedFusion,
+)
 from mmensemble_estimators._joint import JointNetwork
 from tests.conftest import ALL_MISSING, WITHOUT_FACTS, WITHOUT_NAME, WITHOUT_PICTURE
 from tests.instances import NUMBERS, image, numbers, text
@@ -80,12 +94,15 @@ def embeddings_of(model: MultimodalClassifier, items: pd.DataFrame) -> list[np.n
 
 
 def fused_of(state: dict[str, np.ndarray], embeddings: list[np.ndarray]) -> np.ndarray:
-    """LayerNorm (Ba et al. 2016), linear layer, ReLU."""
-    joined = np.concatenate(embeddings, axis=1)
-    centred = joined - joined.mean(axis=1, keepdims=True)
-    normed = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
-    normed = normed * state["fuser.layers.0.weight"] + state["fuser.layers.0.bias"]
-    return np.maximum(normed @ state["fuser.layers.1.weight"].T + state["fuser.layers.1.bias"], 0)
+    """LayerNorm (Ba et al. 2016) of embeddings, not of the two numbers; linear layer, ReLU."""
+    parts = []
+    for m, x in enumerate(embeddings):
+        if x.shape[1] > 2:
+            centred = x - x.mean(axis=1, keepdims=True)
+            x = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
+            x = x * state[f"fuser.normalise.{m}.weight"] + state[f"fuser.normalise.{m}.bias"]
+        parts.append(x)
+    return np.maximum(np.hstack(parts) @ state["fuser.layers.0.weight"].T + state["fuser.layers.0.bias"], 0)
 
 
 def test_predictions_are_those_of_the_formula(model: MultimodalClassifier, items: pd.DataFrame) -> None:
@@ -433,3 +450,160 @@ def test_labels_and_text_that_cannot_work(items: pd.DataFrame) -> None:
     items.iloc[50, 0] = 3
     with pytest.raises(DataError, match="row 50, column 'name': a text is expected as str, not int"):
         MultimodalClassifier(members, fusion=fusion()).fit(items, np.arange(len(items)) % 2)
+
+
+# Every strategy
+
+STRATEGIES = [ConcatFusion, AttentionFusion, GatedFusion, BilinearFusion, CrossAttentionFusion]
+every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+
+
+def table(n: int = 120) -> tuple[pd.DataFrame, np.ndarray]:
+    """Two numbers with gaps, and a class that the sign of their sum tells."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"a": rng.normal(size=n), "b": rng.normal(size=n)})
+    y = np.where(X["a"] + X["b"] > 0, "up", "down")
+    X = X.where(rng.random(X.shape) > 0.1)
+    X.loc[[5, 17]] = np.nan
+    return X, y
+
+
+def of_numbers(strategy: Any, **changes: Any) -> MultimodalClassifier:
+    """Without any network but the fusion's own, so that it is fast."""
+    members = [("a", LogisticRegression(), ["a"]), ("b", LogisticRegression(), ["b"])]
+    return MultimodalClassifier(members, fusion=quick(strategy, **changes))
+
+
+def quick(strategy: Any, **changes: Any) -> Any:
+    return strategy(**{"random_state": 0, "hidden_size": 16, "max_epochs": 15, "learning_rate": 0.01, **changes})
+
+
+def of_labels(kind: str, y: np.ndarray) -> Any:
+    up = y == "up"
+    return {
+        "multilabel": np.column_stack([up, ~up, np.ones(len(y), dtype=bool)]).astype(int),
+        "columns": np.column_stack([y, np.where(up, "yes", "no")]),
+        "mixed": pd.DataFrame({"s": y, "i": 7 * up, "b": ~up}),
+    }[kind]
+
+
+@every_strategy
+def test_single_columns_of_numbers_count(strategy: Any) -> None:
+    X, y = table()
+    model = of_numbers(strategy).fit(X, y)
+    some = X.notna().all(axis=1).to_numpy()
+    assert model.score(X[some], y[some]) > 0.9
+    probabilities = model.predict_proba(X)
+    nothing = X.isna().all(axis=1).to_numpy()
+    assert nothing.any()
+    np.testing.assert_allclose(probabilities[nothing], [[(y == "down").mean(), (y == "up").mean()]] * nothing.sum())
+    np.testing.assert_allclose(model.predict_proba(X[20:30]), probabilities[20:30], rtol=0, atol=1e-6)
+    assert model.predict_proba(X[:0]).shape == (0, 2)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "columns", "mixed"])
+@every_strategy
+def test_kinds_of_labels(strategy: Any, kind: str) -> None:
+    X, y = table()
+    target = of_labels(kind, y)
+    model = of_numbers(strategy).fit(X, target)
+    predicted = model.predict(X)
+    assert predicted.shape == target.shape
+    assert model.score(X, target) > 0.8
+    made = model.predict_proba(X)
+    if kind == "multilabel":
+        np.testing.assert_array_equal(predicted, made > 0.5)
+        return
+    for column, part, classes in zip(predicted.T, made, model.classes_, strict=True):
+        np.testing.assert_allclose(part.sum(axis=1), 1)
+        assert column.tolist() == classes[part.argmax(axis=1)].tolist()
+
+
+@pytest.mark.parametrize("width", [0, 1, 2])
+@every_strategy
+def test_numbers_are_standardised_for_training(strategy: Any, width: int) -> None:
+    """In whatever unit they come: the same network, the predictions in that unit."""
+    X, _ = table()
+    truth = X["a"].fillna(0).to_numpy() + 2 * X["b"].fillna(0).to_numpy()
+    y = truth if width == 0 else np.column_stack([truth, -truth])[:, :width]
+    members = of_numbers(strategy).estimators
+    one = MultimodalRegressor(members, fusion=quick(strategy)).fit(X, y)
+    other = MultimodalRegressor(members, fusion=quick(strategy)).fit(X, 1000 * y + 5e5)
+    assert one.predict(X).shape == y.shape
+    np.testing.assert_allclose(other.predict(X), 1000 * one.predict(X) + 5e5, rtol=0, atol=5)
+    assert one.score(X, y) > 0.5
+    nothing = X.isna().all(axis=1).to_numpy()
+    np.testing.assert_allclose(one.predict(X)[nothing], [y.mean(axis=0)] * nothing.sum())
+
+
+@pytest.mark.parametrize("strategy", [AttentionFusion, GatedFusion])
+def test_weights_of_modalities(strategy: Any) -> None:
+    X, y = table()
+    model = of_numbers(strategy).fit(X, y)
+    weights = model.fusion_.modality_weights(X)
+    assert weights.shape == (len(X), 2)
+    assert ((weights > 0) & (weights < 1)).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)  # of two modalities the gates are complements
+    assert model.fusion_.modality_weights(X[:0]).shape == (0, 2)
+
+
+def test_attention_adds_up_to_1_over_three_modalities(fitted: Callable[[str], Any], items: pd.DataFrame) -> None:
+    weights = fitted("attention_fusion").fusion_.modality_weights(items)
+    assert weights.shape == (len(items), 3)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", [AttentionFusion, CrossAttentionFusion])
+def test_heads_that_do_not_divide_the_size(strategy: Any) -> None:
+    X, y = table(20)
+    with pytest.raises(ConfigurationError, match="hidden_size=16 is no multiple of n_heads=3"):
+        of_numbers(strategy, n_heads=3).fit(X, y)
+
+
+@pytest.mark.parametrize(("name", "strategy"), [("rank", BilinearFusion), ("n_layers", CrossAttentionFusion)])
+def test_parameters_of_single_strategies(name: str, strategy: Any) -> None:
+    X, y = table(20)
+    with pytest.raises(ConfigurationError, match=f"{name} must be an integer of at least 1, not 0"):
+        of_numbers(strategy, **{name: 0}).fit(X, y)
+
+
+# Frozen encoders
+
+
+def test_frozen_epochs_train_the_fusion_alone(items: pd.DataFrame, labels: np.ndarray) -> None:
+    """What comes before the last phase is as good as nothing here, whose learning rate is next to 0."""
+    tiny = 1e-30
+    untrained = image_and_facts(fusion(max_epochs=1, learning_rate=tiny), learning_rate=tiny).fit(items, labels)
+    frozen = image_and_facts(fusion(max_epochs=1, frozen_epochs=2), learning_rate=tiny).fit(items, labels)
+    trained = image_and_facts(fusion(max_epochs=1, frozen_epochs=2)).fit(items, labels)
+    assert frozen.fusion_.history_["epoch"].tolist() == [1, 2, 3]
+    before, during, after = (state_of(model) for model in (untrained, frozen, trained))
+    weights = [name for name in before if name.startswith("encoders.0.backbone") and name.endswith("weight")]
+    assert weights
+    for name in weights:
+        np.testing.assert_allclose(during[name], before[name], rtol=0, atol=1e-12)
+    assert any((after[name] != before[name]).any() for name in weights)
+    assert (during["head.weight"] != before["head.weight"]).any()
+    # Batch normalisation has seen one epoch, not three.
+    batches = "num_batches_tracked"
+    assert [v for n, v in during.items() if n.endswith(batches)] == [
+        v for n, v in before.items() if n.endswith(batches)
+    ]
+    assert all(p.requires_grad for p in trained.fusion_.network_.encoders[0].parameters())
+
+
+def test_frozen_epochs_number_at_least_0(items: pd.DataFrame, labels: np.ndarray) -> None:
+    for wrong in (-1, 1.5):
+        with pytest.raises(ConfigurationError, match="frozen_epochs must be an integer of at least 0"):
+            image_and_facts(fusion(frozen_epochs=wrong)).fit(items, labels)
+
+
+@pytest.mark.parametrize("strategy", [ConcatFusion, CrossAttentionFusion])
+def test_a_store_changes_nothing(items: pd.DataFrame, labels: np.ndarray, tmp_path: Any, strategy: Any) -> None:
+    made = quick(strategy, max_epochs=2)
+    without = image_and_facts(made, fine_tune="head").fit(items, labels)
+    expected = without.predict_proba(items)
+    for _ in range(2):
+        stored = image_and_facts(made, fine_tune="head").set_params(cache=tmp_path).fit(items, labels)
+        np.testing.assert_allclose(stored.predict_proba(items), expected, rtol=0, atol=1e-6)
+        assert same_weights(without, stored)

@@ -17,7 +17,14 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr
 
-from mmensemble import MultimodalClassifier, SoftVoting, Stacking
+from mmensemble import (
+    EnsembleSelection,
+    HardVoting,
+    MultimodalClassifier,
+    ProductOfExperts,
+    SoftVoting,
+    Stacking,
+)
 from mmensemble.exceptions import ConfigurationError, DataError
 
 WORDS = {"fruit": ["apple", "pear", "plum"], "vehicle": ["car", "bus", "tram"], "tool": ["saw", "axe", "file"]}
@@ -63,7 +70,13 @@ def y() -> np.ndarray:
     return items()[1]
 
 
-FUSIONS = {"SoftVoting": SoftVoting(), "Stacking": Stacking(cv=2)}
+FUSIONS = {
+    "SoftVoting": SoftVoting(),
+    "HardVoting": HardVoting(),
+    "ProductOfExperts": ProductOfExperts(),
+    "EnsembleSelection": EnsembleSelection(n_rounds=5, cv=2),
+    "Stacking": Stacking(cv=2),
+}
 
 
 @pytest.fixture(params=FUSIONS)
@@ -423,6 +436,18 @@ def test_grid_search_over_strategies(X: Any, y: Any) -> None:
     assert scores[1] == pytest.approx(scores[4]), "a vote of weight 0 is none"
     assert search.predict_proba(X).shape == (36, 3)
     assert search.best_estimator_.score(X, y) == search.score(X, y)
+
+
+def test_grid_search_over_all_strategies_and_inside_them(X: Any, y: Any) -> None:
+    grid = [
+        {"fusion": list(FUSIONS.values())},
+        {"fusion": [EnsembleSelection(cv=2)], "fusion__n_rounds": np.array([1, 3])},
+        {"fusion": [Stacking(LogisticRegression(), cv=2)], "fusion__final_estimator__C": [0.1, 1.0]},
+    ]
+    search = GridSearchCV(composition(), grid, cv=2, error_score="raise").fit(X, y)
+    assert len(search.cv_results_["params"]) == 9
+    assert (search.cv_results_["mean_test_score"] > 1 / 3).all()
+    assert search.best_estimator_.fusion_.task_.classes.tolist() == ["fruit", "tool", "vehicle"]
 
 
 def test_as_a_member_of_itself(X: Any, y: Any, fusion: Any) -> None:

@@ -113,9 +113,10 @@ class Stacking(LateFusion):
         )
         self.passthrough_ = self._columns(X)
         numbers = self._passed_through(X)
-        known = ~np.isnan(numbers) * weight[:, None]
-        total = known.sum(axis=0)
-        self.passthrough_means_ = (np.where(np.isnan(numbers), 0, numbers) * known).sum(axis=0) / np.where(total > 0, total, 1)
+        shares = ~np.isnan(numbers) * weight[:, None]
+        total = shares.sum(axis=0)
+        sums = (np.where(np.isnan(numbers), 0, numbers) * shares).sum(axis=0)
+        self.passthrough_means_ = sums / np.where(total > 0, total, 1)
         rows = present.any(axis=1)
         features = self._features(outputs, present, X)[rows]
         try:

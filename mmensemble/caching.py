@@ -445,7 +445,9 @@ def _environment(folder: Path) -> lmdb.Environment:
             inode, environment = _environments[place]
             if data.exists() and data.stat().st_ino == inode:
                 return environment
-            del _environments[place]  # the folder was deleted meanwhile, as its user may
+        for pid, other in list(_environments):
+            if (pid, other) == place or not Path(other, "data.mdb").exists():
+                del _environments[pid, other]  # the folder was deleted meanwhile, as its user may
         opened = functools.partial(lmdb.open, str(folder), map_size=EMBEDDING_BYTES, max_readers=1024, readahead=False)
         try:
             environment = opened()

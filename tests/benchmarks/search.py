@@ -18,9 +18,18 @@ from mmensemble_estimators import AttentionFusion, ConcatFusion, GatedFusion, Im
 from mmensemble_estimators.packaged import efficientnet_lite0
 
 FOLDS = 3
+IMAGE_SIZE = 160
 SETTINGS = {"device": "cpu", "random_state": 0}
 LATE = [SoftVoting(), HardVoting(), ProductOfExperts(), Stacking(cv=FOLDS), EnsembleSelection(cv=FOLDS)]
 JOINT = [ConcatFusion(**SETTINGS), GatedFusion(**SETTINGS), AttentionFusion(**SETTINGS)]
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """How long a search took: by the clock, and by the processor, which other work on the machine disturbs less."""
+
+    wall: float
+    processor: float
 
 
 @dataclass(frozen=True)
@@ -30,21 +39,25 @@ class Ratio:
     name: str
     ours: str
     reference: str
-    ours_seconds: float
-    reference_seconds: float
+    ours_seconds: Seconds
+    reference_seconds: Seconds
     bound: float
 
     @property
     def ratio(self) -> float:
-        return self.ours_seconds / self.reference_seconds
+        return self.ours_seconds.wall / self.reference_seconds.wall
+
+    @property
+    def processor_ratio(self) -> float:
+        return self.ours_seconds.processor / self.reference_seconds.processor
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "ratio": self.ratio}
+        return {**asdict(self), "ratio": self.ratio, "processor_ratio": self.processor_ratio}
 
 
 def emoji(n_rows: int) -> tuple[pd.DataFrame, np.ndarray]:
     """Return names and pictures of some emoji in random order, and their categories, the rare ones left out."""
-    bunch = load_openmoji(size=96)
+    bunch = load_openmoji(size=IMAGE_SIZE)
     categories, counts = np.unique(bunch.target, return_counts=True)
     common = np.flatnonzero(np.isin(bunch.target, categories[counts >= 200]))
     rows = np.random.default_rng(0).permutation(common)[:n_rows]
@@ -53,25 +66,26 @@ def emoji(n_rows: int) -> tuple[pd.DataFrame, np.ndarray]:
 
 def from_scratch() -> list[tuple[str, Any, str]]:
     """Return a small GPT and a small ResNet."""
-    text, image = TextClassifier(max_epochs=1, max_length=48, **SETTINGS), ImageClassifier(max_epochs=1, **SETTINGS)
+    text, image = TextClassifier(max_epochs=3, max_length=48, **SETTINGS), ImageClassifier(max_epochs=3, **SETTINGS)
     return [("text", text, "name"), ("image", image, "picture")]
 
 
 def frozen() -> list[tuple[str, Any, str]]:
     """Return a head on MiniLM and a head on EfficientNet-Lite0."""
     text = TextClassifier(pretrained=minilm_folder(), fine_tune="head", max_length=48, **SETTINGS)
-    image = ImageClassifier(backbone=efficientnet_lite0, fine_tune="head", image_size=96, **SETTINGS)
+    image = ImageClassifier(backbone=efficientnet_lite0, fine_tune="head", image_size=IMAGE_SIZE, **SETTINGS)
     return [("text", text, "name"), ("image", image, "picture")]
 
 
 def search(
     members: list[Any], strategies: list[Any], data: tuple[pd.DataFrame, np.ndarray], cache: str | Path | None
-) -> tuple[float, np.ndarray]:
+) -> tuple[Seconds, np.ndarray]:
     """Search over strategies; return the seconds it took and the strategies' mean scores."""
     model = MultimodalClassifier(members, cache=cache)
-    start = time.perf_counter()
+    start, start_processor = time.perf_counter(), time.process_time()
     found = GridSearchCV(model, {"fusion": strategies}, cv=FOLDS, scoring="neg_log_loss").fit(*data)
-    return time.perf_counter() - start, found.cv_results_["mean_test_score"]
+    seconds = Seconds(time.perf_counter() - start, time.process_time() - start_processor)
+    return seconds, found.cv_results_["mean_test_score"]
 
 
 def compare(
@@ -85,11 +99,13 @@ def compare(
     without, expected = search(members, strategies, data, None)
     np.testing.assert_array_equal(scores, same)
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
-    dearest = int(np.argmax(one_by_one))
+    dearest = int(np.argmax([seconds.processor for seconds in one_by_one]))
     every = f"{len(strategies)} strategies"
     return [
         Ratio(name, f"{every}, cache", f"{every}, no cache", first, without, 1.0),
-        Ratio(name, f"{every}, cache", f"{type(alone[dearest]).__name__} alone, cache", first, max(one_by_one), bound),
+        Ratio(
+            name, f"{every}, cache", f"{type(alone[dearest]).__name__} alone, cache", first, one_by_one[dearest], bound
+        ),
         Ratio(name, f"{every}, second search", "first search", second, first, 0.1),
     ]
 
@@ -109,12 +125,12 @@ def run(*, n_rows: int) -> list[Ratio]:
 def as_search_table(ratios: list[Ratio]) -> str:
     """Return the ratios as a Markdown table."""
     lines = [
-        "| members | search | against | s | against, s | ratio | at most |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+        "| members | search | against | s | against, s | ratio | of processor time | at most |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {r.name} | {r.ours} | {r.reference} | {r.ours_seconds:.1f} | {r.reference_seconds:.1f} "
-        f"| {r.ratio:.2f} | {r.bound:.1f} |"
+        f"| {r.name} | {r.ours} | {r.reference} | {r.ours_seconds.wall:.1f} | {r.reference_seconds.wall:.1f} "
+        f"| {r.ratio:.2f} | {r.processor_ratio:.2f} | {r.bound:.1f} |"
         for r in ratios
     ]
     return "\n".join(lines)

@@ -18,7 +18,15 @@ NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "quic
 
 
 def test_all_are_known() -> None:
-    assert NAMES == ["fused_pretrained", "images", "multi_task", "pretrained_text", "text_from_scratch"]
+    assert NAMES == [
+        "fused_pretrained",
+        "images",
+        "multi_task",
+        "pretrained_text",
+        "search_on_a_cluster",
+        "search_strategies",
+        "text_from_scratch",
+    ]
 
 
 @pytest.mark.slow

@@ -74,9 +74,9 @@ _PARTS = {
         The column's name, where it had one.
 """,
     "joint": """\
-    modality_dropout : float, default=0.0
+    modality_dropout : float, default=0.2
         In training, each modality of a row is withheld with this probability (never all of them), which teaches the
-        network to do without.
+        network to do without. With 0, a row that misses a modality is something the network has never seen.
     max_epochs : int, default=None
         Passes over the fitting rows; None takes the largest of the torch members'.
     frozen_epochs : int, default=0

@@ -9,17 +9,18 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError, MmensembleError, ParityError
+from mmensemble.export.check import check_exportable
 from mmensemble.export.graph import Frame, Outputs, to_graph
 from mmensemble.export.precision import PRECISIONS, Precision, convert, sensitivities
 from mmensemble.preprocessing.frames import n_rows
@@ -100,6 +101,7 @@ def export_onnx(
     if not path.parent.is_dir():
         raise ConfigurationError(f"the folder {path.parent} does not exist; create it first")
 
+    check_exportable(estimator)
     source = Frame()
     outputs = to_graph(estimator, source)
     value = outputs.probabilities if outputs.probabilities is not None else outputs.predictions
@@ -195,12 +197,12 @@ def _tries(whole: Path, precision: Precision, manifest: Manifest, check: _Check 
 
 def _batches(path: Path, manifest: Manifest, X: Any, *, most: int | None = None) -> Iterator[dict[str, np.ndarray]]:
     """Yield the graph's inputs for some rows, 32 at a time."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    wanted = {node.name for node in session.get_inputs()}
-    for number, arrays in enumerate(input_batches(manifest.feeds, X, batch_size=32)):
-        if number == most:
-            return
-        yield {name: array for name, array in arrays.items() if name in wanted}
+    predictor = OnnxPredictor(path, device="cpu")
+    batches = (
+        batch for window in predictor.windows(X) for batch in input_batches(manifest.feeds, window, batch_size=32)
+    )
+    for arrays in islice(batches, most):
+        yield {name: arrays[name] for name in predictor.input_names}
 
 
 class _Check:
@@ -277,6 +279,8 @@ def _scores(model: Any, task: Task, X: Any) -> np.ndarray:
     if task.output == "probabilities":
         scores = model.predict_proba(X)
         return np.hstack(scores) if isinstance(scores, list) else np.asarray(scores)
+    if task.output == "votes":  # of which an estimator says nothing but who wins
+        return (np.asarray(model.predict(X))[:, None] == task.classes[None]).astype(np.float64)
     return np.asarray(model.predict(X)).reshape(n_rows(X), -1)
 
 

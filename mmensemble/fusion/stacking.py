@@ -15,6 +15,7 @@ from mmensemble.caching import fit_member
 from mmensemble.compose import as_list, column_kinds
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.fusion._base import LateFusion, Member
+from mmensemble.fusion.filling import PeerRegression
 from mmensemble.outputs import check_can_answer, graph_outputs, informative_columns, outputs_of
 from mmensemble.preprocessing.frames import column_cells, n_rows
 from mmensemble.preprocessing.tabular import FEATURES, TabularPreprocessor
@@ -32,8 +33,9 @@ class Stacking(LateFusion):
     """Feed the members' outputs to a meta-learner (Wolpert 1992), trained on out-of-fold outputs.
 
     On complete rows that is ``StackingClassifier(stack_method="predict_proba")`` and ``StackingRegressor``: of two
-    classes only the second one's probability is used. Where a modality is missing, its place is taken by the member's
-    mean out-of-fold output. Levels are built by nesting: a member, or the meta-learner, may be a composition itself.
+    classes only the second one's probability is used. Where a modality is missing, its place is taken by what the
+    member would be expected to say, by a ridge regression of its out-of-fold outputs on the mean of its peers'. Levels
+    are built by nesting: a member, or the meta-learner, may be a composition itself.
 
     Parameters
     ----------
@@ -50,8 +52,8 @@ class Stacking(LateFusion):
     ----------
     final_estimator_ : estimator
         The fitted meta-learner.
-    fill_ : ndarray of float, shape (n_members, width)
-        The members' mean out-of-fold outputs.
+    peer_regression_ : PeerRegression
+        What is expected of a member whose modality is missing.
     passthrough_ : list of str
         The columns that are passed through.
     passthrough_means_ : ndarray of float, shape (n_passed_through,)
@@ -105,12 +107,7 @@ class Stacking(LateFusion):
         self, outputs: np.ndarray, present: np.ndarray, X: Any, y: np.ndarray, sample_weight: np.ndarray | None
     ) -> None:
         weight = np.ones(len(y)) if sample_weight is None else sample_weight
-        self.fill_ = np.stack(
-            [
-                np.average(made[there], axis=0, weights=weight[there])
-                for made, there in zip(outputs, present.T, strict=True)
-            ]
-        )
+        self.peer_regression_ = PeerRegression().fit(outputs, present, weight)
         self.passthrough_ = self._columns(X)
         numbers = self._passed_through(X)
         shares = ~np.isnan(numbers) * weight[:, None]
@@ -143,7 +140,7 @@ class Stacking(LateFusion):
             return final.fit(features, y, sample_weight=weight)
 
     def _features(self, outputs: np.ndarray, present: np.ndarray, X: Any) -> np.ndarray:
-        filled = np.where(present.T[:, :, None], outputs, self.fill_[:, None, :])
+        filled = self.peer_regression_.fill(outputs, present)
         numbers = self._passed_through(X)
         numbers = np.where(np.isnan(numbers), self.passthrough_means_, numbers)
         return np.concatenate([*filled[:, :, informative_columns(self.task_)], numbers], axis=1)
@@ -169,8 +166,7 @@ class Stacking(LateFusion):
 
         used = informative_columns(self.task_)
         features = []
-        for output, there, fill in zip(outputs, present, self.fill_, strict=True):
-            filled = graph.op("Where", there, output, graph.constant(fill.astype(np.float32)[None]))
+        for filled in self.peer_regression_.fill_graph(graph, outputs, present):
             if len(used) < self.task_.width:
                 filled = graph.op("Gather", filled, graph.constant(used), axis=1)
             features.append(filled)

@@ -29,6 +29,7 @@ class _OpenModel:
     session: Any
     device: ResolvedDevice
     manifest: Manifest
+    input_names: list[str]
 
 
 class OnnxPredictor:
@@ -103,7 +104,8 @@ class OnnxPredictor:
     @cached_property
     def _model(self) -> _OpenModel:
         session, device = open_session(self.path, self._asked_device, self.n_threads, try_out=self._try_out)
-        return _OpenModel(session, device, _read_manifest(session, self.path))
+        names = [node.name for node in session.get_inputs()]
+        return _OpenModel(session, device, _read_manifest(session, self.path), names)
 
     @property
     def manifest(self) -> Manifest:
@@ -164,7 +166,7 @@ class OnnxPredictor:
         """Return the graph's output for all rows, float32 of shape (n_rows, width)."""
         scored = [np.empty((0, self.manifest.task.width), dtype=np.float32)]
         start = 0
-        with closing(self.score_batches(self._windows(X))) as windows:
+        with closing(self.score_batches(self.windows(X))) as windows:
             for window in windows:
                 window.raise_for_errors(start)
                 scored.append(window.outputs)
@@ -202,13 +204,30 @@ class OnnxPredictor:
         return score_windows(
             model.manifest.feeds,
             frames,
-            lambda arrays: _run(model.session, model.device, arrays, model.manifest.task.output),
+            lambda arrays: _run(model.session, model.device, model.input_names, arrays, model.manifest.task.output),
             width=model.manifest.task.width,
             batch_size=self.batch_size,
             n_encoders=encoder_threads(model.manifest.feeds, self.n_threads),
         )
 
-    def _windows(self, X: Any) -> Iterator[Any]:
+    @property
+    def input_names(self) -> list[str]:
+        """The names of the graph's inputs, ``<feed>.<tensor>``."""
+        return self._model.input_names
+
+    def windows(self, X: Any) -> Iterator[Any]:
+        """Cut X into what `score_batches` takes best.
+
+        Parameters
+        ----------
+        X : pandas, polars or Arrow frame, dict of columns, or sequence of cells
+            As in `predict_proba`.
+
+        Yields
+        ------
+        frame or dict of columns
+            At most `window_size` rows, of the columns that the model reads.
+        """
         columns = self.manifest.columns
         X = _select(X, columns)
         rows, size = n_rows(X), self.window_size
@@ -220,12 +239,12 @@ class OnnxPredictor:
 
     def _try_out(self, session: Any, device: ResolvedDevice) -> None:
         """Score one row that misses everything."""
-        manifest = _read_manifest(session, self.path)
+        manifest, names = _read_manifest(session, self.path), [node.name for node in session.get_inputs()]
         row: dict[str, list[None]] = {column: [None] for column in manifest.columns}
         for _ in score_windows(
             manifest.feeds,
             [row],
-            lambda arrays: _run(session, device, arrays, manifest.task.output),
+            lambda arrays: _run(session, device, names, arrays, manifest.task.output),
             width=manifest.task.width,
             batch_size=1,
         ):
@@ -276,9 +295,10 @@ def _select(X: Any, columns: list[str]) -> Any:
     return cells
 
 
-def _run(session: Any, device: ResolvedDevice, arrays: dict[str, np.ndarray], output: str) -> np.ndarray:
-    # The exporter prunes inputs that the graph does not use.
-    arrays = {node.name: arrays[node.name] for node in session.get_inputs()}
+def _run(
+    session: Any, device: ResolvedDevice, names: list[str], arrays: dict[str, np.ndarray], output: str
+) -> np.ndarray:
+    arrays = {name: arrays[name] for name in names}  # the exporter prunes inputs that the graph does not use
     try:
         # Binding takes no strings.
         if device == "cpu" or any(array.dtype == object for array in arrays.values()):

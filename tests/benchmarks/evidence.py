@@ -1,10 +1,10 @@
 """Compare all fusion strategies with single modalities and with what else people do, on real data.
 
-    python tests/benchmarks/evidence.py [--data openmoji tuxpaint animated] [--output benchmark_output]
+    python tests/benchmarks/evidence.py [--data openmoji tuxpaint animated] [--models ConcatFusion …]
 
 Five stratified folds of each data set; every model sees the same folds. Prints a table per data set, writes
-``evidence.json``, and takes a while: networks are frozen and their embeddings are kept, so it is the fusion layers and
-heads that are fitted over and over.
+``evidence.json``, where it keeps the models that are not run again, and takes a while: networks are frozen and their
+embeddings are kept, so it is the fusion layers and heads that are fitted over and over.
 """
 
 from __future__ import annotations
@@ -181,14 +181,21 @@ def corrected_t_test(differences: np.ndarray, test_share: float) -> float:
     return float(2 * stats.t.sf(abs(t), n - 1))
 
 
-def compare(name: str, load: Callable[[], tuple[pd.DataFrame, np.ndarray]], cache: str) -> dict[str, Any]:
-    """Cross-validate all models on one data set."""
+def compare(
+    name: str,
+    load: Callable[[], tuple[pd.DataFrame, np.ndarray]],
+    cache: str,
+    rows: dict[str, dict[str, Any]],
+    wanted: list[str] | None,
+) -> dict[str, Any]:
+    """Cross-validate models on one data set."""
     X, y = load()
     X = X.reset_index(drop=True)
-    rows: dict[str, dict[str, Any]] = {}
     folds = list(StratifiedKFold(N_FOLDS, shuffle=True, random_state=0).split(X, y))
     for group, candidates in models(cache).items():
         for label, model in candidates.items():
+            if wanted is not None and label not in wanted:
+                continue
             started = time.perf_counter()
             scores: dict[str, list[float]] = {"accuracy": [], "log_loss": [], "calibration_error": []}
             for fitting, testing in folds:
@@ -232,6 +239,7 @@ def as_table(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", choices=DATA, default=["openmoji", "tuxpaint", "animated"])
+    parser.add_argument("--models", nargs="+", help="by their names in the table; all of them by default")
     parser.add_argument("--output", type=Path, default=Path("benchmark_output"))
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -240,7 +248,8 @@ def main() -> None:
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     with tempfile.TemporaryDirectory() as cache:
         for name in arguments.data:
-            results[name] = compare(name, DATA[name], cache)
+            known = results.get(name, {}).get("models", {})
+            results[name] = compare(name, DATA[name], cache, known, arguments.models)
             path.write_text(json.dumps(results, indent=2), encoding="utf-8")
             print(f"\n{name}: {results[name]['n_rows']} rows, {results[name]['n_classes']} classes\n")
             print(as_table(results[name]), flush=True)

@@ -129,11 +129,12 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stands in for `mmensemble.export_onnx` and remembers what it was given."""
     seen = SimpleNamespace(error=None)
 
-    def export_onnx(estimator: Any, path: Path, *, precision: str, verify: Any) -> None:
+    def export_onnx(estimator: Any, path: Path, **options: Any) -> SimpleNamespace:
         if seen.error is not None:
             raise seen.error
-        seen.estimator, seen.precision, seen.verify = estimator, precision, verify
+        seen.estimator, seen.options = estimator, options
         path.write_bytes(b"onnx")
+        return SimpleNamespace(parity={"n_rows": 2, "equal_labels": 0.987654, "float_layers": []})
 
     monkeypatch.setattr(mmensemble, "export_onnx", export_onnx, raising=False)
     return seen
@@ -141,19 +142,31 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_export(exported: SimpleNamespace, tmp_path: Path) -> None:
     joblib.dump({"an": "estimator"}, tmp_path / "model.joblib")
-    frame = pd.DataFrame({"title": ["a", "b"]})
+    frame = pd.DataFrame({"title": ["a", "b"], "kind": ["x", "y"]})
     frame.to_csv(tmp_path / "holdout.csv", index=False)
     frame.to_parquet(tmp_path / "holdout.parquet")
 
     result = run("export", tmp_path / "model.joblib", tmp_path / "model.onnx")
     said = f"{tmp_path / 'model.onnx'}  0.0 MiB, not verified: give rows by --verify\n"
     assert (result.exit_code, result.output) == (0, said)
-    assert (exported.estimator, exported.precision, exported.verify) == ({"an": "estimator"}, "fp32", None)
+    assert exported.estimator == {"an": "estimator"}
+    assert exported.options == {"precision": "fp32", "verify": None, "verify_y": None, "calibrate": None}
+    arguments = ["export", tmp_path / "model.joblib", tmp_path / "model.onnx"]
+    assert_one_line_error(run(*arguments), "choose another name, or replace it by --overwrite")
     for suffix in ("csv", "parquet"):
         holdout = tmp_path / f"holdout.{suffix}"
-        result = run("export", tmp_path / "model.joblib", tmp_path / "model.onnx", "--verify", holdout)
-        assert (result.exit_code, "not verified" in result.output) == (0, False)
-        assert exported.verify["title"].tolist() == ["a", "b"]
+        result = run(*arguments, "--overwrite", "--verify", holdout)
+        assert (result.exit_code, result.output.split(" MiB")[1]) == (0, ", equal_labels 0.988\n")
+        assert exported.options["verify"]["title"].tolist() == ["a", "b"]
+    options = ["--overwrite", "--precision", "int8", "--verify", holdout, "--target", "kind", "--calibrate", holdout]
+    assert run(*arguments, *options).exit_code == 0
+    assert exported.options["precision"] == "int8"
+    assert exported.options["verify"].columns.tolist() == ["title"]
+    assert exported.options["verify_y"].tolist() == ["x", "y"]
+    assert exported.options["calibrate"].columns.tolist() == ["title", "kind"]
+    result = run(*arguments, "--overwrite", "--verify", holdout, "--target", "sort")
+    assert_one_line_error(result, "--target sort names no column")
+    assert run(*arguments, "--overwrite", "--precision", "int4").exit_code == 2
 
 
 def test_export_that_fails(exported: SimpleNamespace, tmp_path: Path) -> None:

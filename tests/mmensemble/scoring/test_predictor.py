@@ -169,14 +169,14 @@ def test_binding_scores_as_running_does(predictor: OnnxPredictor, rows: Rows) ->
         arrays |= {f"{feed.name}.{k}": v for k, v in feed.preprocessor.collate(encoded, slice(None)).items()}
     session = predictor._model.session
     # A CPU session binds too, so the path that only a GPU takes is checked here.
-    bound = predictor_module._run(session, "cuda", arrays, "probabilities")
-    np.testing.assert_array_equal(bound, predictor_module._run(session, "cpu", arrays, "probabilities"))
+    bound = predictor_module._run(session, "cuda", list(arrays), arrays, "probabilities")
+    np.testing.assert_array_equal(bound, predictor_module._run(session, "cpu", list(arrays), arrays, "probabilities"))
 
 
 def test_a_batch_on_which_the_runtime_fails(predictor: OnnxPredictor) -> None:
     arrays = {node.name: np.zeros((2, 2)) for node in predictor._model.session.get_inputs()}
     with pytest.raises(MmensembleError, match="failed on 'cpu' in a batch of 2 rows"):
-        predictor_module._run(predictor._model.session, "cpu", arrays, "probabilities")
+        predictor_module._run(predictor._model.session, "cpu", list(arrays), arrays, "probabilities")
 
 
 def test_a_pickle_holds_no_session_and_opens_the_file_again(

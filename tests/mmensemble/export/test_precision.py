@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from mmensemble import ConfigurationError, ExportError, OnnxPredictor, ParityError, export_onnx
+from mmensemble.export import onnx_file
+from mmensemble.export.precision import convert, int8_layers, sensitivities
+from tests.instances import BY_ID
+
+Fitted = Callable[[str], Any]
+HALVED = 0.75  # a file of mostly encoder weights in half precision is smaller than this share
+
+
+def kinds(model: onnx.ModelProto, *, encoder: bool) -> Counter[str]:
+    return Counter(n.op_type for n in model.graph.node if ("encoder" in n.name.split("/")[:-1]) == encoder)
+
+
+def n_quantised(path: Path) -> int:
+    return sum(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
+
+
+@pytest.mark.parametrize("instance_id", ["text", "image", "concat_fusion", "text_regressor", "cross_attention_fusion"])
+def test_half_precision(fitted: Fitted, items: pd.DataFrame, tmp_path: Path, instance_id: str) -> None:
+    instance = BY_ID[instance_id]
+    X = instance.of(items)
+    export_onnx(fitted(instance_id), tmp_path / "fp32.onnx")
+    manifest = export_onnx(fitted(instance_id), tmp_path / "fp16.onnx", precision="fp16", verify=X)
+    assert manifest.parity["max_abs_difference"] <= manifest.parity["tolerance"] == 1e-2
+    assert manifest.provenance["precision"] == "fp16"
+    model = onnx.load(tmp_path / "fp16.onnx")
+    assert (tmp_path / "fp16.onnx").stat().st_size < HALVED * (tmp_path / "fp32.onnx").stat().st_size
+    assert any(i.data_type == TensorProto.FLOAT16 for i in model.graph.initializer)
+    assert all(v.type.tensor_type.elem_type != TensorProto.FLOAT16 for v in [*model.graph.input, *model.graph.output])
+    halves = {i.name for i in model.graph.initializer if i.data_type == TensorProto.FLOAT16}
+    outside = [n for n in model.graph.node if "encoder" not in n.name.split("/") and n.op_type not in ("Cast",)]
+    assert outside
+    assert not any(halves & set(n.input) for n in outside)
+    scores = instance.scores(OnnxPredictor(tmp_path / "fp16.onnx", device="cpu"), X)
+    expected = instance.scores(fitted(instance_id), X)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-2 * max(1.0, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("instance_id", ["text", "text_bert", "attention_fusion", "text_regressor"])
+def test_int8_quantises_the_products_of_encoders_only(
+    fitted: Fitted, items: pd.DataFrame, tmp_path: Path, instance_id: str
+) -> None:
+    instance = BY_ID[instance_id]
+    X = instance.of(items)
+    # These networks are hardly trained: all classes are about as likely, and labels change easily.
+    manifest = export_onnx(fitted(instance_id), tmp_path / "m.onnx", precision="int8", verify=X, tolerance=0.5)
+    model = onnx.load(tmp_path / "m.onnx")
+    assert kinds(model, encoder=True)["MatMulInteger"] + len(manifest.parity["float_layers"]) >= 8
+    assert not kinds(model, encoder=False)["MatMulInteger"]
+    scores = instance.scores(OnnxPredictor(tmp_path / "m.onnx", device="cpu"), X)
+    expected = instance.scores(fitted(instance_id), X)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=0.1 * max(1.0, np.abs(expected).max()))
+
+
+def test_int8_of_convolutions_needs_rows_to_calibrate_on(fitted: Fitted, items: pd.DataFrame, tmp_path: Path) -> None:
+    model, pictures = fitted("image"), items["picture"]
+    export_onnx(model, tmp_path / "float.onnx", precision="int8")
+    assert not n_quantised(tmp_path / "float.onnx")
+    manifest = export_onnx(
+        model, tmp_path / "m.onnx", precision="int8", verify=pictures, calibrate=pictures, tolerance=0.5
+    )
+    assert n_quantised(tmp_path / "m.onnx") > 3
+    assert (tmp_path / "m.onnx").stat().st_size < 0.5 * (tmp_path / "float.onnx").stat().st_size
+    assert manifest.parity["max_abs_difference"] < 0.1
+    with pytest.raises(ConfigurationError, match="calibrate has 0 rows"):
+        export_onnx(model, tmp_path / "other.onnx", precision="int8", calibrate=pictures[:0])
+
+
+def test_labels_of_the_verified_rows_decide(
+    fitted: Fitted, items: pd.DataFrame, labels: np.ndarray, tmp_path: Path
+) -> None:
+    names = items["name"]
+    manifest = export_onnx(
+        fitted("text"), tmp_path / "m.onnx", precision="int8", verify=names, verify_y=labels, tolerance=0.3
+    )
+    parity = manifest.parity
+    assert parity["reference_score"] == fitted("text").score(names, labels)
+    assert parity["score"] == np.mean(OnnxPredictor(tmp_path / "m.onnx", device="cpu").predict(names) == labels)
+    manifest = export_onnx(fitted("text"), tmp_path / "m.onnx", verify=names, verify_y=labels)
+    assert manifest.parity["score"] == manifest.parity["reference_score"]
+    with pytest.raises(ConfigurationError, match="verify_y"):
+        export_onnx(fitted("text"), tmp_path / "m.onnx", verify_y=labels)
+
+
+def test_layers_that_matter_stay_in_float(
+    fitted: Fitted, items: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[list[str]] = []
+
+    def recorded(path: Path, precision: Any, *, kept: Any, calibration: Any) -> None:
+        tried.append(list(kept))
+        convert(path, precision, kept=kept, calibration=calibration)
+
+    monkeypatch.setattr(onnx_file, "convert", recorded)
+    with pytest.raises(ParityError, match="nothing was written"):
+        export_onnx(fitted("text"), tmp_path / "m.onnx", precision="int8", verify=items["name"], tolerance=-1.0)
+    assert not list(tmp_path.iterdir())
+    export_onnx(fitted("text"), tmp_path / "m.onnx")
+    n_layers = len(int8_layers(onnx.load(tmp_path / "m.onnx")))
+    assert [len(kept) for kept in tried] == [0, max(1, n_layers // 8), n_layers // 4, n_layers // 2]
+    assert tried[1] == tried[2][: len(tried[1])]
+
+
+def two_products(path: Path) -> None:
+    """A model of two products, the second of which has weights that 8 bits hold badly."""
+    rng = np.random.default_rng(0)
+    good = rng.uniform(0.5, 1, (8, 4)).astype(np.float32)
+    bad = good * 1e-4
+    bad[0] = 1.0  # the other weights of each column are below half a step
+    nodes = [
+        helper.make_node("MatMul", ["x", "good"], ["a"], name="encoder/good"),
+        helper.make_node("MatMul", ["x", "bad"], ["b"], name="encoder/bad"),
+        helper.make_node("MatMul", ["x", "good"], ["c"], name="head/other"),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [value("x", TensorProto.FLOAT, ["batch", 8])],
+        [value(name, TensorProto.FLOAT, ["batch", 4]) for name in "abc"],
+        [numpy_helper.from_array(good, "good"), numpy_helper.from_array(bad, "bad")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11), path)
+
+
+def test_sensitivities(tmp_path: Path) -> None:
+    path = tmp_path / "two.onnx"
+    two_products(path)
+    assert list(int8_layers(onnx.load(path))) == ["encoder/good", "encoder/bad"]
+    rows = np.random.default_rng(1).normal(size=(16, 8)).astype(np.float32)
+    rows[:, 0] *= 1e-3
+    assert sensitivities(path, [{"x": rows}]) == ["encoder/bad", "encoder/good"]
+    convert(path, "int8", kept=["encoder/bad"])
+    products = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert (products["MatMulInteger"], products["MatMul"]) == (1, 2)
+
+
+def test_errors(fitted: Fitted, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="'fp32', 'fp16', 'int8', not 'int4'"):
+        export_onnx(fitted("text"), tmp_path / "m.onnx", precision="int4")  # type: ignore[arg-type]
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(ExportError, match="cannot be converted to int8"):
+        convert(broken, "int8")

@@ -30,6 +30,7 @@ from mmensemble import (
     ProductOfExperts,
     SoftVoting,
     Stacking,
+    caching,
 )
 from mmensemble.caching import Store
 from mmensemble_estimators import (
@@ -89,6 +90,7 @@ def _nothing_is_kept_from_before() -> Iterator[None]:
 
 def forget() -> None:
     """Forget the encoders and callables that this process knows, as a new process would not know them."""
+    caching._seconds.clear()
     _frozen._recent.clear()
     _frozen._stamp_of.cache_clear()
     gc.collect()
@@ -426,12 +428,12 @@ assert not (folder / "cache").exists()
 
 
 def test_sharing_does_not_show_in_what_is_drawn_at_random(folder: str, tmp_path: Path, X: Any, y: Any) -> None:
-    forest = text(folder, random_state=None)
+    estimator = text(folder)
     drawn, heads = [], []
     for cache in (None, tmp_path, tmp_path):
         torch.manual_seed(3)
         with Store.of(cache).active():
-            heads.append(forest.fit(X["text"], y).module_.head.linear.weight.detach().clone())
+            heads.append(estimator.fit(X["text"], y).module_.head.linear.weight.detach().clone())
         drawn.append(torch.rand(3))
     assert torch.equal(drawn[0], drawn[1])
     assert torch.equal(drawn[0], drawn[2])

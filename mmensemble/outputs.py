@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError
-from mmensemble.scoring.tasks import Classification, Multilabel, Multioutput, Regression, Task, placement
+from mmensemble.scoring.tasks import (
+    Classification,
+    Multilabel,
+    Multioutput,
+    Regression,
+    Task,
+    Thresholded,
+    placement,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,6 +35,7 @@ __all__ = [
     "flat",
     "graph_distributions",
     "graph_flat",
+    "graph_labels",
     "graph_outputs",
     "informative_columns",
     "output_names",
@@ -62,6 +71,10 @@ def outputs_of(estimator: Any, task: Task, X: Any) -> np.ndarray:
         if isinstance(proba, list):  # as scikit-learn's multi-output classifiers: (n, 2) per label, or (n, 1)
             return np.column_stack([_second(p, c) for p, c in zip(proba, estimator.classes_, strict=True)])
         return _of_width(np.asarray(proba), task.width)
+    if isinstance(proba, np.ndarray) and proba.dtype == np.float32:
+        # Rows that add up to 1 as closely as float32 can are too far off for scikit-learn's metrics in float64.
+        proba = proba.astype(np.float64)
+        proba /= proba.sum(axis=1, keepdims=True)
     known = list(estimator.classes_) if isinstance(task, Multioutput) else [np.asarray(estimator.classes_)]
     return aligned_outputs(np.hstack(proba) if isinstance(proba, list) else np.asarray(proba), known, task)
 
@@ -137,7 +150,9 @@ def graph_outputs(name: str, estimator: Any, outputs: Outputs, task: Task) -> ir
         known = Classification(np.asarray(estimator.classes_))
     if known is None and isinstance(task, Regression):
         known = task
-    if value is None or not isinstance(known, type(task)):
+    if isinstance(task, Multilabel) and isinstance(known, Multioutput) and value is not None:
+        return _of_label_one(outputs, known, value)
+    if value is None or not isinstance(known, type(task)) or known.output != task.output:
         wanted = "predictions" if isinstance(task, Regression) else f"probabilities of a {task.name} task"
         raise ExportError(f"{name} ({type(estimator).__name__}) gives no {wanted}")
     if not task.label_sets:
@@ -146,6 +161,38 @@ def graph_outputs(name: str, estimator: Any, outputs: Outputs, task: Task) -> ir
     if matrix is None:
         return value
     return outputs.graph.op("MatMul", value, outputs.graph.constant(matrix, "class_placement"))
+
+
+def _of_label_one(outputs: Outputs, known: Multioutput, value: ir.Value) -> ir.Value:
+    """Return the probabilities of label 1 out of those of columns of 0 and 1."""
+    matrix = np.zeros((known.width, len(known.label_sets)), dtype=np.float32)
+    start = 0
+    for column, labels in enumerate(known.label_sets):
+        matrix[start + np.flatnonzero(labels == 1), column] = 1
+        start += len(labels)
+    return outputs.graph.op("MatMul", value, outputs.graph.constant(matrix, "label_one"))
+
+
+def graph_labels(name: str, estimator: Any, outputs: Outputs) -> ir.Value:
+    """Return the numbers of the classes that a classifier predicts, (batch, 1) int64.
+
+    Raises
+    ------
+    ExportError
+        If the member gives something else.
+    """
+    graph = outputs.graph
+    if outputs.labels is not None:
+        return outputs.labels
+    if outputs.probabilities is None or not isinstance(outputs.task, (Classification, type(None))):
+        raise ExportError(f"{name} ({type(estimator).__name__}) predicts no classes")
+    task = outputs.task
+    if not isinstance(task, Thresholded):
+        return graph.op("ArgMax", outputs.probabilities, axis=1, keepdims=1)
+    probability = graph.op("Gather", outputs.probabilities, graph.constant(np.asarray([task.positive])), axis=1)
+    reached = graph.op("GreaterOrEqual", probability, graph.constant(np.float32(task.threshold)))
+    positive, other = (graph.constant(np.asarray(number)) for number in (task.positive, 1 - task.positive))
+    return graph.op("Where", reached, positive, other)
 
 
 def graph_distributions(graph: Graph, outputs: ir.Value, task: Task) -> list[ir.Value]:

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.exceptions import ExportError
 from mmensemble.export.graph import Frame, Graph, Outputs, Source, to_graph
+from mmensemble.export.linear import sigmoid
 from mmensemble.outputs import graph_outputs
 from mmensemble.scoring.tasks import Classification
 
@@ -75,7 +76,7 @@ def _mapped(graph: Graph, column: ir.Value, calibrator: Any) -> ir.Value:
     """Map one column (batch, 1) by a fitted calibrator."""
     if not isinstance(calibrator, IsotonicRegression):
         slope, offset = (graph.constant(np.float32(-value)) for value in (calibrator.a_, calibrator.b_))
-        return graph.op("Sigmoid", graph.op("Add", graph.op("Mul", column, slope), offset))
+        return sigmoid(graph, graph.op("Add", graph.op("Mul", column, slope), offset))
     x, y = calibrator.X_thresholds_, calibrator.y_thresholds_
     first = graph.constant(np.float32(y[0]))
     if len(x) == 1:

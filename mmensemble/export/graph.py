@@ -30,11 +30,13 @@ __all__ = [
     "IR_VERSION",
     "ML_OPSET",
     "OPSET",
+    "Block",
     "Frame",
     "Graph",
     "Outputs",
     "Source",
     "Tensor",
+    "Terms",
     "any_present",
     "to_graph",
 ]
@@ -58,14 +60,20 @@ class Graph:
         self._nodes: list[ir.Node] = []
         self._initializers: list[ir.Value] = []
         self._scopes: list[str] = []
+        self._located: ExportError | None = None
         self._opsets = {"": OPSET, "ai.onnx.ml": ML_OPSET}
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Put ``name/`` before the names of everything that is added inside."""
+        """Put ``name/`` before the names of everything that is added inside, and before what is said of a failure."""
         self._scopes.append(name)
         try:
             yield
+        except ExportError as error:
+            if error is not self._located:  # by an inner scope
+                error.args = (f"{'/'.join(self._scopes)}: {error}", *error.args[1:])
+                self._located = error
+            raise
         finally:
             self._scopes.pop()
 
@@ -114,10 +122,19 @@ class Graph:
 
     def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
         """Add an operator with one output and return it."""
-        node = ir.node(op_type, inputs, attributes or None, domain=domain, name=self._name(op_type))
-        node.outputs[0].name = f"{node.name}_output"
+        (output,) = self.ops(op_type, *inputs, domain=domain, **attributes)
+        return output
+
+    def ops(
+        self, op_type: str, *inputs: ir.Value | None, n_outputs: int = 1, domain: str = "", **attributes: Any
+    ) -> Sequence[ir.Value]:
+        """Add an operator with several outputs and return them."""
+        name = self._name(op_type)
+        node = ir.node(op_type, inputs, attributes or None, domain=domain, name=name, num_outputs=n_outputs)
+        for number, output in enumerate(node.outputs):
+            output.name = f"{name}_output{number or ''}"
         self._nodes.append(node)
-        return node.outputs[0]
+        return node.outputs
 
     def inline(self, model: ir.Model, inputs: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
         """Add another model's graph. The model is used up.
@@ -230,12 +247,15 @@ class Frame:
         The columns that the estimator sees; None is all of X.
     kinds : dict of str to {"float", "string"}, default=None
         What they held in fit.
+    fill : dict of str to value, default=None
+        What an imputer puts in the place of the columns' missing cells.
     """
 
     graph: Graph = field(default_factory=Graph)
     name: str = ""
     columns: Columns | None = None
     kinds: dict[str, Any] | None = None
+    fill: dict[str, Any] | None = None
 
     def member(self, name: str, columns: Columns | None, kinds: dict[str, Any] | None) -> Frame:
         """Return the source of a member."""
@@ -244,6 +264,40 @@ class Frame:
     def column_list(self) -> list[str]:
         """Return the columns as a list; empty where they are not known."""
         return [] if self.columns is None else as_list(self.columns)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A matrix that is mostly 0, row by row; what stands in the same column adds up.
+
+    Parameters
+    ----------
+    columns : Value
+        (batch, length) int64: the columns of each row that are not 0.
+    values : Value
+        (batch, length) float32: what is there.
+    """
+
+    columns: ir.Value
+    values: ir.Value
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some columns of a matrix, side by side.
+
+    Parameters
+    ----------
+    width : int
+    value : Value
+        (batch, width) float32.
+    terms : Terms, default=None
+        The same, where most of it is 0. Who makes use of them never has the whole rows made.
+    """
+
+    width: int
+    value: ir.Value
+    terms: Terms | None = None
 
 
 @dataclass(frozen=True)
@@ -256,11 +310,14 @@ class Tensor:
     value : Value
     present : Value, default=None
         Which rows have the modality, (batch, 1) bool.
+    blocks : tuple of Block, default=()
+        What `value` is put together from, where that is known.
     """
 
     graph: Graph
     value: ir.Value
     present: ir.Value | None = None
+    blocks: tuple[Block, ...] = ()
 
 
 Source = Frame | Tensor
@@ -284,7 +341,13 @@ class Outputs:
     task : Task, default=None
         What the probabilities or predictions mean; None is one of the estimator's ``classes_``.
     decision : Value, default=None
-        (batch, n_classes) float32, or (batch, 1) of two classes: a linear classifier's ``decision_function``.
+        (batch, n_classes) float32, or (batch, 1) of two classes: a classifier's ``decision_function``.
+    labels : Value, default=None
+        (batch, 1) int64, the number of the predicted class where the probabilities do not tell it.
+    blocks : tuple of Block, default=()
+        What `transformed` is put together from, where that is known.
+    frame : Frame, default=None
+        What an estimator with ``transform`` gives where that still are columns on the host.
     """
 
     graph: Graph
@@ -294,6 +357,10 @@ class Outputs:
     present: ir.Value | None = None
     task: Task | None = None
     decision: ir.Value | None = None
+    labels: ir.Value | None = None
+    # Any, so that `Outputs(graph, **{task.output: value})` has a type.
+    blocks: Any = ()
+    frame: Any = None
 
 
 @singledispatch

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
-from sklearn.base import is_regressor
-from sklearn.compose import ColumnTransformer
-from sklearn.ensemble._forest import BaseForest
-from sklearn.tree import BaseDecisionTree
+from sklearn.base import is_classifier, is_regressor
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.exceptions import ExportError
 from mmensemble.export.graph import ML_OPSET, OPSET, Frame, Outputs, Source, Tensor
 from mmensemble.preprocessing.tabular import FEATURES, TabularPreprocessor
+from mmensemble.scoring.tasks import Regression
 
-__all__ = ["as_tensor", "convert"]
+__all__ = ["as_tensor", "can_convert", "convert", "refusing_nan", "without_probabilities"]
 
 _NEEDS_A_LOCALE = {"StringNormalizer", "Tokenizer"}
+
+
+def can_convert(estimator: Any) -> bool:
+    """Tell whether skl2onnx knows an estimator's class."""
+    from skl2onnx._supported_operators import sklearn_operator_name_map
+
+    return type(estimator) in sklearn_operator_name_map
 
 
 def convert(estimator: Any, source: Source) -> Outputs:
@@ -47,20 +54,25 @@ def convert(estimator: Any, source: Source) -> Outputs:
     name = type(estimator).__name__
     if isinstance(getattr(estimator, "classes_", None), list):
         raise ExportError(f"{name} over several columns of labels has no ONNX form; use a MultiOutputClassifier")
+    if is_classifier(estimator) and not hasattr(estimator, "predict_proba"):
+        raise ExportError(without_probabilities(name))
+    present: ir.Value | None
     if isinstance(source, Tensor):
-        inputs, present = {"X": source.value}, source.present
-        types = [("X", FloatTensorType([None, estimator.n_features_in_]))]
+        present = source.present
     else:
         preprocessor, inputs, present = _feed(estimator, source)
-        types = [
-            (key, (StringTensorType if spec.dtype == "object" else FloatTensorType)([None, spec.shape[1]]))
-            for key, spec in preprocessor.tensors.items()
-        ]
-        inputs = {key: inputs[key] for key, _ in types}
+        if preprocessor.tensors[FEATURES].dtype == "float32":
+            source = Tensor(source.graph, inputs[FEATURES], present)
+    if isinstance(source, Tensor):
+        inputs = {"X": source.value}
+        types = [("X", FloatTensorType([None, estimator.n_features_in_]))]
+    else:
+        inputs = {"X": inputs[FEATURES]}
+        types = [("X", StringTensorType([None, len(preprocessor.columns)]))]
     options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "predict_proba") else None
     try:
         with warnings.catch_warnings():  # skl2onnx gives protobuf booleans for integers
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore")
             proto = convert_sklearn(
                 estimator,
                 initial_types=types,
@@ -69,42 +81,41 @@ def convert(estimator: Any, source: Source) -> Outputs:
             )
     except Exception as error:  # skl2onnx raises RuntimeError, NameError, TypeError and its own, without a common base
         raise ExportError(f"skl2onnx cannot convert {name}: {str(error).strip().splitlines()[0]}") from error
-    _tell_trees_where_nan_goes(estimator, proto)
     if any(node.op_type in _NEEDS_A_LOCALE for node in proto.graph.node):
         raise ExportError(
             f"{name} splits and lower-cases text by the scoring machine's locale, so its scores could differ there; "
-            "text vectorizers are not exported yet"
+            "it is not exported"
         )
     outputs = source.graph.inline(ir.from_proto(_at_opset(proto)), inputs)
+
+    def scores(value: ir.Value) -> ir.Value:
+        if isinstance(source, Frame) or get_tags(estimator).input_tags.allow_nan:
+            return value
+        return refusing_nan(source, value)
+
     if is_regressor(estimator):
         (predictions,) = outputs.values()
-        return Outputs(source.graph, predictions=predictions, present=present)
+        width = int(getattr(estimator, "n_outputs_", 1))
+        task = Regression(width, one_dimensional=width == 1)
+        return Outputs(source.graph, predictions=scores(predictions), present=present, task=task)
     if hasattr(estimator, "predict_proba"):
-        return Outputs(source.graph, probabilities=outputs["probabilities"], present=present)
+        return Outputs(source.graph, probabilities=scores(outputs["probabilities"]), present=present)
     if hasattr(estimator, "transform"):
         (transformed,) = outputs.values()
         return Outputs(source.graph, transformed=transformed, present=present)
     raise ExportError(f"{name} has neither predict_proba nor predictions of numbers nor transform")
 
 
-def _tell_trees_where_nan_goes(estimator: Any, proto: onnx.ModelProto) -> None:
-    """Let each split of a tree or forest send NaN where scikit-learn sends it; skl2onnx leaves that out."""
-    if not isinstance(estimator, (BaseDecisionTree, BaseForest)):
-        return
-    trees = [tree.tree_ for tree in getattr(estimator, "estimators_", [estimator])]
-    for node in proto.graph.node:
-        if not node.op_type.startswith("TreeEnsemble"):
-            continue
-        attributes = {attribute.name: attribute for attribute in node.attribute}
-        places = zip(
-            attributes["nodes_treeids"].ints,
-            attributes["nodes_nodeids"].ints,
-            attributes["nodes_modes"].strings,
-            strict=True,
-        )
-        attributes["nodes_missing_value_tracks_true"].ints[:] = [
-            int(mode != b"LEAF" and trees[tree].missing_go_to_left[split]) for tree, split, mode in places
-        ]
+def without_probabilities(name: str) -> str:
+    """Say why a classifier is not exported."""
+    return f"{name} has no predict_proba, so there are no probabilities to export; put it into a CalibratedClassifierCV"
+
+
+def refusing_nan(source: Tensor, scores: ir.Value) -> ir.Value:
+    """Let the scores of every row that holds NaN or infinity be NaN, where scikit-learn would refuse it."""
+    graph = source.graph
+    total = graph.op("ReduceSum", source.value, graph.constant(np.asarray([1])), keepdims=1)
+    return graph.op("Add", scores, graph.op("Mul", total, graph.constant(np.float32(0))))
 
 
 def as_tensor(estimator: Any, source: Frame) -> Tensor:
@@ -116,19 +127,26 @@ def as_tensor(estimator: Any, source: Frame) -> Tensor:
 
 
 def _feed(estimator: Any, source: Frame) -> tuple[TabularPreprocessor, dict[str, ir.Value], ir.Value]:
-    if source.kinds is None:
+    columns = source.column_list() or [str(name) for name in getattr(estimator, "feature_names_in_", [])]
+    if not columns:
         raise ExportError(
-            f"{type(estimator).__name__} stands on a whole frame whose column types are not known; "
-            "give it to a MultimodalClassifier with its columns, or wrap it in on_column(columns, estimator)"
+            f"{type(estimator).__name__} was fitted on rows without column names; fit it on a frame, give it to a "
+            "MultimodalClassifier with its columns, or wrap it in on_column(columns, estimator)"
         )
-    layout: Literal["columns", "matrix"] = "columns" if isinstance(estimator, ColumnTransformer) else "matrix"
-    if layout == "matrix" and len(set(source.kinds.values())) > 1:
+    # What was fitted without a look at the columns' types takes numbers, or else has a form of its own.
+    kinds: dict[str, Any] = (
+        dict.fromkeys(columns, "float") if source.kinds is None else {c: source.kinds[c] for c in columns}
+    )
+    if len(set(kinds.values())) > 1:
         raise ExportError(
-            f"{type(estimator).__name__} takes numbers and strings at once ({source.kinds}); "
-            "put a ColumnTransformer before it"
+            f"{type(estimator).__name__} takes numbers and strings at once ({kinds}); put a ColumnTransformer before it"
         )
-    preprocessor = TabularPreprocessor(dict(source.kinds), layout=layout)
-    inputs = source.graph.feed(source.name or "tabular", source.column_list(), preprocessor)
+    if source.fill:
+        raise ExportError(
+            f"{type(estimator).__name__} behind a SimpleImputer of strings has no ONNX form; an encoder has"
+        )
+    preprocessor = TabularPreprocessor(kinds)
+    inputs = source.graph.feed(source.name or "tabular", columns, preprocessor)
     return preprocessor, inputs, source.graph.present(inputs)
 
 

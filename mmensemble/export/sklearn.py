@@ -1,7 +1,6 @@
-"""scikit-learn's own compositions and linear models, as graphs.
+"""scikit-learn's own ways to put steps and columns together, as graphs: pipelines, column transformers, unions.
 
-skl2onnx gives every member of an ensemble the same one input; here each member brings its own columns. Linear
-classifiers become a matrix product and a softmax, which run on any execution provider.
+skl2onnx gives every part the same one input; here each part brings its own columns.
 """
 
 from __future__ import annotations
@@ -11,23 +10,20 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from sklearn.base import is_regressor
-from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.compose import ColumnTransformer
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
-from sklearn.linear_model._base import LinearModel
 from sklearn.model_selection._search import BaseSearchCV
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.compose import ColumnSelector
 from mmensemble.exceptions import ExportError
-from mmensemble.export.graph import Frame, Outputs, Source, Tensor, any_present, to_graph
-from mmensemble.export.skl2onnx import as_tensor, convert
-from mmensemble.outputs import graph_outputs
-from mmensemble.scoring.tasks import Classification, Multilabel, Multioutput, Regression
+from mmensemble.export.functions import add_function
+from mmensemble.export.graph import Block, Frame, Graph, Outputs, Source, Tensor, Terms, any_present, to_graph
+from mmensemble.export.skl2onnx import as_tensor
+from mmensemble.export.text import dense
+from mmensemble.preprocessing import CategoryPreprocessor
 
 __all__: list[str] = []
 
@@ -39,22 +35,32 @@ def _pipeline(estimator: Pipeline, source: Source | None = None) -> Outputs:
     outputs = None
     steps = [(name, step) for name, step in estimator.steps if step not in (None, "passthrough")]
     for position, (name, step) in enumerate(steps):
-        if isinstance(step, ColumnSelector):
-            if not isinstance(source, Frame):
-                raise ExportError(f"step {name!r} selects columns behind a step that makes a matrix")
-            label = source.name or "_".join([step.columns] if isinstance(step.columns, str) else step.columns)
-            source = Frame(source.graph, label, step.columns, step.kinds_)
-            continue
-        outputs = to_graph(step, source)
-        if position < len(steps) - 1:
-            if outputs.transformed is None:
-                raise ExportError(f"step {name!r} ({type(step).__name__}) has no ONNX form of its transform")
-            source = Tensor(outputs.graph, outputs.transformed, outputs.present)
+        with source.graph.scope(name):
+            if isinstance(step, ColumnSelector):
+                source = _selected(step, source)
+                continue
+            outputs = to_graph(step, source)
+            if position < len(steps) - 1:
+                source = _next_source(step, outputs)
     if outputs is None:
-        if not isinstance(source, Tensor):
-            source = as_tensor(estimator, source)
-        outputs = Outputs(source.graph, transformed=source.value, present=source.present)
+        source = as_tensor(estimator, source) if isinstance(source, Frame) else source
+        outputs = Outputs(source.graph, transformed=source.value, present=source.present, blocks=source.blocks)
     return outputs
+
+
+def _selected(step: ColumnSelector, source: Source) -> Frame:
+    if not isinstance(source, Frame):
+        raise ExportError("ColumnSelector selects columns behind a step that makes a matrix")
+    label = source.name or "_".join([step.columns] if isinstance(step.columns, str) else step.columns)
+    return Frame(source.graph, label, step.columns, step.kinds_)
+
+
+def _next_source(step: Any, outputs: Outputs) -> Source:
+    if outputs.frame is not None:
+        return outputs.frame
+    if outputs.transformed is None:
+        raise ExportError(f"{type(step).__name__} has no ONNX form of its transform")
+    return Tensor(outputs.graph, outputs.transformed, outputs.present, outputs.blocks)
 
 
 @to_graph.register
@@ -68,167 +74,132 @@ def _frozen(estimator: FrozenEstimator, source: Source | None = None) -> Outputs
     return to_graph(estimator.estimator, source)
 
 
-def _matrix(estimator: Any, source: Source | None) -> Tensor:
-    """Return the matrix that a linear model takes."""
-    check_is_fitted(estimator)
-    return source if isinstance(source, Tensor) else as_tensor(estimator, Frame() if source is None else source)
-
-
-def _gemm(source: Tensor, weight: np.ndarray, bias: np.ndarray) -> ir.Value:
-    """Multiply by coefficients (n_features, n_outputs) and add intercepts (n_outputs,)."""
-    graph = source.graph
-    coefficients, intercepts = graph.constant(weight.astype(np.float32), "coef"), bias.astype(np.float32)
-    return graph.op("Gemm", source.value, coefficients, graph.constant(intercepts, "intercept"))
+@to_graph.register
+def _function(estimator: FunctionTransformer, source: Source | None = None) -> Outputs:
+    source = Frame() if source is None else source
+    if estimator.func is None and isinstance(source, Frame):
+        return Outputs(source.graph, frame=source)
+    if estimator.kw_args:
+        raise ExportError("FunctionTransformer(kw_args=...) has no ONNX form here")
+    X = as_tensor(estimator, source) if isinstance(source, Frame) else source
+    with X.graph.scope("FunctionTransformer"):
+        value = X.value if estimator.func is None else add_function(X.graph, X.value, estimator.func, "func")
+        return Outputs(X.graph, transformed=value, present=X.present)
 
 
 @to_graph.register
-def _logistic_regression(estimator: LogisticRegression, source: Source | None = None) -> Outputs:
-    matrix = _matrix(estimator, source)
-    graph = matrix.graph
-    with graph.scope("LogisticRegression"):
-        weight, bias = estimator.coef_.T, estimator.intercept_
-        if len(estimator.classes_) == 2:
-            # softmax([-z/2, z/2]) is [1 - sigmoid(z), sigmoid(z)].
-            weight, bias = np.hstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        decision = logits = _gemm(matrix, weight, bias)
-        if len(estimator.classes_) == 2:
-            half = graph.op("Gather", logits, graph.constant(np.asarray([1])), axis=1)
-            decision = graph.op("Mul", half, graph.constant(np.float32(2)))
-        return Outputs(
-            graph,
-            probabilities=graph.op("Softmax", logits, axis=1),
-            present=matrix.present,
-            decision=decision,
-        )
-
-
-@to_graph.register
-def _linear_model(estimator: LinearModel, source: Source | None = None) -> Outputs:
-    if not is_regressor(estimator):
-        return convert(estimator, Frame() if source is None else source)
-    matrix = _matrix(estimator, source)
-    with matrix.graph.scope(type(estimator).__name__):
-        weight = np.atleast_2d(estimator.coef_).T
-        bias = np.broadcast_to(np.asarray(estimator.intercept_, dtype=float), weight.shape[1:])
-        return Outputs(matrix.graph, predictions=_gemm(matrix, weight, bias), present=matrix.present)
-
-
-@to_graph.register
-def _one_vs_rest(estimator: OneVsRestClassifier, source: Source | None = None) -> Outputs:
+def _column_transformer(estimator: ColumnTransformer, source: Source | None = None) -> Outputs:
     check_is_fitted(estimator)
     source = Frame() if source is None else source
     graph = source.graph
-    columns: list[tuple[Any, Any]] = []
-    present = None
-    for number, (label, binary) in enumerate(zip(estimator.classes_, estimator.estimators_, strict=False)):
-        with graph.scope(f"OneVsRest_{number}"):
-            if hasattr(binary, "y_"):  # scikit-learn's stand-in for a label that all rows have, or none
-                columns.append((label, float(binary.y_[0])))
-                continue
-            outputs = to_graph(binary, source)
-            if outputs.probabilities is None:
-                raise ExportError(f"OneVsRestClassifier over {type(binary).__name__} has no probabilities")
-            present = outputs.present
-            columns.append((label, graph.op("Gather", outputs.probabilities, graph.constant(np.asarray([1])), axis=1)))
-    values = [value for _, value in columns if isinstance(value, ir.Value)]
-    if not values:
-        raise ExportError("OneVsRestClassifier has constant labels only; there is nothing to export")
-    zero = graph.op("Mul", values[0], graph.constant(np.float32(0)))
-    parts = [
-        value if isinstance(value, ir.Value) else graph.op("Add", zero, graph.constant(np.float32(value)))
-        for _, value in columns
-    ]
-    if len(parts) == 1:
-        parts.insert(0, graph.op("Sub", graph.constant(np.float32(1)), parts[0]))
-        return Outputs(graph, probabilities=graph.op("Concat", *parts, axis=1), present=present)
-    probabilities = graph.op("Concat", *parts, axis=1)
-    if estimator.multilabel_:
-        return Outputs(graph, probabilities=probabilities, present=present, task=Multilabel(len(parts)))
-    total = graph.op("ReduceSum", probabilities, graph.constant(np.asarray([1])), keepdims=1)
-    total = graph.op("Max", total, graph.constant(np.finfo(np.float32).tiny))
-    return Outputs(graph, probabilities=graph.op("Div", probabilities, total), present=present)
+    names = _input_names(estimator, source)
+    parts: list[_Part] = []
+    read: set[str] = set()
+    for name, transformer, columns in estimator.transformers_:
+        indices = estimator._transformer_to_input_indices[name]
+        if len(indices) == 0 or (isinstance(transformer, str) and transformer == "drop"):
+            continue
+        with graph.scope(name):
+            if isinstance(source, Tensor):
+                chosen = graph.constant(np.asarray(indices, dtype=np.int64))
+                inner: Source = Tensor(graph, graph.op("Gather", source.value, chosen, axis=1), source.present)
+            else:
+                labels = [names[index] for index in indices]
+                read.update(labels)
+                one = isinstance(columns, (str, int, np.integer))
+                inner = _part_of(source, name, labels[0] if one else labels)
+            output = estimator.output_indices_[name]
+            weight = (estimator.transformer_weights or {}).get(name)
+            parts.append(_transform(transformer, inner, weight, output.stop - output.start))
+    if isinstance(source, Frame) and source.columns is not None and not read.issuperset(names):
+        # A row counts as present where any of the columns is there, those that nothing reads included.
+        columns_feed = CategoryPreprocessor({name: [] for name in names})
+        everything = graph.present(graph.feed(f"{source.name or 'tabular'}.columns", names, columns_feed))
+        return _side_by_side(graph, parts, everything)
+    return _side_by_side(graph, parts, source.present if isinstance(source, Tensor) else None)
+
+
+def _input_names(estimator: ColumnTransformer, source: Source) -> list[str]:
+    if isinstance(source, Tensor):
+        return []
+    names = source.column_list() or [str(name) for name in getattr(estimator, "feature_names_in_", [])]
+    if not names:
+        raise ExportError("ColumnTransformer was fitted on rows without column names; fit it on a frame")
+    return names
+
+
+def _part_of(source: Frame, name: str, columns: str | list[str]) -> Frame:
+    """Return some of a frame's columns."""
+    wanted = [columns] if isinstance(columns, str) else columns
+    kinds = None if source.kinds is None else {column: source.kinds[column] for column in wanted}
+    fill = None if source.fill is None else {c: v for c, v in source.fill.items() if c in wanted}
+    return Frame(source.graph, f"{source.name}.{name}" if source.name else name, columns, kinds, fill)
 
 
 @to_graph.register
-def _multi_output_classifier(estimator: MultiOutputClassifier, source: Source | None = None) -> Outputs:
-    check_is_fitted(estimator)
+def _feature_union(estimator: FeatureUnion, source: Source | None = None) -> Outputs:
     source = Frame() if source is None else source
-    parts, present = [], None
-    for number, (labels, member) in enumerate(zip(estimator.classes_, estimator.estimators_, strict=True)):
-        with source.graph.scope(f"column_{number}"):
-            outputs = to_graph(member, source)
-            column = Classification(np.asarray(labels))
-            parts.append(graph_outputs(f"column {number}", member, outputs, column))
-            present = outputs.present
-    task = Multioutput([Classification(np.asarray(labels)) for labels in estimator.classes_])
-    return Outputs(source.graph, probabilities=source.graph.op("Concat", *parts, axis=1), present=present, task=task)
-
-
-@to_graph.register
-def _multi_output_regressor(estimator: MultiOutputRegressor, source: Source | None = None) -> Outputs:
-    check_is_fitted(estimator)
-    source = Frame() if source is None else source
-    parts, present = [], None
-    for number, member in enumerate(estimator.estimators_):
-        with source.graph.scope(f"target_{number}"):
-            outputs = to_graph(member, source)
-            parts.append(graph_outputs(f"target {number}", member, outputs, Regression(1, one_dimensional=True)))
-            present = outputs.present
-    return Outputs(source.graph, predictions=source.graph.op("Concat", *parts, axis=1), present=present)
-
-
-@to_graph.register
-def _voting(estimator: VotingClassifier, source: Source | None = None) -> Outputs:
-    check_is_fitted(estimator)
-    if estimator.voting != "soft":
-        raise ExportError("VotingClassifier(voting='hard') has no probabilities; use voting='soft'")
-    names = [name for name, member in estimator.estimators if member != "drop"]
-    outputs, present = _members(estimator, names, Frame() if source is None else source)
-    graph = outputs[0].graph
-    weights = estimator._weights_not_none
-    share = np.full(len(outputs), 1.0) if weights is None else np.asarray(weights, dtype=float)
-    with graph.scope("VotingClassifier"):
-        terms = [
-            graph.op("Mul", _probabilities(name, output, estimator), graph.constant(np.float32(weight)))
-            for name, output, weight in zip(names, outputs, share / share.sum(), strict=True)
-        ]
-        return Outputs(graph, probabilities=graph.op("Sum", *terms), present=present)
-
-
-@to_graph.register
-def _stacking(estimator: StackingClassifier, source: Source | None = None) -> Outputs:
-    check_is_fitted(estimator)
-    if estimator.passthrough:
-        raise ExportError("StackingClassifier(passthrough=True) has no ONNX form here")
-    methods = {method for method in estimator.stack_method_ if method != "drop"}
-    if methods != {"predict_proba"}:
-        raise ExportError(f"StackingClassifier is exported with stack_method 'predict_proba' only, not {methods}")
-    names = [name for name, member in estimator.estimators if member != "drop"]
-    outputs, present = _members(estimator, names, Frame() if source is None else source)
-    graph = outputs[0].graph
-    with graph.scope("StackingClassifier"):
-        features = [_probabilities(name, output, estimator) for name, output in zip(names, outputs, strict=True)]
-        if len(estimator.classes_) == 2:
-            features = [graph.op("Gather", p, graph.constant(np.asarray([1])), axis=1) for p in features]
-        stacked = graph.op("Concat", *features, axis=1)
-        final = to_graph(estimator.final_estimator_, Tensor(graph, stacked, present))
-    return final
-
-
-def _members(estimator: Any, names: Sequence[str], source: Source) -> tuple[list[Outputs], ir.Value | None]:
-    """Add the fitted members; return their outputs and which rows have any modality."""
-    outputs = []
-    for name, member in zip(names, estimator.estimators_, strict=True):
+    weights = estimator.transformer_weights or {}
+    parts = []
+    for name, transformer in estimator.transformer_list:
+        if isinstance(transformer, str) and transformer == "drop":
+            continue
         inner = source.member(name, source.columns, source.kinds) if isinstance(source, Frame) else source
         with source.graph.scope(name):
-            outputs.append(to_graph(member, inner))
-    there = [output.present for output in outputs if output.present is not None]
-    return outputs, any_present(source.graph, there) if there else None
+            parts.append(_transform(transformer, inner, weights.get(name), None))
+    return _side_by_side(source.graph, parts, None)
 
 
-def _probabilities(name: str, outputs: Outputs, estimator: Any) -> ir.Value:
-    # scikit-learn's ensembles fit their members on encoded labels, except for prefit ones.
-    member = estimator.named_estimators_[name]
-    known = np.isin(member.classes_, estimator.classes_).all()
-    classes = estimator.classes_ if known else np.arange(len(estimator.classes_))
-    return graph_outputs(f"member {name!r}", member, outputs, Classification(np.asarray(classes)))
+_Part = tuple[Outputs, int | None]
+
+
+def _transform(transformer: Any, source: Source, weight: float | None, width: int | None) -> _Part:
+    """Add a transformer of a union; return what it makes, and how wide it is where that is known."""
+    if isinstance(transformer, str):  # "passthrough"
+        X = as_tensor(transformer, source) if isinstance(source, Frame) else source
+        outputs = Outputs(X.graph, transformed=X.value, present=X.present, blocks=X.blocks)
+    else:
+        outputs = to_graph(transformer, source)
+        if outputs.frame is not None:
+            X = as_tensor(transformer, outputs.frame)
+            outputs = Outputs(X.graph, transformed=X.value, present=X.present)
+        if outputs.transformed is None:
+            raise ExportError(f"{type(transformer).__name__} has no ONNX form of its transform")
+    if weight is not None:
+        outputs = _scaled(outputs, weight)
+    return outputs, width
+
+
+def _scaled(outputs: Outputs, weight: float) -> Outputs:
+    graph = outputs.graph
+    factor = graph.constant(np.float32(weight))
+    assert outputs.transformed is not None  # noqa: S101 - narrows the type
+    blocks = []
+    for block in outputs.blocks:
+        if block.terms is None:
+            blocks.append(Block(block.width, graph.op("Mul", block.value, factor)))
+        else:
+            terms = Terms(block.terms.columns, graph.op("Mul", block.terms.values, factor))
+            blocks.append(dense(graph, terms, block.width))
+    value = graph.op("Mul", outputs.transformed, factor)
+    return Outputs(graph, transformed=value, present=outputs.present, blocks=tuple(blocks))
+
+
+def _side_by_side(graph: Graph, parts: Sequence[_Part], present: ir.Value | None) -> Outputs:
+    """Join what several transformers make; where their widths are known, lists of terms stay lists."""
+    if not parts:
+        raise ExportError("it has no columns and makes nothing")
+    values = [outputs.transformed for outputs, _ in parts]
+    value = values[0] if len(values) == 1 else graph.op("Concat", *values, axis=1)
+    there = [outputs.present for outputs, _ in parts if outputs.present is not None]
+    if present is None and there:
+        present = any_present(graph, there)
+    blocks: list[Block] = []
+    for outputs, width in parts:
+        if outputs.blocks:
+            blocks += outputs.blocks
+        elif width is not None and outputs.transformed is not None:
+            blocks.append(Block(width, outputs.transformed))
+        else:
+            return Outputs(graph, transformed=value, present=present)
+    return Outputs(graph, transformed=value, present=present, blocks=tuple(blocks))

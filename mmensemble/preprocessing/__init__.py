@@ -6,25 +6,30 @@ from typing import Any
 
 from mmensemble.exceptions import ModelFileError
 from mmensemble.preprocessing._base import PRESENT, Cells, Encoded, Preprocessor, TensorSpec, is_missing
+from mmensemble.preprocessing.categories import CategoryPreprocessor
 from mmensemble.preprocessing.image import ImagePreprocessor
 from mmensemble.preprocessing.tabular import TabularPreprocessor
+from mmensemble.preprocessing.terms import TermsPreprocessor
 from mmensemble.preprocessing.text import TextPreprocessor
 
 __all__ = [
     "PRESENT",
+    "CategoryPreprocessor",
     "Cells",
     "Encoded",
     "ImagePreprocessor",
     "Preprocessor",
     "TabularPreprocessor",
     "TensorSpec",
+    "TermsPreprocessor",
     "TextPreprocessor",
     "is_missing",
     "preprocessor_from_dict",
 ]
 
 _KINDS: dict[str, type[Preprocessor]] = {
-    cls.kind: cls for cls in (TextPreprocessor, ImagePreprocessor, TabularPreprocessor)
+    cls.kind: cls
+    for cls in (TextPreprocessor, ImagePreprocessor, TabularPreprocessor, TermsPreprocessor, CategoryPreprocessor)
 }
 
 

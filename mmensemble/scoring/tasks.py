@@ -13,7 +13,17 @@ import numpy as np
 
 from mmensemble.exceptions import ModelFileError
 
-__all__ = ["Classification", "Multilabel", "Multioutput", "Regression", "Task", "placement", "task_from_dict"]
+__all__ = [
+    "Classification",
+    "Multilabel",
+    "Multioutput",
+    "Regression",
+    "Task",
+    "Thresholded",
+    "Votes",
+    "placement",
+    "task_from_dict",
+]
 
 
 class Task(ABC):
@@ -23,7 +33,7 @@ class Task(ABC):
     ----------
     name : str
         The manifest's word for it.
-    output : {"probabilities", "predictions"}
+    output : {"probabilities", "votes", "predictions"}
         The graph's output, float32 of shape (n, width).
     width : int
     """
@@ -100,6 +110,51 @@ class Classification(Task):
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": _dtype(self._classes), "classes": self._classes.tolist()}
+
+
+class Thresholded(Classification):
+    """One of two classes, with a threshold of its own in place of the more probable one.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (2,)
+    threshold : float
+        The positive class is predicted from this probability on.
+    positive : int, default=1
+        Its number among the classes.
+    """
+
+    name = "thresholded"
+
+    def __init__(self, classes: np.ndarray, threshold: float, positive: int = 1) -> None:
+        super().__init__(classes)
+        self.threshold = threshold
+        self.positive = positive
+
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        # A probability that equals the threshold in float64 does so in the graph's float32 as well.
+        threshold = outputs.dtype.type(self.threshold)
+        reached = outputs[:, self.positive] >= threshold
+        labels: np.ndarray = self._classes[np.where(reached, self.positive, 1 - self.positive)]
+        return labels
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "threshold": self.threshold, "positive": self.positive}
+
+
+class Votes(Classification):
+    """One of several classes, by each one's share of the votes; there are no probabilities.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+    """
+
+    name = "votes"
+    output = "votes"
+
+    def probability_columns(self) -> list[str]:
+        return [f"votes_{label}" for label in self._classes.tolist()]
 
 
 class Multilabel(Task):
@@ -239,19 +294,22 @@ def task_from_dict(state: dict[str, Any]) -> Task:
         If its name is unknown to this version.
     """
     name = state["name"]
-    if name == Classification.name:
-        return _classification(state)
+    if name in (Classification.name, Thresholded.name, Votes.name):
+        return _one_of_classes(state)
     if name == Multilabel.name:
         return Multilabel(state["n_labels"])
     if name == Multioutput.name:
-        return Multioutput([_classification(column) for column in state["columns"]])
+        return Multioutput([_one_of_classes(column) for column in state["columns"]])
     if name == Regression.name:
         return Regression(state["n_targets"], one_dimensional=state["one_dimensional"])
     raise ModelFileError(f"the task {name!r} is unknown to this version; upgrade mmensemble on this machine")
 
 
-def _classification(state: dict[str, Any]) -> Classification:
-    return Classification(np.array(state["classes"], dtype=state["dtype"]))
+def _one_of_classes(state: dict[str, Any]) -> Classification:
+    classes = np.array(state["classes"], dtype=state["dtype"])
+    if state["name"] == Thresholded.name:
+        return Thresholded(classes, state["threshold"], state["positive"])
+    return Votes(classes) if state["name"] == Votes.name else Classification(classes)
 
 
 def _dtype(classes: np.ndarray) -> str:

@@ -1,0 +1,169 @@
+"""A look at every part of a composition before any of it is exported, which may take minutes for a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import singledispatch
+from typing import Any
+
+from sklearn.base import is_classifier
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.ensemble import StackingClassifier, StackingRegressor, VotingClassifier, VotingRegressor
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from mmensemble.compose import ColumnSelector
+from mmensemble.exceptions import ExportError
+from mmensemble.export.functions import check_function
+from mmensemble.export.graph import to_graph
+from mmensemble.export.skl2onnx import can_convert, without_probabilities
+from mmensemble.export.text import check_vectorizer
+from mmensemble.multimodal import MultimodalClassifier, MultimodalRegressor
+
+__all__ = ["check_exportable"]
+
+Named = Iterable[tuple[str, Any]]
+
+
+def check_exportable(estimator: Any) -> None:
+    """Look for parts of a fitted composition that have no ONNX form, without exporting anything.
+
+    What it lets pass may still turn out to have none.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+
+    Raises
+    ------
+    ExportError
+        If a part is known to have no ONNX form; it says which one and why.
+    """
+    for path, part in _walk("", estimator):
+        try:
+            _check(part)
+        except ExportError as error:
+            raise ExportError(f"{path}: {error}" if path else str(error)) from error
+    votes = getattr(_last(estimator), "voting", None) == "hard"
+    if is_classifier(estimator) and not votes and not hasattr(estimator, "predict_proba"):
+        raise ExportError(without_probabilities(type(_last(estimator)).__name__))
+
+
+def _walk(path: str, estimator: Any) -> Iterator[tuple[str, Any]]:
+    yield path, estimator
+    for name, part in _parts(estimator):
+        if part is not None and not isinstance(part, str):
+            yield from _walk(f"{path}/{name}" if path else name, part)
+
+
+@singledispatch
+def _check(estimator: Any) -> None:
+    registered = to_graph.dispatch(type(estimator)) is not to_graph.dispatch(object)
+    if registered or hasattr(estimator, "__onnx_graph__") or can_convert(estimator):
+        return
+    raise ExportError(
+        f"{type(estimator).__name__} has no ONNX form: skl2onnx does not know it; give it a method __onnx_graph__, or "
+        "register a function for it with to_graph.register"
+    )
+
+
+@_check.register
+def _(estimator: ColumnSelector) -> None:
+    """Let it pass: a pipeline reads it."""
+
+
+@_check.register
+def _(estimator: CountVectorizer) -> None:
+    check_vectorizer(estimator)
+
+
+@_check.register
+def _(estimator: FunctionTransformer) -> None:
+    if estimator.func is not None:
+        check_function(estimator.func, "func")
+
+
+@singledispatch
+def _parts(estimator: Any) -> Named:
+    """Return the fitted parts that an estimator is exported by."""
+    return []
+
+
+@_parts.register
+def _(estimator: Pipeline) -> Named:
+    return estimator.steps
+
+
+@_parts.register
+def _(estimator: FeatureUnion) -> Named:
+    return estimator.transformer_list
+
+
+@_parts.register
+def _(estimator: ColumnTransformer) -> Named:
+    return [(name, part) for name, part, columns in getattr(estimator, "transformers_", [])]
+
+
+@_parts.register(MultimodalClassifier)
+@_parts.register(MultimodalRegressor)
+@_parts.register(StackingClassifier)
+@_parts.register(StackingRegressor)
+@_parts.register(VotingClassifier)
+@_parts.register(VotingRegressor)
+def _(estimator: Any) -> Named:
+    members = list(getattr(estimator, "named_estimators_", {}).items())
+    final = getattr(getattr(estimator, "fusion_", estimator), "final_estimator_", None)
+    return [*members, ("final_estimator", final)]
+
+
+@_parts.register(OneVsRestClassifier)
+@_parts.register(MultiOutputClassifier)
+@_parts.register(MultiOutputRegressor)
+def _(estimator: Any) -> Named:
+    # All are clones of one, but for scikit-learn's stand-ins for constant labels.
+    parts = [part for part in getattr(estimator, "estimators_", []) if not hasattr(part, "y_")]
+    return [("estimator", part) for part in parts[:1]]
+
+
+@_parts.register
+def _(estimator: CalibratedClassifierCV) -> Named:
+    return [("estimator", part.estimator) for part in getattr(estimator, "calibrated_classifiers_", [])[:1]]
+
+
+@_parts.register
+def _(estimator: TransformedTargetRegressor) -> Named:
+    return [("regressor", getattr(estimator, "regressor_", None))]
+
+
+@_parts.register(FixedThresholdClassifier)
+@_parts.register(TunedThresholdClassifierCV)
+def _(estimator: Any) -> Named:
+    return [("estimator", getattr(estimator, "estimator_", estimator.estimator))]
+
+
+@_parts.register
+def _(estimator: BaseSearchCV) -> Named:
+    return [("best_estimator", getattr(estimator, "best_estimator_", None))]
+
+
+@_parts.register
+def _(estimator: FrozenEstimator) -> Named:
+    return [("estimator", estimator.estimator)]
+
+
+def _last(estimator: Any) -> Any:
+    """Return what answers for pipelines, searches and frozen estimators."""
+    while isinstance(estimator, (Pipeline, BaseSearchCV, FrozenEstimator)):
+        parts = [part for _, part in _parts(estimator)]
+        if not parts or parts[-1] is None or isinstance(parts[-1], str):
+            break
+        estimator = parts[-1]
+    return estimator

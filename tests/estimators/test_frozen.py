@@ -403,6 +403,7 @@ def test_another_process(folder: str, tmp_path: Path, X: Any, y: Any) -> None:
     before = sorted((tmp_path / "cache").rglob("output.pkl"))
     program = f"""
 from tests.estimators.test_frozen import *
+import shutil
 from tests.estimators.test_frozen import _frozen
 folder = Path({str(tmp_path)!r})
 assert fingerprint_of({folder!r}) == {fingerprint!r}

@@ -75,11 +75,11 @@ def main() -> None:
         "SoftVoting": SoftVoting(),
         "ProductOfExperts": ProductOfExperts(),
         "Stacking": Stacking(cv=2 if arguments.fast else 5),
-        "ConcatFusion": ConcatFusion(random_state=0),
-        "ConcatFusion, dropout 0.2": ConcatFusion(modality_dropout=0.2, random_state=0),
+        "ConcatFusion, dropout 0": ConcatFusion(modality_dropout=0.0, random_state=0),
+        "ConcatFusion (0.2)": ConcatFusion(random_state=0),
         "ConcatFusion, dropout 0.5": ConcatFusion(modality_dropout=0.5, random_state=0),
-        "GatedFusion": GatedFusion(random_state=0),
-        "GatedFusion, dropout 0.3": GatedFusion(modality_dropout=0.3, random_state=0),
+        "GatedFusion, dropout 0": GatedFusion(modality_dropout=0.0, random_state=0),
+        "GatedFusion (0.2)": GatedFusion(random_state=0),
     }
 
     # %%

@@ -21,6 +21,7 @@ def test_all_are_known() -> None:
     assert NAMES == [
         "fused_pretrained",
         "images",
+        "missing_modalities",
         "multi_task",
         "pretrained_text",
         "search_on_a_cluster",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+# sphinx-gallery looks up what examples import, and scikit-learn hides HalvingGridSearchCV until this is imported.
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+
 import mmensemble
 
 project = "mmensemble"

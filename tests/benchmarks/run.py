@@ -17,7 +17,7 @@ from tests.benchmarks.search import as_search_table
 from tests.benchmarks.side_by_side import as_table
 
 # Searches fit some ten times as often as the other benchmarks.
-SEARCHED_ROWS = 300
+SEARCHED_ROWS = 240
 
 
 def main() -> None:

@@ -278,7 +278,7 @@ class JointFusion(Fusion):
         return output, np.asarray(present.any(axis=1))
 
     def outputs(self, X: Any) -> np.ndarray:
-        """Return probabilities or predictions, ndarray of float64, shape (n_samples, task_.width)."""
+        """Return probabilities or predictions, ndarray of float64, shape (n_samples, width)."""
         if n_rows(X) == 0:
             return np.zeros((0, self.task_.width))
         raw, present = self._run(self.network_, X)

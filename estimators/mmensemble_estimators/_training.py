@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ GRADIENT_NORM = 1.0
 PATIENCE = 5
 BUCKET_WINDOW = 4
 LOSSES = ("train_loss", "valid_loss")
+
+_random_state = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -264,9 +267,12 @@ def as_tensors(arrays: dict[str, np.ndarray]) -> Batch:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch for the block alone: the caller's random state is as it was afterwards."""
+    """Seed torch for the block alone: the caller's random state is as it was afterwards.
+
+    That state is the process's, so threads that train wait for each other.
+    """
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with _random_state, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 

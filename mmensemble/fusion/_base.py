@@ -140,7 +140,7 @@ class Fusion(BaseEstimator):
 
     @abstractmethod
     def outputs(self, X: Any) -> np.ndarray:
-        """Return probabilities or predictions, ndarray of float, shape (n_samples, task_.width)."""
+        """Return probabilities or predictions, ndarray of float, shape (n_samples, width)."""
 
     @abstractmethod
     def transform(self, X: Any) -> np.ndarray:
@@ -251,7 +251,7 @@ class LateFusion(Fusion):
         return np.stack(outputs), np.column_stack(presence)
 
     def outputs(self, X: Any) -> np.ndarray:
-        """Return probabilities or predictions, ndarray of float, shape (n_samples, task_.width)."""
+        """Return probabilities or predictions, ndarray of float, shape (n_samples, width)."""
         outputs, present = self._member_outputs(X)
         if not len(present):
             return np.zeros((0, self.task_.width))

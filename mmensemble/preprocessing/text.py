@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -52,9 +53,14 @@ class TextPreprocessor(Preprocessor):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.pad_id = pad_id
-        self._tokenizer = Tokenizer.from_str(tokenizer)
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
+        self._tokenizer = _tokenizer(tokenizer, max_length)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_tokenizer"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._tokenizer = _tokenizer(self.tokenizer, self.max_length)
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int = 2000, max_length: int = 128) -> TextPreprocessor:
@@ -151,6 +157,15 @@ class TextPreprocessor(Preprocessor):
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> TextPreprocessor:
         return cls(state["tokenizer"], max_length=state["max_length"], pad_id=state["pad_id"])
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(text: str, max_length: int) -> Tokenizer:
+    """Read a tokenizer. That takes long, and it is never changed, so equal preprocessors share one."""
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return tokenizer
 
 
 def _as_texts(cells: Cells, max_length: int) -> tuple[list[str], np.ndarray, dict[int, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +83,11 @@ from mmensemble import (
     Stacking,
     export_onnx,
     on_column,
+    to_graph,
 )
 from mmensemble.exceptions import ExportError
+from mmensemble.export import Frame
+from mmensemble.preprocessing import CategoryPreprocessor, preprocessor_from_dict
 from mmensemble_estimators import TextClassifier
 from tests.instances import multilabel
 
@@ -149,11 +153,15 @@ def groups(encoder: Any, final: Any = None) -> Pipeline:
 
 
 def members() -> list[tuple[str, Any]]:
-    return [("text", text()), ("facts", facts()), ("trees", facts(DecisionTreeClassifier(max_depth=3)))]
+    return [("text", text()), ("facts", facts()), ("trees", facts(DecisionTreeClassifier(max_depth=3, random_state=0)))]
 
 
 def regressors() -> list[tuple[str, Any]]:
-    return [("text", text(Ridge())), ("facts", facts(LinearRegression())), ("trees", facts(DecisionTreeRegressor()))]
+    return [
+        ("text", text(Ridge())),
+        ("facts", facts(LinearRegression())),
+        ("trees", facts(DecisionTreeRegressor(random_state=0))),
+    ]
 
 
 def voting(**params: Any) -> VotingClassifier:
@@ -247,7 +255,7 @@ CLASSIFIERS = {
     "random_forest": RandomForestClassifier(20, random_state=0),
     "extra_trees": ExtraTreesClassifier(20, random_state=0),
     "tree": DecisionTreeClassifier(random_state=0),
-    "gradient_boosting": GradientBoostingClassifier(n_estimators=5),
+    "gradient_boosting": GradientBoostingClassifier(n_estimators=5, random_state=0),
     "hist_gradient_boosting": HistGradientBoostingClassifier(max_iter=8, min_samples_leaf=3),
     "gaussian_nb": GaussianNB(),
     "mlp": MLPClassifier((8,), max_iter=30, random_state=0),
@@ -260,7 +268,7 @@ CLASSIFIERS = {
     "calibrated_kernel_svm": CalibratedClassifierCV(SVC(), cv=2, ensemble=False),
     "calibrated_poly_svm": CalibratedClassifierCV(SVC(kernel="poly", degree=2, coef0=1.0), cv=2),
     "calibrated_ridge": CalibratedClassifierCV(RidgeClassifier(), cv=2, ensemble=False),
-    "calibrated_boosting": CalibratedClassifierCV(GradientBoostingClassifier(n_estimators=3), cv=2),
+    "calibrated_boosting": CalibratedClassifierCV(GradientBoostingClassifier(n_estimators=3, random_state=0), cv=2),
 }
 
 REGRESSORS = {
@@ -273,7 +281,7 @@ REGRESSORS = {
     "poisson": PoissonRegressor(),
     "forest": RandomForestRegressor(10, random_state=0),
     "extra_trees": ExtraTreesRegressor(10, random_state=0),
-    "gradient_boosting": GradientBoostingRegressor(n_estimators=10),
+    "gradient_boosting": GradientBoostingRegressor(n_estimators=10, random_state=0),
     "hist_gradient_boosting": HistGradientBoostingRegressor(max_iter=8, min_samples_leaf=3),
     "hist_poisson": HistGradientBoostingRegressor(loss="poisson", max_iter=8, min_samples_leaf=3),
 }
@@ -324,7 +332,11 @@ CASES = [
     Case(
         "voting_hard_without_probabilities",
         lambda: VotingClassifier(
-            [("svm", text(LinearSVC())), ("ridge", facts(RidgeClassifier())), ("tree", text(DecisionTreeClassifier()))]
+            [
+                ("svm", text(LinearSVC())),
+                ("ridge", facts(RidgeClassifier())),
+                ("tree", text(DecisionTreeClassifier(random_state=0))),
+            ]
         ),
     ),
     Case("voting_network", lambda: VotingClassifier([("net", tiny_text()), *members()], voting="soft")),
@@ -477,7 +489,9 @@ CASES = [
     Case("text_forest", lambda: text(RandomForestClassifier(10, random_state=0))),
     Case(
         "text_gradient_boosting",
-        lambda: on_column("text", make_pipeline(CountVectorizer(), GradientBoostingClassifier(n_estimators=3))),
+        lambda: on_column(
+            "text", make_pipeline(CountVectorizer(), GradientBoostingClassifier(n_estimators=3, random_state=0))
+        ),
     ),
     Case("text_neighbors", lambda: text_vectors(KNeighborsClassifier(5))),
     Case("text_neighbors_regressor", lambda: text_vectors(KNeighborsRegressor(5, weights="distance")), "numbers"),
@@ -505,7 +519,7 @@ CASES = [
             StackingRegressor(
                 [
                     ("size", on_column(["size"], Ridge())),
-                    ("mean", on_column(["mean"], DecisionTreeRegressor(max_depth=2))),
+                    ("mean", on_column(["mean"], DecisionTreeRegressor(max_depth=2, random_state=0))),
                 ],
                 passthrough=True,
                 cv=2,
@@ -685,7 +699,10 @@ REFUSED = {
         r"columntransformer/words: CountVectorizer\(analyzer=...\) is Python code",
     ),
     "strip_accents": (lambda: text_by(words(strip_accents=shout)), r"TfidfVectorizer\(strip_accents=...\)"),
-    "hashing": (lambda: text_by(HashingVectorizer(n_features=64)), "HashingVectorizer is not exported: use a TfidfVectorizer"),
+    "hashing": (
+        lambda: text_by(HashingVectorizer(n_features=64)),
+        "estimator/hashingvectorizer: HashingVectorizer is not exported: use a TfidfVectorizer",
+    ),
     "function": (
         lambda: on_column(NUMBERS, make_pipeline(SimpleImputer(), FunctionTransformer(np.nan_to_num), logistic())),
         r"estimator/functiontransformer: cannot convert FunctionTransformer\(func=nan_to_num\), which is Python code",
@@ -702,7 +719,9 @@ REFUSED = {
     ),
     "threshold": (
         lambda: FixedThresholdClassifier(
-            facts(GradientBoostingClassifier(n_estimators=2)), pos_label="Flags", response_method="decision_function"
+            facts(GradientBoostingClassifier(n_estimators=2, random_state=0)),
+            pos_label="Flags",
+            response_method="decision_function",
         ),
         "GradientBoostingClassifier: its threshold is no threshold of a probability",
     ),
@@ -753,7 +772,7 @@ def test_rows_that_an_estimator_refuses_are_errors_of_their_own(
         [
             ("text", text()),
             ("group", groups(OneHotEncoder())),
-            ("boost", on_column(["mean"], GradientBoostingClassifier(n_estimators=2))),
+            ("boost", on_column(["mean"], GradientBoostingClassifier(n_estimators=2, random_state=0))),
         ],
         voting="soft",
     ).fit(rows, labels)
@@ -814,3 +833,34 @@ def test_thresholds_fall_as_in_float64(tmp_path: Path) -> None:
     model = on_column(["x"], DecisionTreeClassifier()).fit(frame, np.arange(64) % 3)
     export_onnx(model, tmp_path / "model.onnx")
     assert OnnxPredictor(tmp_path / "model.onnx").predict(frame).tolist() == model.predict(frame).tolist()
+
+
+@pytest.mark.parametrize("analyzer", ["word", "char", "char_wb"])
+@pytest.mark.parametrize("ngram_range", [(1, 1), (1, 3), (2, 4)])
+def test_texts_are_analyzed_as_by_scikit_learn(analyzer: str, ngram_range: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    characters = [*"aÁñß İ熊🐼ﬁ½ \t\n'_-9①x", "e\u0301"]
+    texts = ["".join(rng.choice(characters, rng.integers(0, 30))) for _ in range(150)]
+    for accents in (None, "ascii", "unicode"):
+        vectorizer = CountVectorizer(analyzer=analyzer, ngram_range=ngram_range, strip_accents=accents)
+        expected = vectorizer.fit(texts[:100]).transform(texts).toarray()
+        source = Frame(columns="text")
+        to_graph(vectorizer, source)
+        state = json.loads(json.dumps(source.graph.feeds[0].preprocessor.to_dict(), ensure_ascii=False))
+        preprocessor = preprocessor_from_dict(state)
+        batch = preprocessor.collate(preprocessor.encode(texts), slice(None))
+        counts = np.zeros(expected.shape)
+        np.add.at(counts, (np.arange(len(texts))[:, None], batch["terms"]), batch["counts"])
+        np.testing.assert_array_equal(counts, expected)
+
+
+def test_none_and_nan_are_categories_of_their_own() -> None:
+    both = CategoryPreprocessor({"x": ["a", None, float("nan")]})
+    assert both.encode(["a", None, np.nan, pd.NA, "b", [1]]).items.ravel().tolist() == [0, 1, 2, 2, -1, -1]
+    assert both == preprocessor_from_dict(json.loads(json.dumps(both.to_dict())))
+    # A frame of another library gives None for NaN.
+    assert CategoryPreprocessor({"x": ["a", float("nan")]}).encode([None]).items.tolist() == [[1]]
+    filled = CategoryPreprocessor({"x": ["a", "b"]}, unknown="error", fill={"x": "b"}).encode([None, np.nan, "c"])
+    assert filled.items[:2].tolist() == [[1], [1]]
+    assert filled.errors == {2: "column 'x': 'c' is none of the categories seen in fit"}
+    assert filled.present.tolist() == [False, False, False]

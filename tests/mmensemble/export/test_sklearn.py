@@ -338,24 +338,3 @@ def test_on_column_alone_names_its_input_by_the_column(tmp_path: Path) -> None:
     X, y = rows()
     predictor = assert_exports(on_column(["a", "b"], LogisticRegression()).fit(X, y), tmp_path)
     assert [feed.name for feed in predictor.manifest.feeds] == ["a_b"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"passthrough": True}, r"StackingClassifier\(passthrough=True\)"),
-        ({"stack_method": "predict"}, "stack_method 'predict_proba' only"),
-    ],
-    ids=str,
-)
-def test_stacking_that_has_no_form(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    X, y = rows()
-    numeric = X[["a", "b", "count"]]
-    if options.get("passthrough"):
-        model = StackingClassifier(members(), cv=2, **options).fit(numeric, y)
-    else:
-        # The members' labels are text, which the meta-learner cannot take.
-        model = StackingClassifier(members(), cv=2, **options).fit(numeric, np.unique(y, return_inverse=True)[1])
-    with pytest.raises(ExportError, match=message):
-        export_onnx(model, tmp_path / "model.onnx")
-    assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from mmensemble.exceptions import ExportError
-from mmensemble.export.graph import OPSET, Frame, Graph, Outputs, Source, any_present, to_graph
+from mmensemble.export.graph import ENCODER_SCOPE, OPSET, Frame, Graph, Outputs, Source, any_present, to_graph
 from mmensemble_estimators._base import TorchEstimator
 from mmensemble_estimators._members import Standardize
 from mmensemble_estimators._network import SMALLEST_NORM
@@ -48,7 +48,7 @@ def leaf_graph(estimator: TorchEstimator, source: Source) -> Outputs:
     check_is_fitted(estimator)
     graph = source.graph
     inputs, present = leaf_feed(estimator, source)
-    with graph.scope("encoder"):
+    with graph.scope(ENCODER_SCOPE):
         (embedding,) = add_module(graph, estimator.module_.encoder, inputs)
     zeros = graph.constant(np.zeros((1, 1), dtype=np.float32), "missing_embedding")
     transformed = graph.op("Where", present, embedding, zeros)
@@ -118,7 +118,7 @@ def joint_graph(fusion: JointFusion, source: Source) -> Outputs:
         with graph.scope(member.name):
             if network.fuser.token_level and isinstance(member.estimator, TorchEstimator):
                 inputs, there = leaf_feed(member.estimator, inner)
-                with graph.scope("encoder"):
+                with graph.scope(ENCODER_SCOPE):
                     states, mask = add_module(graph, _Tokens(member.estimator.module_.encoder), inputs)
                 length = f"{number}.length"
                 parts[str(number)] = _typed(states, ["batch", length, size], ir.DataType.FLOAT)

@@ -27,6 +27,7 @@ from mmensemble.scoring.manifest import Feed
 from mmensemble.scoring.tasks import Task
 
 __all__ = [
+    "ENCODER_SCOPE",
     "IR_VERSION",
     "ML_OPSET",
     "OPSET",
@@ -46,6 +47,9 @@ __all__ = [
 OPSET = 23
 ML_OPSET = 3
 IR_VERSION = 11
+
+# The scope of a neural network's encoder. No name that scikit-learn takes for a step or a member has two underscores.
+ENCODER_SCOPE = "network__encoder"
 
 
 class Graph:

@@ -1,6 +1,6 @@
 """Weights and arithmetic of less than 32 bits: fp16 for GPUs, int8 for CPUs, by ONNX Runtime's own tools.
 
-Only encoders are converted: the nodes whose name has the scope ``encoder``. Heads, fusion layers, meta-learners and the
+Only encoders of neural networks are converted: the nodes in their scope. Heads, fusion layers, meta-learners and the
 arithmetic of voting are a small share of the work, and stay in float32 at every precision; so do inputs and outputs.
 """
 
@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 
 from mmensemble.exceptions import ExportError
+from mmensemble.export.graph import ENCODER_SCOPE
 
 __all__ = ["PRECISIONS", "Precision", "convert", "int8_layers", "sensitivities"]
 
@@ -67,7 +68,7 @@ def convert(
 
 
 def _in_encoder(node: onnx.NodeProto) -> bool:
-    return "encoder" in node.name.split("/")[:-1]
+    return ENCODER_SCOPE in node.name.split("/")[:-1]
 
 
 def _to_half(path: Path) -> None:

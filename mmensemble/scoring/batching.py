@@ -72,7 +72,7 @@ def window_size(feeds: Sequence[Feed], batch_size: int) -> int:
 def encoder_threads(feeds: Sequence[Feed], n_threads: int) -> int:
     """Choose the number of threads that encode: one, unless images or the like have to be decoded."""
     # Tokenizers start threads of their own, and tabular cells are read by the interpreter, one thread at a time.
-    if all(feed.preprocessor.kind in {"text", "tabular"} for feed in feeds):
+    if all(feed.preprocessor.kind in {"text", "tabular", "terms", "categories"} for feed in feeds):
         return 1
     return min(n_threads, _MOST_ENCODERS)
 

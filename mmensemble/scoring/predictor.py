@@ -152,13 +152,14 @@ class OnnxPredictor:
         Raises
         ------
         AttributeError
-            If the model predicts numbers.
+            If the model predicts numbers, or votes.
         DataError
             If a column is missing or a row cannot be read; it says which.
         """
         task = self.manifest.task
         if task.output != "probabilities":
-            raise AttributeError("the model predicts numbers and has no predict_proba; use predict")
+            what = "gives labels" if task.classes is not None else "predicts numbers"
+            raise AttributeError(f"the model {what} and has no predict_proba; use predict")
         outputs = self._outputs(X)
         return task.split(outputs) if isinstance(task, Multioutput) else outputs
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmensemble import ConfigurationError, ExportError, OnnxPredictor, ParityError, export_onnx
 from mmensemble.export import onnx_file
+from mmensemble.export.graph import ENCODER_SCOPE
 from mmensemble.export.precision import convert, int8_layers, sensitivities
 from tests.instances import BY_ID
 
@@ -21,7 +22,7 @@ HALVED = 0.75  # a file of mostly encoder weights in half precision is smaller t
 
 
 def kinds(model: onnx.ModelProto, *, encoder: bool) -> Counter[str]:
-    return Counter(n.op_type for n in model.graph.node if ("encoder" in n.name.split("/")[:-1]) == encoder)
+    return Counter(n.op_type for n in model.graph.node if (ENCODER_SCOPE in n.name.split("/")) == encoder)
 
 
 def n_quantised(path: Path) -> int:
@@ -41,7 +42,7 @@ def test_half_precision(fitted: Fitted, items: pd.DataFrame, tmp_path: Path, ins
     assert any(i.data_type == TensorProto.FLOAT16 for i in model.graph.initializer)
     assert all(v.type.tensor_type.elem_type != TensorProto.FLOAT16 for v in [*model.graph.input, *model.graph.output])
     halves = {i.name for i in model.graph.initializer if i.data_type == TensorProto.FLOAT16}
-    outside = [n for n in model.graph.node if "encoder" not in n.name.split("/") and n.op_type not in ("Cast",)]
+    outside = [n for n in model.graph.node if ENCODER_SCOPE not in n.name.split("/") and n.op_type not in ("Cast",)]
     assert outside
     assert not any(halves & set(n.input) for n in outside)
     scores = instance.scores(OnnxPredictor(tmp_path / "fp16.onnx", device="cpu"), X)
@@ -121,8 +122,8 @@ def two_products(path: Path) -> None:
     bad = good * 1e-4
     bad[0] = 1.0  # the other weights of each column are below half a step
     nodes = [
-        helper.make_node("MatMul", ["x", "good"], ["a"], name="encoder/good"),
-        helper.make_node("MatMul", ["x", "bad"], ["b"], name="encoder/bad"),
+        helper.make_node("MatMul", ["x", "good"], ["a"], name=f"{ENCODER_SCOPE}/good"),
+        helper.make_node("MatMul", ["x", "bad"], ["b"], name=f"{ENCODER_SCOPE}/bad"),
         helper.make_node("MatMul", ["x", "good"], ["c"], name="head/other"),
     ]
     value = helper.make_tensor_value_info
@@ -139,11 +140,11 @@ def two_products(path: Path) -> None:
 def test_sensitivities(tmp_path: Path) -> None:
     path = tmp_path / "two.onnx"
     two_products(path)
-    assert list(int8_layers(onnx.load(path))) == ["encoder/good", "encoder/bad"]
+    assert list(int8_layers(onnx.load(path))) == [f"{ENCODER_SCOPE}/good", f"{ENCODER_SCOPE}/bad"]
     rows = np.random.default_rng(1).normal(size=(16, 8)).astype(np.float32)
     rows[:, 0] *= 1e-3
-    assert sensitivities(path, [{"x": rows}]) == ["encoder/bad", "encoder/good"]
-    convert(path, "int8", kept=["encoder/bad"])
+    assert sensitivities(path, [{"x": rows}]) == [f"{ENCODER_SCOPE}/bad", f"{ENCODER_SCOPE}/good"]
+    convert(path, "int8", kept=[f"{ENCODER_SCOPE}/bad"])
     products = Counter(node.op_type for node in onnx.load(path).graph.node)
     assert (products["MatMulInteger"], products["MatMul"]) == (1, 2)
 

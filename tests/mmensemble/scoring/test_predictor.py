@@ -167,10 +167,10 @@ def test_binding_scores_as_running_does(predictor: OnnxPredictor, rows: Rows) ->
     for feed in predictor.manifest.feeds:
         encoded = feed.preprocessor.encode(*(rows[column][:10] for column in feed.columns))
         arrays |= {f"{feed.name}.{k}": v for k, v in feed.preprocessor.collate(encoded, slice(None)).items()}
-    session = predictor._model.session
+    session, names = predictor._model.session, predictor.input_names
     # A CPU session binds too, so the path that only a GPU takes is checked here.
-    bound = predictor_module._run(session, "cuda", list(arrays), arrays, "probabilities")
-    np.testing.assert_array_equal(bound, predictor_module._run(session, "cpu", list(arrays), arrays, "probabilities"))
+    bound = predictor_module._run(session, "cuda", names, arrays, "probabilities")
+    np.testing.assert_array_equal(bound, predictor_module._run(session, "cpu", names, arrays, "probabilities"))
 
 
 def test_a_batch_on_which_the_runtime_fails(predictor: OnnxPredictor) -> None:

@@ -11,7 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from joblib.externals.loky import reusable_executor
 from PIL import Image
 from sklearn.utils import Bunch
 
@@ -34,6 +35,17 @@ WITHOUT_NAME = [1, 20, 41, 5]
 WITHOUT_PICTURE = [2, 20, 60, 5]
 WITHOUT_FACTS = [3, 41, 61, 5]
 ALL_MISSING = 5
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_outlives_a_test() -> Iterator[None]:
+    """Stop joblib's workers, which another test would take over with all that this one has loaded.
+
+    joblib restarts a worker that has grown by 300 MB, and that can block for ever (joblib 1.6).
+    """
+    yield
+    if reusable_executor._executor is not None:
+        reusable_executor._executor.shutdown(wait=True, kill_workers=True)
 
 
 @pytest.fixture(scope="session")

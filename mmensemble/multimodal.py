@@ -137,7 +137,10 @@ class _Multimodal(TransformerMixin, _BaseComposition):
         if not members:
             raise ConfigurationError(f"{shape}; there is none to fit")
         if self.fusion is not None and not isinstance(self.fusion, Fusion):
-            raise ConfigurationError(f"fusion must be a strategy such as SoftVoting(), not {self.fusion!r}")
+            raise ConfigurationError(
+                "fusion must be a strategy such as SoftVoting() or Stacking() of mmensemble, or ConcatFusion() of "
+                f"mmensemble_estimators, not {self.fusion!r}"
+            )
         for member in members:
             columns = as_list(member.columns) if isinstance(member.columns, (str, Sequence)) else []
             if not columns or not all(isinstance(column, str) for column in columns):

@@ -47,7 +47,8 @@ def check_can_answer(name: str, estimator: Any, task: Task, user: str) -> None:
     """Raise `ConfigurationError` where an estimator lacks the method that the task asks for."""
     method = "predict" if isinstance(task, Regression) else "predict_proba"
     if not hasattr(estimator, method):
-        raise ConfigurationError(f"{name} ({type(estimator).__name__}) has no {method}, which {user} needs")
+        remedy = "; put a CalibratedClassifierCV around it" if method == "predict_proba" else ""
+        raise ConfigurationError(f"{name} ({type(estimator).__name__}) has no {method}, which {user} needs{remedy}")
 
 
 def outputs_of(estimator: Any, task: Task, X: Any) -> np.ndarray:

@@ -20,7 +20,7 @@ try:
     from mmensemble_estimators.text import TextClassifier, TextRegressor
 except ModuleNotFoundError as error:
     package = (error.name or "").partition(".")[0]
-    if package not in {"torch", "transformers", "skorch", "sklearn", "joblib"}:
+    if package not in {"torch", "transformers", "skorch", "sklearn", "joblib", "pandas"}:
         raise
     raise MissingDependencyError(package, "train") from error
 

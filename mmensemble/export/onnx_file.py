@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError, MmensembleError, ParityError
 from mmensemble.export.check import check_exportable
 from mmensemble.export.graph import Frame, Outputs, to_graph
-from mmensemble.export.precision import PRECISIONS, Precision, convert, sensitivities
+from mmensemble.export.precision import PRECISIONS, Precision, convert, float_convolutions, int8_layers, sensitivities
 from mmensemble.preprocessing.frames import n_rows
 from mmensemble.scoring.batching import input_batches
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
@@ -165,6 +165,13 @@ def _converted(draft: Path, precision: Precision, manifest: Manifest, check: _Ch
         def calibration() -> Iterator[dict[str, np.ndarray]]:
             return _batches(whole, manifest, calibrate)
 
+    left: list[str] = []
+    if precision == "int8":
+        graph = onnx.load(whole)
+        left = float_convolutions(graph) if calibrate is None else []
+        if not int8_layers(graph) and (left or not float_convolutions(graph)):
+            rows = f"; its {len(left)} convolutions need rows to calibrate on: give calibrate" if left else ""
+            raise ConfigurationError(f"int8 finds no matrix product in an encoder of a neural network{rows}")
     measured: dict[str, Any] = {}
     for kept in _tries(whole, precision, manifest, check):
         shutil.copy(whole, draft)
@@ -173,7 +180,7 @@ def _converted(draft: Path, precision: Precision, manifest: Manifest, check: _Ch
             break
         measured = check.measure(draft)
         if precision == "int8":
-            measured["float_layers"] = kept
+            measured["float_layers"] = [*kept, *left]
         if measured["error"] <= check.tolerance:
             break
     model = ir.load(draft)

@@ -19,7 +19,7 @@ import onnxruntime
 from mmensemble.exceptions import ExportError
 from mmensemble.export.graph import ENCODER_SCOPE
 
-__all__ = ["PRECISIONS", "Precision", "convert", "int8_layers", "sensitivities"]
+__all__ = ["PRECISIONS", "Precision", "convert", "float_convolutions", "int8_layers", "sensitivities"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 Batches = Callable[[], Iterable[dict[str, np.ndarray]]]
@@ -134,6 +134,11 @@ def _around_convolutions(model: onnx.ModelProto) -> set[str]:
         wanted = _AROUND_CONVOLUTIONS if counts["Conv"] > counts["MatMul"] else ("Conv",)
         chosen |= {node.name for node in nodes if node.op_type in wanted}
     return chosen
+
+
+def float_convolutions(model: onnx.ModelProto) -> list[str]:
+    """Return the convolutions of encoders, which int8 leaves in float32 where there are no rows to calibrate on."""
+    return [node.name for node in model.graph.node if node.op_type == "Conv" and _in_encoder(node)]
 
 
 def int8_layers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:

@@ -181,6 +181,7 @@ class LateFusion(Fusion):
         self.task_, self.prior_ = target.task, target.prior
         self._member_task, y = for_members(target)
         self._check_parameters(members)
+        self._check_columns(members, X)
         store = Store.of(None) if store is None else store
         learns = self._learns(self.task_)
         jobs, held_out_jobs, present = [], [], []
@@ -211,6 +212,9 @@ class LateFusion(Fusion):
 
     def _check_parameters(self, members: Sequence[Member]) -> None:
         """Raise `ConfigurationError` for a parameter that does not fit the members or the task."""
+
+    def _check_columns(self, members: Sequence[Member], X: Any) -> None:
+        """Raise an error for columns that the strategy reads itself and cannot, before members are fitted."""
 
     def _check_member(self, member: Member) -> None:
         check_can_answer(f"member {member.name!r}", member.estimator, self.task_, type(self).__name__)

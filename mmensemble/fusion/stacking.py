@@ -87,15 +87,20 @@ class Stacking(LateFusion):
         ):
             raise ConfigurationError(f"passthrough must be a bool or a list of columns, not {self.passthrough!r}")
 
-    def _columns(self, X: Any) -> list[str]:
+    def _check_columns(self, members: Sequence[Member], X: Any) -> None:
+        self._columns(members, X)
+
+    def _columns(self, members: Sequence[Member], X: Any) -> list[str]:
         """Return the columns to pass through, which must hold numbers."""
         if isinstance(self.passthrough, bool):
             if not self.passthrough:
                 return []
-            used = list(dict.fromkeys(name for member in self.members_ for name in as_list(member.columns)))
+            used = list(dict.fromkeys(name for member in members for name in as_list(member.columns)))
             columns = [name for name, kind in column_kinds(X, used).items() if kind == "float"]
             if not columns:
-                raise ConfigurationError(f"passthrough=True finds no numeric column among the members' {used}")
+                raise ConfigurationError(
+                    f"passthrough=True finds no numeric column among the members' {used}; name columns of X in a list"
+                )
             return columns
         kinds = column_kinds(X, list(self.passthrough))
         strings = [name for name, kind in kinds.items() if kind != "float"]
@@ -108,7 +113,7 @@ class Stacking(LateFusion):
     ) -> None:
         weight = np.ones(len(y)) if sample_weight is None else sample_weight
         self.peer_regression_ = PeerRegression().fit(outputs, present, weight)
-        self.passthrough_ = self._columns(X)
+        self.passthrough_ = self._columns(self.members_, X)
         numbers = self._passed_through(X)
         shares = ~np.isnan(numbers) * weight[:, None]
         total = shares.sum(axis=0)

@@ -177,9 +177,9 @@ def test_a_folder_that_is_not_there(model: Any, folder: Path) -> None:
     assert names(folder) == []
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8", "", None])
+@pytest.mark.parametrize("precision", ["fp8", "", None])
 def test_a_precision_that_is_not_there(model: Any, folder: Path, precision: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"precision must be 'fp32', not {precision!r}"):
+    with pytest.raises(ConfigurationError, match=f"precision must be one of .*, not {precision!r}"):
         export_onnx(model, folder / "model.onnx", precision=precision)
     assert names(folder) == []
 

@@ -60,6 +60,7 @@ def test_int8_quantises_the_products_of_encoders_only(
     manifest = export_onnx(fitted(instance_id), tmp_path / "m.onnx", precision="int8", verify=X, tolerance=0.5)
     model = onnx.load(tmp_path / "m.onnx")
     assert kinds(model, encoder=True)["MatMulInteger"] + len(manifest.parity["float_layers"]) >= 8
+    assert kinds(model, encoder=True)["MatMulInteger"]
     assert not kinds(model, encoder=False)["MatMulInteger"]
     scores = instance.scores(OnnxPredictor(tmp_path / "m.onnx", device="cpu"), X)
     expected = instance.scores(fitted(instance_id), X)
@@ -68,8 +69,12 @@ def test_int8_quantises_the_products_of_encoders_only(
 
 def test_int8_of_convolutions_needs_rows_to_calibrate_on(fitted: Fitted, items: pd.DataFrame, tmp_path: Path) -> None:
     model, pictures = fitted("image"), items["picture"]
-    export_onnx(model, tmp_path / "float.onnx", precision="int8")
-    assert not n_quantised(tmp_path / "float.onnx")
+    export_onnx(model, tmp_path / "float.onnx")
+    with pytest.raises(ConfigurationError, match=r"its \d+ convolutions need rows to calibrate on: give calibrate"):
+        export_onnx(model, tmp_path / "m.onnx", precision="int8")
+    X = items.drop(columns="initial")
+    mixed = export_onnx(fitted("soft_voting"), tmp_path / "m.onnx", precision="int8", verify=X, tolerance=0.5)
+    assert any("Conv" in name for name in mixed.parity["float_layers"])
     manifest = export_onnx(
         model, tmp_path / "m.onnx", precision="int8", verify=pictures, calibrate=pictures, tolerance=0.5
     )

@@ -1,0 +1,99 @@
+"""The operators of exported graphs are those that ONNX Runtime runs on a GPU; what stays on the CPU is listed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import NodeProto, TensorProto
+
+from mmensemble.export.graph import OPSET
+from tests.instances import BY_ID, INSTANCES
+from tests.mmensemble.export.cuda_kernels import CUDA_KERNELS, LATER_KERNELS, WITHOUT_KERNEL
+
+# Instance → the operators for which its rows leave the GPU. The network that is the default for images has a MaxPool.
+_DEFAULT_IMAGE_NETWORK = [
+    "attention_fusion",
+    "bilinear_fusion",
+    "calibrated",
+    "concat_fusion",
+    "cross_attention_fusion",
+    "grid_search",
+    "hard_voting",
+    "image",
+    "image_on_column",
+    "image_regressor",
+    "image_regressor_of_two",
+    "median_of_regressors",
+    "pipeline_over_embedding",
+    "same_column_twice",
+    "soft_voting",
+    "stacking_classifier",
+    "stacking_with_passthrough",
+    "voting_classifier",
+]
+ON_CPU = {
+    **{name: {"MaxPool"} for name in [*_DEFAULT_IMAGE_NETWORK, "image_callable"]},
+    "mixed_columns": {"TreeEnsembleRegressor"},
+    "nested_with_forest": {"MaxPool", "TreeEnsembleRegressor"},
+}
+
+# Operators whose data is not their first input.
+DATA_INPUT = {"Where": 1, "OneHot": 2}
+
+# A float32 may become a float16, in an export of that precision.
+TYPES: dict[int, set[str]] = {
+    TensorProto.FLOAT: {"float", "float16"},
+    TensorProto.DOUBLE: {"double"},
+    TensorProto.BOOL: {"bool"},
+    TensorProto.INT64: {"int64"},
+    TensorProto.UINT8: {"uint8"},
+}
+
+
+def types_of_values(graph: onnx.GraphProto) -> dict[str, int]:
+    values = [*graph.input, *graph.value_info, *graph.output]
+    return {
+        **{value.name: value.type.tensor_type.elem_type for value in values},
+        **{tensor.name: tensor.data_type for tensor in graph.initializer},
+    }
+
+
+def data_of(node: NodeProto) -> str:
+    return node.output[0] if node.op_type == "ConstantOfShape" else node.input[DATA_INPUT.get(node.op_type, 0)]
+
+
+def takes(node: NodeProto, types: dict[str, int]) -> bool:
+    """Whether the CUDA provider has a kernel for the node's domain, its operator's definition and its data's type."""
+    kernel = CUDA_KERNELS.get(node.op_type)
+    if node.domain or kernel is None or not TYPES[types[data_of(node)]] <= kernel.types:
+        return False
+    since_version = onnx.defs.get_schema(node.op_type, OPSET).since_version
+    return kernel.serves(since_version) or node.op_type in LATER_KERNELS
+
+
+@pytest.fixture(params=INSTANCES, ids=lambda instance: instance.id)
+def instance_id(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param.id
+    return chosen
+
+
+def test_operators_have_cuda_kernels(instance_id: str, exported: Callable[[str], Path]) -> None:
+    proto = onnx.shape_inference.infer_shapes(onnx.load(exported(instance_id)))
+    assert [entry.version for entry in proto.opset_import if not entry.domain] == [OPSET]
+    assert not proto.functions
+    types = types_of_values(proto.graph)
+    assert {node.op_type for node in proto.graph.node if not takes(node, types)} == ON_CPU.get(instance_id, set())
+
+
+def test_the_lists_are_of_what_there_is() -> None:
+    assert ON_CPU.keys() <= BY_ID.keys()
+    assert set().union(*ON_CPU.values()) == WITHOUT_KERNEL.keys()
+
+
+@pytest.mark.parametrize("operator", sorted(CUDA_KERNELS))
+def test_kernels_that_came_later_or_not_at_all_are_those_of_older_definitions(operator: str) -> None:
+    serves = CUDA_KERNELS[operator].serves(onnx.defs.get_schema(operator, OPSET).since_version)
+    assert serves == (operator not in LATER_KERNELS and operator not in WITHOUT_KERNEL)

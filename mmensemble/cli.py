@@ -57,7 +57,7 @@ def main() -> None:
     show_default=True,
     help="auto takes a GPU that works, else the CPU. A device named here is used or refused.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Most rows at a time.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Most rows at a time.")
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="Threads to use.  [default: all cores]")
 @click.option("--keep", metavar="COLUMN", multiple=True, help="Copy this input column to the output. Repeatable.")
 @click.option(

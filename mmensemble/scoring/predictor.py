@@ -44,8 +44,9 @@ class OnnxPredictor:
         A file written by `mmensemble.export_onnx`.
     device : {"auto", "cpu", "cuda", "tensorrt"}, default="auto"
         ``"auto"`` takes a GPU that works, else the CPU. A device named here is used or refused, never replaced.
-    batch_size : int, default=64
-        Most rows in one call of the graph. Rows of more than 128 tokens go in smaller batches.
+    batch_size : int, default=32
+        Most rows in one call of the graph. Rows of more than 128 tokens go in smaller batches. On a CPU larger batches
+        add padding and miss the cache; a GPU wants some hundred.
     n_threads : int, default=None
         Threads of the graph on the CPU, and threads that decode images. All usable cores where None. Tokenizers have
         threads of their own, see ``TOKENIZERS_PARALLELISM``.
@@ -85,7 +86,7 @@ class OnnxPredictor:
         path: str | os.PathLike[str],
         *,
         device: Device = "auto",
-        batch_size: int = 64,
+        batch_size: int = 32,
         n_threads: int | None = None,
     ) -> None:
         self.path = Path(path).absolute()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,9 @@ __all__ = ["HardVoting", "SoftVoting", "WeightedAverage"]
 class WeightedAverage(LateFusion):
     """Average the members' outputs by one weight per member, over the members that a row has."""
 
+    @abstractmethod
     def _member_weights(self, n_members: int) -> np.ndarray:
         """Return one weight per member, (n_members,)."""
-        raise NotImplementedError
 
     def _combine(self, outputs: np.ndarray, present: np.ndarray, X: object) -> np.ndarray:
         weights = present * self._member_weights(len(outputs))

@@ -154,7 +154,7 @@ def _write(model: ir.Model, manifest: Manifest, path: Path) -> None:
 
 
 def _converted(draft: Path, precision: Precision, manifest: Manifest, check: _Check | None, calibrate: Any) -> ir.Model:
-    """Convert a float32 file, leaving in float what `check` shows to matter; return the model of the best try."""
+    """Convert a float32 file, leaving in float what `check` shows to matter; return the first that passes."""
     whole = draft.with_name("float32")
     shutil.copy(draft, whole)
     calibration = None
@@ -198,7 +198,8 @@ def _tries(whole: Path, precision: Precision, manifest: Manifest, check: _Check 
     yield []
     if precision == "int8" and check is not None:
         ranked = sensitivities(whole, _batches(whole, manifest, check.X, most=1))
-        for share in (8, 4, 2):  # the worst eighth of the layers, then the worst quarter, then half of them
+        # The worst eighth of the layers, then the worst quarter, then half of them.
+        for share in (8, 4, 2) if ranked else ():
             yield ranked[: max(1, len(ranked) // share)]
 
 

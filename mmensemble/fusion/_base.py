@@ -22,7 +22,7 @@ from sklearn.utils import _safe_indexing
 
 from mmensemble.caching import Store, fit_member, out_of_fold
 from mmensemble.compose import Columns, as_list, column_kinds, present_rows, select_columns
-from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.exceptions import ConfigurationError, DataError, ExportError
 from mmensemble.outputs import check_can_answer, graph_outputs, output_names, outputs_of
 from mmensemble.scoring.tasks import Regression, Task
 from mmensemble.targets import LearnedTask, for_members
@@ -309,7 +309,6 @@ class LateFusion(Fusion):
 
 def _member_graphs(members: Sequence[Member], source: Frame) -> list[tuple[Member, Any]]:
     """Add the members to a graph; every one of them says which rows it is there for."""
-    from mmensemble.exceptions import ExportError
     from mmensemble.export.graph import Frame, to_graph
 
     if not isinstance(source, Frame):

@@ -13,6 +13,7 @@ import narwhals as nw
 import numpy as np
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import check_scoring
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
@@ -21,7 +22,16 @@ from mmensemble.compose import Columns, ColumnSelector, as_list, present_rows, s
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.preprocessing.frames import column_names, n_rows
 
-__all__ = ["FittedMember", "check_frame", "fitted_members", "modalities", "rows_shuffled", "with_missing"]
+__all__ = ["FittedMember", "check_frame", "fitted_members", "modalities", "one_scorer", "rows_shuffled", "with_missing"]
+
+
+def one_scorer(estimator: Any, scoring: Any, n_repeats: int) -> Any:
+    """Return the one score that is to be measured so many times, or raise `ConfigurationError`."""
+    if n_repeats < 1:
+        raise ConfigurationError(f"n_repeats must be at least 1, not {n_repeats}")
+    if isinstance(scoring, (list, tuple, set, dict)):
+        raise ConfigurationError("scoring must be one score")
+    return check_scoring(estimator, scoring=scoring)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.metrics import check_scoring
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.compose import Columns
-from mmensemble.exceptions import ConfigurationError
-from mmensemble.inspection._modalities import modalities, rows_shuffled
+from mmensemble.inspection._modalities import modalities, one_scorer, rows_shuffled
 from mmensemble.preprocessing.frames import n_rows
 
 if TYPE_CHECKING:
@@ -113,11 +111,7 @@ def modality_importance(
     """
     check_is_fitted(estimator)
     found = modalities(estimator, X, groups)
-    if n_repeats < 1:
-        raise ConfigurationError(f"n_repeats must be at least 1, not {n_repeats}")
-    if isinstance(scoring, (list, tuple, set, dict)):
-        raise ConfigurationError("scoring must be one score")
-    scorer = check_scoring(estimator, scoring=scoring)
+    scorer = one_scorer(estimator, scoring, n_repeats)
     weights = {} if sample_weight is None else {"sample_weight": np.asarray(sample_weight)}
     # One seed for all modalities, as scikit-learn does, so the result does not depend on n_jobs.
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max + 1)

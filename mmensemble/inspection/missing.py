@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from mmensemble.caching import Store
 from mmensemble.compose import Columns, present_rows
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.inspection._modalities import _composition, fitted_members, modalities, with_missing
+from mmensemble.inspection._modalities import _composition, fitted_members, modalities, one_scorer, with_missing
 
 if TYPE_CHECKING:
     from numpy.random import RandomState
@@ -101,11 +101,7 @@ def missing_modality_curve(
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.ndim != 1 or not len(shares) or not ((shares >= 0) & (shares <= 1)).all():
         raise ConfigurationError(f"fractions must be numbers from 0 to 1, not {fractions!r}")
-    if n_repeats < 1:
-        raise ConfigurationError(f"n_repeats must be at least 1, not {n_repeats}")
-    if isinstance(scoring, (list, tuple, set, dict)):
-        raise ConfigurationError("scoring must be one score")
-    scorer = check_scoring(estimator, scoring=scoring)
+    scorer = one_scorer(estimator, scoring, n_repeats)
     rng = check_random_state(random_state)
     whole = float(scorer(estimator, X, y))
     scores = np.full((len(found), len(shares), n_repeats), whole)

@@ -22,7 +22,7 @@ import numpy as np
 
 from mmensemble.exceptions import DataError
 
-__all__ = ["PRESENT", "Cells", "Encoded", "Preprocessor", "TensorSpec", "is_missing"]
+__all__ = ["PRESENT", "Cells", "Encoded", "Preprocessor", "TensorSpec", "is_missing", "is_missing_file"]
 
 PRESENT = "present"
 
@@ -142,3 +142,10 @@ def is_missing(cell: object) -> bool:
         return bool(np.isnan(cell))
     # pandas need not be installed to score, so its two singletons are known by the names of their types.
     return type(cell).__name__ in {"NAType", "NaTType"}
+
+
+def is_missing_file(cell: object) -> bool:
+    """Tell whether a cell that stands for a file is missing: as `is_missing`, or a struct without bytes and path."""
+    if isinstance(cell, dict):
+        return cell.get("bytes") is None and cell.get("path") is None
+    return is_missing(cell)

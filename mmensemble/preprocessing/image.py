@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing
+from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing_file
+from mmensemble.preprocessing.pictures import Resize, to_square
 
 __all__ = ["ImagePreprocessor"]
 
@@ -52,7 +53,7 @@ class ImagePreprocessor(Preprocessor):
         self,
         *,
         size: int = 64,
-        resize: Literal["stretch", "shortest_edge"] = "stretch",
+        resize: Resize = "stretch",
         resize_to: int | None = None,
         resample: str = "bilinear",
     ) -> None:
@@ -71,10 +72,16 @@ class ImagePreprocessor(Preprocessor):
         present = np.zeros(len(cells), dtype=bool)
         errors: dict[int, str] = {}
         for row, cell in enumerate(cells):
-            if _is_missing_image(cell):
+            if is_missing_file(cell):
                 continue
             try:
-                items[row] = self._pixels(cell)
+                items[row] = to_square(
+                    _open(cell),
+                    size=self.size,
+                    resize=self.resize,
+                    resize_to=self.resize_to,
+                    resample=self.resample,
+                )
             except Exception as error:  # Pillow's plugins raise anything: struct.error, NotImplementedError, ...
                 # Pillow names the buffer by its address, which would differ from run to run.
                 reason = str(error).split(" <_io.BytesIO", 1)[0]
@@ -85,25 +92,6 @@ class ImagePreprocessor(Preprocessor):
 
     def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {"pixels": encoded.items[rows]}
-
-    def _pixels(self, cell: Any) -> np.ndarray:
-        image = _to_rgb(ImageOps.exif_transpose(_open(cell)))
-        edge = self.resize_to or self.size
-        width, height = image.size
-        if not width or not height:
-            raise ValueError(f"it has no pixels: its size is {width}×{height}")
-        if self.resize == "stretch":
-            target = (edge, edge)
-        else:
-            # Rounded down, as transformers' image processors do.
-            shortest = min(width, height)
-            target = (width * edge // shortest, height * edge // shortest)
-        if image.size != target:
-            image = image.resize(target, Image.Resampling[self.resample.upper()])
-        if image.size != (self.size, self.size):
-            left, top = (target[0] - self.size) // 2, (target[1] - self.size) // 2
-            image = image.crop((left, top, left + self.size, top + self.size))
-        return np.asarray(image)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -117,12 +105,6 @@ class ImagePreprocessor(Preprocessor):
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> ImagePreprocessor:
         return cls(**{key: value for key, value in state.items() if key != "kind"})
-
-
-def _is_missing_image(cell: Any) -> bool:
-    if isinstance(cell, dict):
-        return cell.get("bytes") is None and cell.get("path") is None
-    return is_missing(cell)
 
 
 def _open(cell: Any) -> Image.Image:
@@ -148,19 +130,3 @@ def _open(cell: Any) -> Image.Image:
         f"{type(cell).__name__} is none of: path, bytes, {{'bytes', 'path'}}, PIL.Image, uint8 array; "
         "convert the column to one of them"
     )
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow clips 16-bit grey at 255 instead of scaling it.
-        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        return Image.fromarray(np.asarray(image).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        white.alpha_composite(rgba)
-        return white.convert("RGB")
-    return image.convert("RGB")

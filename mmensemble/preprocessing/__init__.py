@@ -8,6 +8,7 @@ from mmensemble.exceptions import ModelFileError
 from mmensemble.preprocessing._base import PRESENT, Cells, Encoded, Preprocessor, TensorSpec, is_missing
 from mmensemble.preprocessing.categories import CategoryPreprocessor
 from mmensemble.preprocessing.image import ImagePreprocessor
+from mmensemble.preprocessing.prompt import PromptPreprocessor
 from mmensemble.preprocessing.tabular import TabularPreprocessor
 from mmensemble.preprocessing.terms import TermsPreprocessor
 from mmensemble.preprocessing.text import TextPreprocessor
@@ -19,6 +20,7 @@ __all__ = [
     "Encoded",
     "ImagePreprocessor",
     "Preprocessor",
+    "PromptPreprocessor",
     "TabularPreprocessor",
     "TensorSpec",
     "TermsPreprocessor",
@@ -29,7 +31,14 @@ __all__ = [
 
 _KINDS: dict[str, type[Preprocessor]] = {
     cls.kind: cls
-    for cls in (TextPreprocessor, ImagePreprocessor, TabularPreprocessor, TermsPreprocessor, CategoryPreprocessor)
+    for cls in (
+        TextPreprocessor,
+        PromptPreprocessor,
+        ImagePreprocessor,
+        TabularPreprocessor,
+        TermsPreprocessor,
+        CategoryPreprocessor,
+    )
 }
 
 

@@ -53,14 +53,14 @@ class TextPreprocessor(Preprocessor):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.pad_id = pad_id
-        self._tokenizer = _tokenizer(tokenizer, max_length)
+        self._tokenizer = read_tokenizer(tokenizer, max_length)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_tokenizer"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._tokenizer = _tokenizer(self.tokenizer, self.max_length)
+        self._tokenizer = read_tokenizer(self.tokenizer, self.max_length)
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int = 2000, max_length: int = 128) -> TextPreprocessor:
@@ -81,19 +81,7 @@ class TextPreprocessor(Preprocessor):
         -------
         TextPreprocessor
         """
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=[PAD_TOKEN, END_TOKEN],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        tokenizer.train_from_iterator((_readable(text, max_length) for text in texts), trainer)
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"$A {END_TOKEN}", special_tokens=[(END_TOKEN, tokenizer.token_to_id(END_TOKEN))]
-        )
+        tokenizer = train_bpe((readable(text, max_length) for text in texts), vocab_size, f"$A {END_TOKEN}")
         return cls(tokenizer.to_str(), max_length=max_length, pad_id=tokenizer.token_to_id(PAD_TOKEN) or 0)
 
     @property
@@ -108,7 +96,7 @@ class TextPreprocessor(Preprocessor):
 
     def encode(self, *columns: Cells) -> Encoded:
         (cells,) = columns
-        texts, present, errors = _as_texts(cells, self.max_length)
+        texts, present, errors = as_texts(cells, self.max_length)
         return self._encoded(self._tokenizer.encode_batch(texts), present, errors)
 
     def encode_cut(self, cells: Cells, probability: float, rng: np.random.RandomState) -> Encoded:
@@ -125,7 +113,7 @@ class TextPreprocessor(Preprocessor):
         -------
         Encoded
         """
-        texts, present, errors = _as_texts(cells, self.max_length)
+        texts, present, errors = as_texts(cells, self.max_length)
         pieces = []
         for text in texts:
             cuts = [0, *(np.flatnonzero(rng.random_sample(max(0, len(text) - 1)) < probability) + 1), len(text)]
@@ -159,23 +147,50 @@ class TextPreprocessor(Preprocessor):
         return cls(state["tokenizer"], max_length=state["max_length"], pad_id=state["pad_id"])
 
 
-@functools.lru_cache(maxsize=8)
-def _tokenizer(text: str, max_length: int) -> Tokenizer:
-    """Read a tokenizer. That takes long, and it is never changed, so equal preprocessors share one."""
-    tokenizer = Tokenizer.from_str(text)
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
+def train_bpe(texts: Iterable[str], vocab_size: int, template: str) -> Tokenizer:
+    """Train a byte-level BPE tokenizer that puts the end token where the template ("$A" is the text) has it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD_TOKEN, END_TOKEN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[(END_TOKEN, tokenizer.token_to_id(END_TOKEN))]
+    )
     return tokenizer
 
 
-def _as_texts(cells: Cells, max_length: int) -> tuple[list[str], np.ndarray, dict[int, str]]:
-    """Return a text for every cell (empty where there is none), which cells have one, and what is wrong with others."""
+@functools.lru_cache(maxsize=8)
+def read_tokenizer(text: str, max_length: int | None) -> Tokenizer:
+    """Read a tokenizer. That takes long, and it is never changed, so equal preprocessors share one."""
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.no_padding()
+    if max_length is None:
+        tokenizer.no_truncation()
+    else:
+        tokenizer.enable_truncation(max_length)
+    return tokenizer
+
+
+def as_texts(
+    cells: Cells, max_length: int | None, *, keep_end: bool = False
+) -> tuple[list[str], np.ndarray, dict[int, str]]:
+    """Return a text for every cell (empty where there is none), which cells have one, and what is wrong with others.
+
+    Of a text, the first characters, or with `keep_end` the last ones, are kept: as many as `max_length` tokens may
+    stand for.
+    """
     texts: list[str] = []
     present = np.ones(len(cells), dtype=bool)
     errors: dict[int, str] = {}
     for row, cell in enumerate(cells):
         if isinstance(cell, str):
-            texts.append(_readable(cell, max_length))
+            texts.append(readable(cell, max_length, keep_end=keep_end))
             continue
         texts.append("")
         present[row] = False
@@ -184,6 +199,9 @@ def _as_texts(cells: Cells, max_length: int) -> tuple[list[str], np.ndarray, dic
     return texts, present, errors
 
 
-def _readable(text: str, max_length: int) -> str:
+def readable(text: str, max_length: int | None, *, keep_end: bool = False) -> str:
     """Cut what cannot be among the tokens, and replace lone surrogates, which are legal in a str and not in UTF-8."""
-    return text[: CHARACTERS_PER_TOKEN * max_length].encode("utf-8", "replace").decode("utf-8")
+    if max_length is not None:
+        most = CHARACTERS_PER_TOKEN * max_length
+        text = text[-most:] if keep_end else text[:most]
+    return text.encode("utf-8", "replace").decode("utf-8")

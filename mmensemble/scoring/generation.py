@@ -1,0 +1,414 @@
+"""The one decoding loop: scores of the next token → tokens → texts. Imports numpy and `mmensemble.preprocessing`.
+
+The torch estimators and `OnnxPredictor` run the same loop over a `Decoder`, so that they write the same. A decoder runs
+tokens and keeps a state; what is chosen, and when a row has ended, is decided here, in float64.
+
+What a row gets does not depend on the rows beside it: each sequence has a random generator of its own, made of the
+seed, the row's number and the sequence's number, and its tokens are drawn by inverting the cumulative distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.preprocessing import PRESENT, Encoded, Preprocessor, PromptPreprocessor
+
+__all__ = ["Decoder", "Detokenizer", "GenerationSettings", "generate_texts", "generate_tokens", "log_softmax"]
+
+# A score that no sequence reaches: of what must not be chosen.
+_NEVER = -1e9
+# Once so many of a batch's rows have ended, the state of the others is copied, so that those cost nothing more.
+_ENDED_SHARE = 0.25
+
+
+class Decoder(Protocol):
+    """A network that runs tokens, and keeps a state that only it understands."""
+
+    def prefill(self, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Any]:
+        """Run what a preprocessor gave.
+
+        Parameters
+        ----------
+        inputs : mapping of str to ndarray
+            The preprocessor's arrays, without ``present``, batch first.
+
+        Returns
+        -------
+        logits : ndarray of float32, shape (n, vocab_size)
+            Scores of each row's first new token.
+        state : Any
+        """
+
+    def step(self, tokens: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        """Run one new token per row, (n,) int64; return the scores of the next ones and the new state."""
+
+    def select(self, state: Any, rows: np.ndarray) -> Any:
+        """Return the state of some rows, in the order wanted, repeated where they are repeated."""
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """What `generate` was asked for.
+
+    Parameters
+    ----------
+    max_new_tokens : int, default=32
+        Most tokens of a continuation, its end token included.
+    num_return_sequences : int, default=1
+        Continuations of each prompt.
+    temperature : float, default=1.0
+        The scores are divided by it before one is drawn; 0 takes the most probable token (greedy).
+    top_k : int, default=None
+        Draw among so many most probable tokens only.
+    top_p : float, default=None
+        Draw among the fewest most probable tokens whose probabilities add up to so much (Holtzman et al. 2020).
+    num_beams : int, default=1
+        Above 1: beam search, which draws nothing; so `temperature` must be 0 or 1, `top_k` and `top_p` None.
+    seed : int, default=0
+        Of all that is drawn.
+    """
+
+    max_new_tokens: int = 32
+    num_return_sequences: int = 1
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    num_beams: int = 1
+    seed: int = 0
+
+    @classmethod
+    def of(cls, *, random_state: Any = None, **settings: Any) -> GenerationSettings:
+        """Check the arguments of `generate`.
+
+        Parameters
+        ----------
+        random_state : int, numpy RandomState or Generator, default=None
+            None draws differently each time.
+        **settings
+            The parameters of `GenerationSettings`, without `seed`.
+
+        Raises
+        ------
+        ConfigurationError
+            If one of them, or their combination, cannot work.
+        """
+        chosen = cls(**settings, seed=_seed(random_state))
+        for name in ("max_new_tokens", "num_return_sequences", "top_k", "num_beams"):
+            value = getattr(chosen, name)
+            if name == "top_k" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise ConfigurationError(f"{name} must be an integer of at least 1, not {value!r}")
+        if not isinstance(chosen.temperature, (int, float, np.number)) or not 0 <= chosen.temperature < np.inf:
+            raise ConfigurationError(f"temperature must be a number of at least 0, not {chosen.temperature!r}")
+        if chosen.top_p is not None and not (
+            isinstance(chosen.top_p, (int, float, np.number)) and 0 < chosen.top_p <= 1
+        ):
+            raise ConfigurationError(f"top_p must be a number in (0, 1], not {chosen.top_p!r}")
+        if chosen.num_beams > 1:
+            if chosen.temperature not in (0, 1) or chosen.top_k is not None or chosen.top_p is not None:
+                raise ConfigurationError("beam search draws nothing: leave out temperature, top_k and top_p")
+            if chosen.num_return_sequences > chosen.num_beams:
+                raise ConfigurationError(
+                    f"num_beams={chosen.num_beams} beams cannot give num_return_sequences="
+                    f"{chosen.num_return_sequences} different sequences"
+                )
+        elif chosen.temperature == 0 and chosen.num_return_sequences > 1:
+            raise ConfigurationError("temperature=0 has one most probable sequence: leave out num_return_sequences")
+        return chosen
+
+
+def _seed(random_state: Any) -> int:
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**63))
+    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool) and random_state >= 0:
+        return int(random_state)
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**63))
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31))
+    raise ConfigurationError(
+        f"random_state must be an integer of at least 0, a numpy RandomState or Generator, or None, "
+        f"not {random_state!r}"
+    )
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the logarithms of the probabilities, float64, over the last axis."""
+    logits = logits.astype(np.float64)
+    logits -= logits.max(axis=-1, keepdims=True)
+    normalised: np.ndarray = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return normalised
+
+
+def generate_tokens(
+    decoder: Decoder,
+    inputs: Mapping[str, np.ndarray],
+    settings: GenerationSettings,
+    *,
+    end_ids: Sequence[int],
+    rows: np.ndarray,
+) -> list[list[np.ndarray]]:
+    """Continue the rows of one batch.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    inputs : mapping of str to ndarray
+        What a preprocessor gave for the rows, without ``present``.
+    settings : GenerationSettings
+    end_ids : sequence of int
+        The tokens that end a sequence.
+    rows : ndarray of int, shape (n,)
+        The rows' numbers in the data, which their random generators are made of.
+
+    Returns
+    -------
+    list of length n of list of length num_return_sequences of ndarray of int64
+        The new tokens, without the one that ended them.
+    """
+    logits, state = decoder.prefill(inputs)
+    if settings.num_beams > 1:
+        return _search(decoder, logits, state, settings, np.asarray(end_ids, dtype=np.int64))
+    return _draw(decoder, logits, state, settings, np.asarray(end_ids, dtype=np.int64), rows)
+
+
+def _draw(
+    decoder: Decoder,
+    logits: np.ndarray,
+    state: Any,
+    settings: GenerationSettings,
+    end_ids: np.ndarray,
+    rows: np.ndarray,
+) -> list[list[np.ndarray]]:
+    n_rows, copies, longest = len(logits), settings.num_return_sequences, settings.max_new_tokens
+    numbers = _uniforms(settings, rows) if settings.temperature > 0 else None
+    if copies > 1:
+        repeated = np.repeat(np.arange(n_rows), copies)
+        logits, state = logits[repeated], decoder.select(state, repeated)
+    tokens = np.zeros((n_rows * copies, longest), dtype=np.int64)
+    lengths = np.full(n_rows * copies, longest)
+    # Where each row of the state stands in `tokens`, and whether it goes on.
+    places, going = np.arange(n_rows * copies), np.ones(n_rows * copies, dtype=bool)
+    for step in range(longest):
+        if numbers is None:
+            chosen = logits.argmax(axis=1)
+        else:
+            chosen = _invert(_probabilities(logits, settings), numbers[places, step])
+        tokens[places, step] = chosen
+        ends = going & np.isin(chosen, end_ids)
+        lengths[places[ends]] = step
+        going &= ~ends
+        if step + 1 == longest or not going.any():
+            break
+        if going.mean() <= 1 - _ENDED_SHARE:
+            left = np.flatnonzero(going)
+            places, chosen, going, state = places[left], chosen[left], going[left], decoder.select(state, left)
+        logits, state = decoder.step(chosen, state)
+    sequences = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
+    return [sequences[start : start + copies] for start in range(0, n_rows * copies, copies)]
+
+
+def _uniforms(settings: GenerationSettings, rows: np.ndarray) -> np.ndarray:
+    """Return numbers in [0, 1) for every sequence and step, (n × num_return_sequences, max_new_tokens)."""
+    return np.stack(
+        [
+            np.random.default_rng([settings.seed, int(row), copy]).random(settings.max_new_tokens)
+            for row in rows
+            for copy in range(settings.num_return_sequences)
+        ]
+    )
+
+
+def _probabilities(logits: np.ndarray, settings: GenerationSettings) -> np.ndarray:
+    """Return the distribution that is drawn from, (n, vocab_size) float64: temperature, then `top_k`, then `top_p`."""
+    scores = logits.astype(np.float64) / settings.temperature
+    if settings.top_k is not None and settings.top_k < scores.shape[1]:
+        least = -np.partition(-scores, settings.top_k - 1, axis=1)[:, settings.top_k - 1, None]
+        scores[scores < least] = -np.inf
+    probabilities = np.exp(scores - scores.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    if settings.top_p is not None:
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        ordered = np.take_along_axis(probabilities, order, axis=1)
+        before = ordered.cumsum(axis=1) - ordered
+        ordered[before >= settings.top_p] = 0.0
+        np.put_along_axis(probabilities, order, ordered, axis=1)
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def _invert(probabilities: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Return for each row the first token at which the cumulative distribution passes the row's number, (n,)."""
+    cumulative = probabilities.cumsum(axis=1)
+    passed = cumulative > (numbers * cumulative[:, -1])[:, None]
+    chosen: np.ndarray = passed.argmax(axis=1)
+    return chosen
+
+
+def _search(
+    decoder: Decoder, logits: np.ndarray, state: Any, settings: GenerationSettings, end_ids: np.ndarray
+) -> list[list[np.ndarray]]:
+    """Search with beams as transformers does: ended sequences are ranked by their mean log-probability per token.
+
+    A row is done when its best running beam, as it stands, is no better than the worst of its ended ones.
+    """
+    n_rows, beams, longest = len(logits), settings.num_beams, settings.max_new_tokens
+    kept = max(2, 1 + len(end_ids)) * beams
+    repeated = np.repeat(np.arange(n_rows), beams)
+    logits, state = logits[repeated], decoder.select(state, repeated)
+    # Of all rows: the ended sequences, best first. Of those that are searched: the running ones.
+    ended = np.zeros((n_rows, beams, longest), dtype=np.int64)
+    ended_scores = np.full((n_rows, beams), _NEVER)
+    ended_lengths = np.zeros((n_rows, beams), dtype=np.int64)
+    searched = np.arange(n_rows)
+    running = np.zeros((n_rows, beams, longest), dtype=np.int64)
+    scores = np.full((n_rows, beams), _NEVER)
+    scores[:, 0] = 0.0  # all beams are equal at first, and one of them is enough
+    for step in range(longest):
+        n, vocab_size = len(searched), logits.shape[1]
+        sums = (log_softmax(logits).reshape(n, beams, vocab_size) + scores[:, :, None]).reshape(n, -1)
+        best = _largest(sums, min(kept, sums.shape[1]))
+        candidate_scores = np.take_along_axis(sums, best, axis=1)
+        beam, token = best // vocab_size, best % vocab_size
+        candidates = np.take_along_axis(running, beam[:, :, None], axis=1)
+        candidates[:, :, step] = token
+        by_token = np.isin(token, end_ids)
+        ends = by_token | (step + 1 == longest)
+
+        final = candidate_scores / (step + 1)
+        final[~ends] += _NEVER
+        final[:, beams:] += _NEVER  # the others are there to go on with
+        merged = np.concatenate([ended_scores[searched], final], axis=1)
+        chosen = _largest(merged, beams)
+        ended_scores[searched] = np.take_along_axis(merged, chosen, axis=1)
+        both = np.concatenate([ended[searched], candidates], axis=1)
+        ended[searched] = np.take_along_axis(both, chosen[:, :, None], axis=1)
+        both = np.concatenate([ended_lengths[searched], np.where(by_token, step, step + 1)], axis=1)
+        ended_lengths[searched] = np.take_along_axis(both, chosen, axis=1)
+        if step + 1 == longest:
+            break
+
+        going = _largest(candidate_scores + np.where(ends, _NEVER, 0.0), beams)
+        scores = np.take_along_axis(candidate_scores, going, axis=1)
+        running = np.take_along_axis(candidates, going[:, :, None], axis=1)
+        tokens, origin = np.take_along_axis(token, going, axis=1), np.take_along_axis(beam, going, axis=1)
+        worst = ended_scores[searched].min(axis=1)
+        hopeful = np.flatnonzero((worst <= _NEVER / 2) | (scores[:, 0] / (step + 1) > worst))
+        if not len(hopeful):
+            break
+        flat = (hopeful[:, None] * beams + origin[hopeful]).ravel()
+        searched, running, scores = searched[hopeful], running[hopeful], scores[hopeful]
+        logits, state = decoder.step(tokens[hopeful].ravel(), decoder.select(state, flat))
+    return [
+        [ended[row, beam, : ended_lengths[row, beam]] for beam in range(settings.num_return_sequences)]
+        for row in range(n_rows)
+    ]
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Return where the largest values of each row are, the largest first and the first of equal ones first."""
+    if count < values.shape[1]:
+        some = np.sort(np.argpartition(-values, count - 1, axis=1)[:, :count], axis=1)
+    else:
+        some = np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    order = np.argsort(-np.take_along_axis(values, some, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(some, order, axis=1)
+
+
+class Detokenizer:
+    """New tokens → the text that they add to what stood before.
+
+    Parameters
+    ----------
+    tokenizer : str
+        In the JSON form of the `tokenizers` library.
+    """
+
+    def __init__(self, tokenizer: str) -> None:
+        self.tokenizer = tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_str(self.tokenizer)
+
+    def text(self, before: Sequence[int] | np.ndarray, new: np.ndarray) -> str:
+        """Return the text of the new tokens, special tokens left out."""
+        # Some tokenizers drop the space at the start of what they decode.
+        prompt = self._tokenizer.decode(list(before), skip_special_tokens=True)
+        whole = self._tokenizer.decode([*before, *new.tolist()], skip_special_tokens=True)
+        if whole.startswith(prompt):
+            return whole[len(prompt) :]
+        return str(self._tokenizer.decode(new.tolist(), skip_special_tokens=True))
+
+
+def generate_texts(
+    decoder: Decoder,
+    preprocessor: Preprocessor,
+    encoded: Encoded,
+    settings: GenerationSettings,
+    *,
+    detokenizer: Detokenizer,
+    end_ids: Sequence[int],
+    start_ids: Sequence[int],
+    max_length: int | None,
+    batch_size: int,
+) -> np.ndarray:
+    """Continue encoded rows, batch by batch.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    preprocessor : Preprocessor
+        What encoded the rows.
+    encoded : Encoded
+    settings : GenerationSettings
+    detokenizer : Detokenizer
+        Of what is written.
+    end_ids, start_ids : sequence of int
+        Tokens that end a sequence; those that the decoder begins every row with, none where the row is the prompt.
+    max_length : int or None
+        Most tokens of a row, prompt and continuation together. Of longer prompts the last tokens are kept.
+    batch_size : int
+        Most sequences that are written side by side.
+
+    Returns
+    -------
+    ndarray of object, shape (n_rows, num_return_sequences)
+        Strings; None in rows that are missing.
+
+    Raises
+    ------
+    ConfigurationError
+        If `max_new_tokens` does not fit into `max_length`.
+    """
+    if max_length is not None:
+        room = max_length - settings.max_new_tokens
+        if room < max(1, len(start_ids)):
+            raise ConfigurationError(
+                f"max_new_tokens={settings.max_new_tokens} does not fit: the network has {max_length} positions, "
+                f"of which {max(1, len(start_ids))} or more are taken by the prompt"
+            )
+        if isinstance(preprocessor, PromptPreprocessor):
+            encoded = preprocessor.shortened(encoded, room)
+    texts = np.full((len(encoded), settings.num_return_sequences), None, dtype=object)
+    present = np.flatnonzero(encoded.present)
+    together = max(1, batch_size // max(settings.num_beams, settings.num_return_sequences))
+    present = present[np.argsort(-encoded.lengths[present], kind="stable")]
+    for first in range(0, len(present), together):
+        rows = present[first : first + together]
+        inputs = preprocessor.collate(encoded, rows)
+        del inputs[PRESENT]
+        for row, sequences in zip(
+            rows, generate_tokens(decoder, inputs, settings, end_ids=end_ids, rows=rows), strict=True
+        ):
+            before = start_ids or encoded.items[row]
+            texts[row] = [detokenizer.text(before, sequence) for sequence in sequences]
+    return texts

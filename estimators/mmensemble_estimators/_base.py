@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.model_selection import train_test_split
+from sklearn.base import TransformerMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
 from torch import nn
 
 from mmensemble.exceptions import DataError
-from mmensemble.preprocessing import PRESENT, Cells, Encoded, Preprocessor
-from mmensemble.preprocessing.frames import column_names, leaf_cells
+from mmensemble.preprocessing import Cells, Encoded, Preprocessor
 from mmensemble_estimators._frozen import (
     embed,
-    folder_stamp,
     frozen_encoder,
-    module_stamp,
     own_encoder,
     real_tokens,
     tokens,
 )
+from mmensemble_estimators._leaf import TorchLeaf
 from mmensemble_estimators._lora import with_lora
 from mmensemble_estimators._network import Network
-from mmensemble_estimators._parameters import check_choice, check_fractions, check_integers, check_rates
 from mmensemble_estimators._targets import ClassTarget, Target
 from mmensemble_estimators._training import (
     TrainingData,
-    TrainingSettings,
-    resolve_device,
-    run_in_batches,
     seeded,
     train,
 )
@@ -55,42 +46,14 @@ LEARNING_RATE_OF = {"pretrained": 5e-5, "lora": 5e-4}
 HEAD_LEARNING_RATE_TIMES_SIZE = 0.6
 
 
-class TorchEstimator(TransformerMixin, BaseEstimator):
-    """A scikit-learn estimator of one modality around a torch network.
+class TorchEstimator(TransformerMixin, TorchLeaf):
+    """A scikit-learn estimator of one modality that predicts: an encoder and a head, trained on a target `y`.
 
     A subclass says how its preprocessor is fitted and how its encoder is built; the rest is here.
     """
 
-    modality: ClassVar[str]
-    _learning_rate_from_scratch: ClassVar[float] = 1e-3
-    _fractions: ClassVar[tuple[str, ...]] = ("warmup_fraction", "validation_fraction")
-
-    # The parameters that every leaf has; subclasses list them in their own __init__, as scikit-learn wants it.
-    backbone: Any
-    pretrained: str | None
-    fine_tune: str
-    pooling: str | None
-    max_epochs: int
-    batch_size: int
-    learning_rate: float | None
-    weight_decay: float
-    warmup_fraction: float
-    early_stopping: bool
-    validation_fraction: float
-    warm_start: bool
-    device: str
-    precision: str
-    random_state: Any
-    verbose: int
-
     module_: Network
-    preprocessor_: Preprocessor
-    history_: pd.DataFrame
     _target: Target
-
-    @abstractmethod
-    def _fit_preprocessor(self, cells: Cells) -> Preprocessor:
-        """Return the preprocessor, learned from the cells where it learns."""
 
     @abstractmethod
     def _build_encoder(self, preprocessor: Preprocessor) -> Encoder:
@@ -109,18 +72,6 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
     @abstractmethod
     def _learn_target(self, y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
         """Return what `y` is, and `y` checked."""
-
-    def _check_parameters(self) -> None:
-        """Raise `ConfigurationError` for a parameter that cannot work."""
-        check_integers(self, max_epochs=1, batch_size=1)
-        check_choice("fine_tune", self.fine_tune, ("all", "head", "lora"))
-        check_choice("precision", self.precision, ("fp32", "bf16"))
-        check_fractions(self, *self._fractions)
-        check_rates(self)
-
-    @property
-    def _is_pretrained(self) -> bool:
-        return self.pretrained is not None or callable(self.backbone)
 
     def _rate(self) -> float:
         """Return the learning rate, chosen by what is trained where it is None."""
@@ -152,15 +103,8 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
             raise DataError("no row is present and has a weight above 0; there is nothing to fit", column=self._column)
 
         rng = check_random_state(self.random_state)
-        fitting, validating = self._split(rows, y, rng)
-        settings = TrainingSettings(
-            max_epochs=epochs,
-            batch_size=self.batch_size,
-            warmup_fraction=self.warmup_fraction,
-            device=resolve_device(self.device),
-            autocast=self.precision == "bf16",
-            verbose=self.verbose,
-        )
+        fitting, validating = self._split(rows, rng, stratify=y if isinstance(self._target, ClassTarget) else None)
+        settings = self._settings(epochs)
         with seeded(int(rng.randint(2**31)), settings.device):
             if afresh:
                 self.module_ = Network(self._new_encoder(), self._target.n_outputs, normalised=self.fine_tune == "head")
@@ -192,10 +136,7 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
                     validation=None if validating is None else TrainingData(validating, batch, target, weight),
                 )
             self.module_.eval()
-        if not afresh:
-            history["epoch"] += len(self.history_)
-            history = pd.concat([self.history_, history], ignore_index=True)
-        self.history_ = history
+        self._record(history, afresh=afresh)
         return self
 
     def _class_weights(self, y: np.ndarray) -> np.ndarray:
@@ -223,84 +164,10 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
             for parameter, requires_grad in trained:
                 parameter.requires_grad_(requires_grad)
 
-    def _split(
-        self, rows: np.ndarray, y: np.ndarray, rng: np.random.RandomState
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Set rows aside for early stopping, in the proportions of the classes where there are classes."""
-        if not self.early_stopping:
-            return rows, None
-        stratify = y[rows] if isinstance(self._target, ClassTarget) else None
-        try:
-            fitting, validating = train_test_split(
-                rows, test_size=self.validation_fraction, stratify=stratify, random_state=rng
-            )
-        except ValueError as error:
-            raise DataError(
-                f"early_stopping cannot set {self.validation_fraction:.0%} of {len(rows)} rows aside: {error}"
-            ) from error
-        return fitting, validating
-
-    def _encode_to_fit(self, X: Any, *, afresh: bool = True) -> tuple[Cells, Encoded]:
-        """Learn the preprocessor and return the fitting rows' cells and encoding."""
-        cells = leaf_cells(X)
-        if len(cells) == 0:
-            raise DataError("0 rows were given to fit; at least 2 are needed")
-        names = column_names(X)
-        name = getattr(X, "name", None)
-        if names is None and isinstance(name, str):
-            names = [name]
-        if names is not None:
-            self.feature_names_in_ = np.asarray(names, dtype=object)
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-        self.n_features_in_ = 1
-        if afresh:
-            self.preprocessor_ = self._fit_preprocessor(cells)
-        encoded = self.preprocessor_.encode(cells)
-        encoded.raise_for_errors(self._column)
-        if not encoded.present.any():
-            raise DataError("every row is missing; there is nothing to fit", column=self._column)
-        return cells, encoded
-
-    def _encode(self, X: Any) -> Encoded:
-        check_is_fitted(self, "module_")
-        names = column_names(X)
-        if names is not None and self._column is not None and names != [self._column]:
-            raise DataError(f"column {self._column!r} was fitted, and {names} was given", column=self._column)
-        encoded = self.preprocessor_.encode(leaf_cells(X))
-        encoded.raise_for_errors(self._column)
-        return encoded
-
-    @property
-    def _column(self) -> str | None:
-        """The column's name, where the estimator was fitted on something that has one."""
-        names = getattr(self, "feature_names_in_", None)
-        return None if names is None else str(names[0])
-
-    def _batch(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
-        batch = self.preprocessor_.collate(encoded, rows)
-        del batch[PRESENT]
-        return batch
-
     def _new_encoder(self) -> Encoder:
         if self.fine_tune == "head" and self._is_pretrained:
             return frozen_encoder(self, self.preprocessor_)
         return self._build_encoder(self.preprocessor_)
-
-    def _run(
-        self, function: Callable[..., Any], encoded: Encoded, rows: np.ndarray | None = None, *, run: Any = None
-    ) -> Any:
-        """Apply the network, or a part of it, to all encoded rows or to some of them."""
-        device = resolve_device(self.device)
-        self.module_.to(device).eval()
-        positions = np.arange(len(encoded)) if rows is None else rows
-        return (run_in_batches if run is None else run)(
-            function,
-            lambda chosen: self._batch(encoded, positions[chosen]),
-            np.argsort(encoded.lengths[positions], kind="stable"),
-            batch_size=self.batch_size,
-            device=device,
-        )
 
     def _embed(self, encoded: Encoded) -> np.ndarray:
         """Return the embeddings, (n_rows, embedding_size) float32; zeros where missing."""
@@ -354,12 +221,6 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
         if len(encoded) == 0:
             return np.zeros((0, self._n_features_out), dtype=np.float32)
         return self._embed(encoded)
-
-    def cache_stamp(self) -> Any:
-        """Return what a fit depends on beyond parameters and data: the weights that it starts from."""
-        if self.pretrained is not None:
-            return folder_stamp(self.pretrained)
-        return module_stamp(self.backbone) if callable(self.backbone) else None
 
     @property
     def _n_features_out(self) -> int:
@@ -422,19 +283,8 @@ class TorchEstimator(TransformerMixin, BaseEstimator):
 
         return load(cls, Path(folder), backbone)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle the weights from the CPU, so that a machine without the training device can read them."""
-        state = dict(super().__getstate__())
-        if "module_" in state and next(state["module_"].parameters()).device.type != "cpu":
-            state["module_"] = copy.deepcopy(state["module_"]).to("cpu")
-        return state
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.one_d_array = True
-        tags.input_tags.string = self.modality == "text"
-        tags.input_tags.allow_nan = True
         tags.target_tags.required = True
         tags.target_tags.multi_output = True
         tags.transformer_tags.preserves_dtype = []  # an embedding is float32, whatever the cells are

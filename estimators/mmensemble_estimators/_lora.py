@@ -19,8 +19,14 @@ RANK = 8
 
 
 @contextmanager
-def with_lora(encoder: Any) -> Iterator[None]:
+def with_lora(encoder: Any, *, leave_out: str = "") -> Iterator[None]:
     """Put adapters on every linear layer of an encoder's backbone, and afterwards merge them into its weights.
+
+    Parameters
+    ----------
+    encoder : object with the attribute ``backbone``
+    leave_out : str, default=""
+        The name of a layer that gets none.
 
     Raises
     ------
@@ -34,7 +40,8 @@ def with_lora(encoder: Any) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise MissingDependencyError("peft", "lora") from error
     # Conv1D is GPT-2's linear layer. Subclasses are left out: nn.MultiheadAttention reads its one's weight uncalled.
-    names = [name for name, module in encoder.backbone.named_modules() if type(module) in (nn.Linear, Conv1D)]
+    modules = [(name, module) for name, module in encoder.backbone.named_modules() if name != leave_out]
+    names = [name for name, module in modules if type(module) in (nn.Linear, Conv1D)]
     if not names:
         raise ConfigurationError(
             f"fine_tune='lora' adapts linear layers, and {type(encoder.backbone).__name__} has none; "

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,8 +18,10 @@ from tokenizers import Tokenizer
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import PRESENT, Encoded, Preprocessor, PromptPreprocessor
+from mmensemble.preprocessing.text import read_tokenizer
+from mmensemble.scoring.tasks import Generation
 
-__all__ = ["Decoder", "Detokenizer", "GenerationSettings", "generate_texts", "generate_tokens", "log_softmax"]
+__all__ = ["Decoder", "GenerationSettings", "generate_texts", "generate_tokens", "log_softmax"]
 
 # A score that no sequence reaches: of what must not be chosen.
 _NEVER = -1e9
@@ -323,42 +324,13 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
     return np.take_along_axis(some, order, axis=1)
 
 
-class Detokenizer:
-    """New tokens → the text that they add to what stood before.
-
-    Parameters
-    ----------
-    tokenizer : str
-        In the JSON form of the `tokenizers` library.
-    """
-
-    def __init__(self, tokenizer: str) -> None:
-        self.tokenizer = tokenizer
-
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return Tokenizer.from_str(self.tokenizer)
-
-    def text(self, before: Sequence[int] | np.ndarray, new: np.ndarray) -> str:
-        """Return the text of the new tokens, special tokens left out."""
-        # Some tokenizers drop the space at the start of what they decode.
-        prompt = self._tokenizer.decode(list(before), skip_special_tokens=True)
-        whole = self._tokenizer.decode([*before, *new.tolist()], skip_special_tokens=True)
-        if whole.startswith(prompt):
-            return whole[len(prompt) :]
-        return str(self._tokenizer.decode(new.tolist(), skip_special_tokens=True))
-
-
 def generate_texts(
     decoder: Decoder,
     preprocessor: Preprocessor,
     encoded: Encoded,
+    task: Generation,
     settings: GenerationSettings,
     *,
-    detokenizer: Detokenizer,
-    end_ids: Sequence[int],
-    start_ids: Sequence[int],
-    max_length: int | None,
     batch_size: int,
 ) -> np.ndarray:
     """Continue encoded rows, batch by batch.
@@ -369,46 +341,51 @@ def generate_texts(
     preprocessor : Preprocessor
         What encoded the rows.
     encoded : Encoded
+        Of prompts that are too long for the network, the last tokens are kept.
+    task : Generation
     settings : GenerationSettings
-    detokenizer : Detokenizer
-        Of what is written.
-    end_ids, start_ids : sequence of int
-        Tokens that end a sequence; those that the decoder begins every row with, none where the row is the prompt.
-    max_length : int or None
-        Most tokens of a row, prompt and continuation together. Of longer prompts the last tokens are kept.
     batch_size : int
         Most sequences that are written side by side.
 
     Returns
     -------
     ndarray of object, shape (n_rows, num_return_sequences)
-        Strings; None in rows that are missing.
+        Strings, without special tokens; None in rows that are missing.
 
     Raises
     ------
     ConfigurationError
-        If `max_new_tokens` does not fit into `max_length`.
+        If `max_new_tokens` is more than the network can write.
     """
-    if max_length is not None:
-        room = max_length - settings.max_new_tokens
-        if room < max(1, len(start_ids)):
+    if task.max_length is not None:
+        room = task.max_length - settings.max_new_tokens
+        least = max(1, len(task.start_ids))
+        if room < least:
             raise ConfigurationError(
-                f"max_new_tokens={settings.max_new_tokens} does not fit: the network has {max_length} positions, "
-                f"of which {max(1, len(start_ids))} or more are taken by the prompt"
+                f"max_new_tokens={settings.max_new_tokens} is too many: the network has {task.max_length} positions, "
+                f"and {least} or more of them are taken before"
             )
         if isinstance(preprocessor, PromptPreprocessor):
             encoded = preprocessor.shortened(encoded, room)
+    tokenizer = read_tokenizer(task.tokenizer or preprocessor.to_dict()["tokenizer"], None)
     texts = np.full((len(encoded), settings.num_return_sequences), None, dtype=object)
-    present = np.flatnonzero(encoded.present)
     together = max(1, batch_size // max(settings.num_beams, settings.num_return_sequences))
+    present = np.flatnonzero(encoded.present)
     present = present[np.argsort(-encoded.lengths[present], kind="stable")]
     for first in range(0, len(present), together):
         rows = present[first : first + together]
         inputs = preprocessor.collate(encoded, rows)
         del inputs[PRESENT]
-        for row, sequences in zip(
-            rows, generate_tokens(decoder, inputs, settings, end_ids=end_ids, rows=rows), strict=True
-        ):
-            before = start_ids or encoded.items[row]
-            texts[row] = [detokenizer.text(before, sequence) for sequence in sequences]
+        written = generate_tokens(decoder, inputs, settings, end_ids=task.end_ids, rows=rows)
+        for row, sequences in zip(rows, written, strict=True):
+            before = task.start_ids or encoded.items[row].tolist()
+            texts[row] = [_text(tokenizer, before, sequence.tolist()) for sequence in sequences]
     return texts
+
+
+def _text(tokenizer: Tokenizer, before: list[int], new: list[int]) -> str:
+    """Return what new tokens add to the text of those before them, special tokens left out."""
+    # A tokenizer may drop the space at the start of what it decodes, so both are decoded together where that works.
+    prompt, whole = (tokenizer.decode(ids, skip_special_tokens=True) for ids in (before, before + new))
+    text: str = whole[len(prompt) :] if whole.startswith(prompt) else tokenizer.decode(new, skip_special_tokens=True)
+    return text

@@ -1,4 +1,4 @@
-"""How a model's outputs become predictions, for every kind of task. Imports numpy only.
+"""How a model's outputs become predictions, for every kind of task. Imports numpy and `mmensemble.preprocessing`.
 
 The estimators and the predictor share these, so that both read the same outputs in the same way.
 """
@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmensemble.exceptions import ModelFileError
+from mmensemble.preprocessing import TensorSpec
 
 __all__ = [
     "Classification",
+    "Generation",
     "Multilabel",
     "Multioutput",
     "Regression",
@@ -33,7 +35,7 @@ class Task(ABC):
     ----------
     name : str
         The manifest's word for it.
-    output : {"probabilities", "votes", "predictions"}
+    output : {"probabilities", "votes", "predictions", "logits"}
         The graph's output, float32 of shape (n, width).
     width : int
     """
@@ -53,6 +55,16 @@ class Task(ABC):
     def probability_columns(self) -> list[str]:
         """Return the names that the outputs have in a file of scores; none where they are the predictions."""
         return []
+
+    @property
+    def further_inputs(self) -> list[str]:
+        """The graph's inputs that no preprocessor fills."""
+        return []
+
+    def check_scores(self) -> None:
+        """Raise AttributeError if the model has no predictions."""
+        if self.output == "logits":
+            raise AttributeError("the model writes texts and has neither predict nor predict_proba; use generate")
 
     @property
     def classes(self) -> Any:
@@ -261,6 +273,85 @@ class Regression(Task):
         return {"name": self.name, "n_targets": self.width, "one_dimensional": self.one_dimensional}
 
 
+class Generation(Task):
+    """Texts, token by token: the graph gives the scores of each row's next token and a state to go on from.
+
+    A step of the graph takes ``input_ids`` and ``attention_mask``, of the one feed where the prompt is tokens and of
+    ``decoder`` where the feed is encoded first, and ``state.<name>`` for every tensor of the state; it gives ``logits``
+    and ``next.<name>``. What is encoded once is given by ``encoded.<name>`` from the feed's inputs alone.
+
+    Parameters
+    ----------
+    vocab_size : int
+    end_ids : list of int
+        Tokens that end a text.
+    start_ids : list of int
+        Tokens that every text begins with; none where the prompt is tokens.
+    max_length : int or None
+        Most tokens of a row, prompt and continuation together.
+    state : dict of str to TensorSpec
+        What changes with every step. The axis ``"past"`` grows by the tokens that were run, from 0.
+    encoded : dict of str to TensorSpec
+        What is encoded once and stays.
+    tokenizer : str or None
+        Of what is written, in the JSON form of the `tokenizers` library; None is that of the feed.
+    """
+
+    name = "generation"
+    output = "logits"
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        end_ids: list[int],
+        start_ids: list[int],
+        max_length: int | None,
+        state: dict[str, TensorSpec],
+        encoded: dict[str, TensorSpec],
+        tokenizer: str | None = None,
+    ) -> None:
+        self.width = vocab_size
+        self.end_ids = end_ids
+        self.start_ids = start_ids
+        self.max_length = max_length
+        self.state = state
+        self.encoded = encoded
+        self.tokenizer = tokenizer
+
+    @property
+    def further_inputs(self) -> list[str]:
+        states = [f"state.{name}" for name in (*self.encoded, *self.state)]
+        return [*states, "decoder.input_ids", "decoder.attention_mask"] if self.start_ids else states
+
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        self.check_scores()
+        return outputs
+
+    def prediction_columns(self) -> list[str]:
+        return []
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "vocab_size": self.width,
+            "end_ids": self.end_ids,
+            "start_ids": self.start_ids,
+            "max_length": self.max_length,
+            "state": _specs_to_dict(self.state),
+            "encoded": _specs_to_dict(self.encoded),
+            "tokenizer": self.tokenizer,
+        }
+
+
+def _specs_to_dict(specs: dict[str, TensorSpec]) -> dict[str, Any]:
+    return {name: {"dtype": spec.dtype, "shape": list(spec.shape)} for name, spec in specs.items()}
+
+
+def _specs_from_dict(state: dict[str, Any]) -> dict[str, TensorSpec]:
+    return {name: TensorSpec(spec["dtype"], tuple(spec["shape"])) for name, spec in state.items()}
+
+
 def placement(known: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> np.ndarray | None:
     """Tell how outputs over some labels become outputs over others, with 0 for labels that are not known.
 
@@ -302,6 +393,9 @@ def task_from_dict(state: dict[str, Any]) -> Task:
         return Multioutput([_one_of_classes(column) for column in state["columns"]])
     if name == Regression.name:
         return Regression(state["n_targets"], one_dimensional=state["one_dimensional"])
+    if name == Generation.name:
+        rest = {key: value for key, value in state.items() if key not in ("name", "state", "encoded")}
+        return Generation(**rest, state=_specs_from_dict(state["state"]), encoded=_specs_from_dict(state["encoded"]))
     raise ModelFileError(f"the task {name!r} is unknown to this version; upgrade mmensemble on this machine")
 
 

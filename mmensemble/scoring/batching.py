@@ -2,7 +2,8 @@
 
 A *window* is some hundred rows. Worker threads encode the next windows while the graph scores the current one, so
 memory does not grow with the number of rows. Inside a window rows of like length go together, which saves most of the
-padding of texts; a *batch* is one call of the graph.
+padding of texts; a *batch* is one call of the graph. On a CPU the workers run batches too, several at once: with one
+thread to each, a core never waits for the others at the end of every operator, and encoding takes whatever is free.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -20,13 +21,16 @@ from mmensemble.preprocessing import Encoded
 from mmensemble.preprocessing.frames import column_cells
 from mmensemble.scoring.manifest import Feed
 
-__all__ = ["ScoredWindow", "encoder_threads", "input_batches", "row_batches", "score_windows", "window_size"]
+__all__ = ["ScoredWindow", "input_batches", "row_batches", "score_window", "score_windows", "window_size"]
 
-# A batch holds batch_size rows of this many tokens (TextPreprocessor's default length), fewer rows if they are longer.
-_TOKENS_PER_ROW = 128
+# A batch holds batch_size rows of this many tokens, fewer rows if they are longer. With MiniLM on a CPU a token takes
+# least time in calls of 512 to 1,024 tokens: more than these fall out of the cache.
+_TOKENS_PER_ROW = 32
+# What a call costs however little is in it, as a share of a full one. MiniLM's takes as long as 40 tokens of 1,024.
+_CALL_SHARE = 1 / 32
 _WINDOW_ROWS = 512
 _WINDOW_BYTES = 16 * 2**20
-_MOST_ENCODERS = 16
+_MOST_THREADS = 16
 
 
 class ScoredWindow(NamedTuple):
@@ -69,16 +73,11 @@ def window_size(feeds: Sequence[Feed], batch_size: int) -> int:
     return max(1, rows // batch_size) * batch_size
 
 
-def encoder_threads(feeds: Sequence[Feed], n_threads: int) -> int:
-    """Choose the number of threads that encode: one, unless images or the like have to be decoded."""
-    # Tokenizers start threads of their own, and tabular cells are read by the interpreter, one thread at a time.
-    if all(feed.preprocessor.kind in {"text", "tabular", "terms", "categories"} for feed in feeds):
-        return 1
-    return min(n_threads, _MOST_ENCODERS)
-
-
 def row_batches(rows: np.ndarray, lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Cut rows into batches of like length, the longest first.
+    """Cut rows into batches of like length, so that padding and calls together cost least; the longest first.
+
+    The cost of a batch is its rows × its longest row, in tokens, and 1/32 of a full batch for the call. Of all ways to
+    cut the rows, sorted by length, where the length changes, the cheapest one is taken: a shortest path.
 
     Parameters
     ----------
@@ -87,7 +86,7 @@ def row_batches(rows: np.ndarray, lengths: np.ndarray, batch_size: int) -> Itera
     lengths : ndarray of int, shape (n,)
         Their lengths in tokens.
     batch_size : int
-        Most rows in a batch. A batch's rows × its longest row stay below ``batch_size × 128`` tokens, unless it has
+        Most rows in a batch. A batch's rows × its longest row stay within ``batch_size × 32`` tokens, unless it has
         one row only.
 
     Yields
@@ -95,15 +94,28 @@ def row_batches(rows: np.ndarray, lengths: np.ndarray, batch_size: int) -> Itera
     ndarray of int
         The rows of one batch.
     """
+    if len(rows) < 2:
+        yield from [rows] * len(rows)
+        return
     # The longest batch first: memory then reaches its peak at once, and an arena need not grow again.
     rows = rows[np.argsort(-lengths, kind="stable")]
-    lengths = -np.sort(-lengths)
-    start = 0
-    while start < len(rows):
-        longest = max(1, int(lengths[start]))
-        stop = start + min(batch_size, max(1, batch_size * _TOKENS_PER_ROW // longest))
-        yield rows[start:stop]
-        start = stop
+    longest, counts = np.unique(-np.maximum(lengths, 1), return_counts=True)
+    longest = -longest
+    most = np.minimum(batch_size, np.maximum(1, batch_size * _TOKENS_PER_ROW // longest))
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    call = _CALL_SHARE * batch_size * _TOKENS_PER_ROW
+    # cost[i]: of the rows from the i-th length on; then[i]: the length at which the next group starts.
+    cost, then = np.zeros(len(counts) + 1), np.zeros(len(counts), dtype=np.int64)
+    for i in reversed(range(len(counts))):
+        in_group = ends[i + 1 :] - ends[i]
+        costs = in_group * longest[i] + call * np.ceil(in_group / most[i]) + cost[i + 1 :]
+        best = int(costs.argmin())
+        cost[i], then[i] = costs[best], i + 1 + best
+    i = 0
+    while i < len(counts):
+        group = rows[ends[i] : ends[then[i]]]
+        yield from np.array_split(group, -(-len(group) // most[i]))
+        i = int(then[i])
 
 
 def score_windows(
@@ -113,7 +125,8 @@ def score_windows(
     *,
     width: int,
     batch_size: int,
-    n_encoders: int = 1,
+    n_threads: int = 1,
+    run_in_threads: bool = False,
 ) -> Generator[ScoredWindow]:
     """Score a stream of windows, in order and in constant memory.
 
@@ -122,29 +135,68 @@ def score_windows(
     feeds : sequence of Feed
         The graph's inputs.
     windows : iterable of frame or dict
-        Each with the columns that the feeds read. At most ``n_encoders + 1`` are taken ahead of the one that is scored.
+        Each with the columns that the feeds read. At most ``n_threads + 2`` are taken ahead of the one that is awaited.
     run : callable
         The graph: arrays named ``<feed>.<tensor>`` → outputs (n, width).
     width : int
         Columns of the result.
     batch_size : int
         Most rows in one call of `run`.
-    n_encoders : int, default=1
-        Threads that encode.
+    n_threads : int, default=1
+        Threads that encode, at most 16.
+    run_in_threads : bool, default=False
+        Whether these threads call `run` too, several at once, or only the one that asks for the windows.
 
     Yields
     ------
     ScoredWindow
         One per window.
     """
-    for window in _encode_ahead(feeds, windows, n_encoders):
-        outputs = np.full((len(window.errors), width), np.nan, dtype=np.float32)
+
+    with _Pool(n_threads) as pool:
+        scoring: deque[_Scoring] = deque()
+        for window in pool.ahead(lambda X: _encode(feeds, X), windows):
+            scoring.append(_Scoring(window, feeds, run, width, batch_size, pool.submit if run_in_threads else _call))
+            if len(scoring) > run_in_threads:  # the threads have the next window's batches when this one's run out
+                yield scoring.popleft().result()
+        while scoring:
+            yield scoring.popleft().result()
+
+
+def score_window(
+    feeds: Sequence[Feed], X: Any, run: Callable[[dict[str, np.ndarray]], np.ndarray], *, width: int, batch_size: int
+) -> ScoredWindow:
+    """Score one window in the calling thread; see `score_windows`."""
+    return _Scoring(_encode(feeds, X), feeds, run, width, batch_size, _call).result()
+
+
+class _Scoring:
+    """A window that is being scored."""
+
+    def __init__(
+        self,
+        window: _EncodedWindow,
+        feeds: Sequence[Feed],
+        run: Callable[[dict[str, np.ndarray]], np.ndarray],
+        width: int,
+        batch_size: int,
+        call: Callable[..., Future[np.ndarray]],
+    ) -> None:
+        self.errors = window.errors
+        self.outputs = np.full((len(window.errors), width), np.nan, dtype=np.float32)
         good = np.flatnonzero([error is None for error in window.errors])
-        for rows in row_batches(good, window.lengths[good], batch_size):
-            outputs[rows] = run(_collate(feeds, window.parts, rows))
-            for row in rows[~np.isfinite(outputs[rows]).all(axis=1)]:
-                window.errors[row] = DataError("the model gives NaN for this row: a number that it needs is missing")
-        yield ScoredWindow(outputs, window.errors)
+        self.batches = [
+            (rows, call(lambda rows: run(_collate(feeds, window.parts, rows)), rows))
+            for rows in row_batches(good, window.lengths[good], batch_size)
+        ]
+
+    def result(self) -> ScoredWindow:
+        """Wait for the scores."""
+        for rows, scores in self.batches:
+            self.outputs[rows] = scores.result()
+            for row in rows[~np.isfinite(self.outputs[rows]).all(axis=1)]:
+                self.errors[row] = DataError("the model gives NaN for this row: a number that it needs is missing")
+        return ScoredWindow(self.outputs, self.errors)
 
 
 def input_batches(feeds: Sequence[Feed], X: Any, *, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
@@ -155,20 +207,38 @@ def input_batches(feeds: Sequence[Feed], X: Any, *, batch_size: int) -> Iterator
         yield _collate(feeds, window.parts, good[start : start + batch_size])
 
 
-def _encode_ahead(feeds: Sequence[Feed], windows: Iterable[Any], n_encoders: int) -> Iterator[_EncodedWindow]:
-    with ThreadPoolExecutor(n_encoders, thread_name_prefix="mmensemble-encode") as pool:
+class _Pool:
+    """Threads, and what they have not begun yet, which nobody wants after an error."""
+
+    def __init__(self, n_threads: int) -> None:
+        self.n_threads = min(n_threads, _MOST_THREADS)
+        self._executor = ThreadPoolExecutor(self.n_threads, thread_name_prefix="mmensemble-scoring")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        return self._executor.submit(function, *args)
+
+    def ahead(self, function: Callable[[Any], _EncodedWindow], windows: Iterable[Any]) -> Iterator[_EncodedWindow]:
+        """Apply a function to windows, in order, some of them ahead of the one that is asked for."""
         pending: deque[Future[_EncodedWindow]] = deque()
-        try:
-            for window in windows:
-                pending.append(pool.submit(_encode, feeds, window))
-                if len(pending) > n_encoders:
-                    yield pending.popleft().result()
-            while pending:
+        for window in windows:
+            pending.append(self.submit(function, window))
+            if len(pending) > self.n_threads:
                 yield pending.popleft().result()
-        finally:
-            # After an error nobody wants the rest, and the pool waits for what it has begun.
-            for future in pending:
-                future.cancel()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _call(function: Callable[..., Any], *args: Any) -> Future[Any]:
+    """Call a function now, as `_Pool.submit` would have it called in a thread."""
+    future: Future[Any] = Future()
+    future.set_result(function(*args))
+    return future
 
 
 def _encode(feeds: Sequence[Feed], X: Any) -> _EncodedWindow:

@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,16 @@ import onnxruntime
 
 from mmensemble.exceptions import ConfigurationError, DeviceError, ModelFileError
 
-__all__ = ["DEVICES", "Device", "ResolvedDevice", "cuda_device_count", "open_session", "usable_cores", "why_not"]
+__all__ = [
+    "DEVICES",
+    "Device",
+    "ResolvedDevice",
+    "cuda_device_count",
+    "open_session",
+    "providers_for",
+    "usable_cores",
+    "why_not",
+]
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 ResolvedDevice = Literal["cpu", "cuda", "tensorrt"]
@@ -36,12 +46,6 @@ _PROVIDER: dict[ResolvedDevice, str] = {
 }
 # By default the arena grows by powers of two and takes up to twice the GPU memory that it needs.
 _CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested"}
-_CUDA: list[Any] = [(_PROVIDER["cuda"], _CUDA_OPTIONS), _PROVIDER["cpu"]]
-_REQUEST: dict[ResolvedDevice, list[Any]] = {
-    "cpu": [_PROVIDER["cpu"]],
-    "cuda": _CUDA,
-    "tensorrt": [_PROVIDER["tensorrt"], *_CUDA],
-}
 _WARNING, _FATAL = 2, 4  # ONNX Runtime's log levels
 
 logger = logging.getLogger(__name__)
@@ -196,7 +200,41 @@ def _create(path: Path, device: ResolvedDevice, n_threads: int) -> onnxruntime.I
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = n_threads
-    return onnxruntime.InferenceSession(str(path), options, providers=_REQUEST[device], enable_fallback=0)
+    return onnxruntime.InferenceSession(str(path), options, providers=providers_for(path, device), enable_fallback=0)
+
+
+def providers_for(path: Path, device: ResolvedDevice) -> list[Any]:
+    """Return the execution providers to ask for, the preferred one first, with their options."""
+    cuda = (_PROVIDER["cuda"], _CUDA_OPTIONS)
+    if device == "cpu":
+        return [_PROVIDER["cpu"]]
+    if device == "cuda":
+        return [cuda, _PROVIDER["cpu"]]
+    folder = str(_engine_folder(path))
+    options = {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": folder,
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": folder,
+    }
+    return [(_PROVIDER["tensorrt"], options), cuda, _PROVIDER["cpu"]]
+
+
+def _engine_folder(path: Path) -> Path:
+    """Return where TensorRT keeps a model's engines, which take minutes to build.
+
+    ONNX Runtime names them by the graph and not by its weights, so every file has a folder of its own.
+    """
+    digest = blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    for beside in sorted(path.parent.glob(f"{path.name}*")):  # external data is too large to be read through
+        digest.update(repr((beside.name, beside.stat().st_size, beside.stat().st_mtime_ns)).encode())
+    folder = Path(os.environ.get("MMENSEMBLE_DATA") or "~/.cache/mmensemble").expanduser() / "tensorrt"
+    folder = folder / digest.hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _load_cuda_libraries() -> str:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmensemble.datasets import load_tweets
 from mmensemble.exceptions import DataError
 from mmensemble.preprocessing import Encoded, ImagePreprocessor, TabularPreprocessor, TextPreprocessor
 from mmensemble.scoring import Feed, Manifest
-from mmensemble.scoring.batching import encoder_threads, row_batches, score_windows, window_size
+from mmensemble.scoring.batching import row_batches, score_windows, window_size
 
+TWEETS = load_tweets().frame["text"].tolist()[:512]
 NUMBERS = [Feed("x", ("x",), TabularPreprocessor({"x": "float"}))]
 
 
@@ -23,16 +25,53 @@ def test_batches_hold_each_row_once_the_longest_first() -> None:
     lengths = np.random.default_rng(0).integers(1, 100, 50)
     batches = list(row_batches(np.arange(50) + 7, lengths, 8))
     assert sorted(np.concatenate(batches)) == list(range(7, 57))
-    assert [len(batch) for batch in batches] == [8] * 6 + [2]
+    assert max(len(batch) for batch in batches) <= 8
     in_order = lengths[np.concatenate(batches) - 7]
     assert (np.diff(in_order) <= 0).all()
+
+
+def test_rows_alike_are_cut_evenly() -> None:
+    batches = list(row_batches(np.arange(50), np.ones(50, dtype=np.int64), 8))
+    assert [len(batch) for batch in batches] == [8, 7, 7, 7, 7, 7, 7]
 
 
 def test_batches_stay_within_the_token_budget() -> None:
     lengths = np.array([1000, 3, 600, 128, 90_000, 0])
     batches = list(row_batches(np.arange(6), lengths, 4))
-    assert [batch.tolist() for batch in batches] == [[4], [0], [2], [3, 1, 5]]
+    assert [batch.tolist() for batch in batches] == [[4], [0], [2], [3], [1, 5]]
     assert list(row_batches(np.arange(0), np.arange(0), 4)) == []
+    assert [batch.tolist() for batch in row_batches(np.array([3]), np.array([0]), 4)] == [[3]]
+    many = np.random.default_rng(0).integers(1, 128, 500)
+    for rows in row_batches(np.arange(500), many, 32):
+        assert len(rows) <= 32
+        assert len(rows) * many[rows].max() <= 32 * 32
+
+
+def all_cuts(lengths: list[int]) -> Iterator[list[list[int]]]:
+    """Every way to cut a list into runs."""
+    if not lengths:
+        yield []
+    for end in range(1, len(lengths) + 1):
+        for rest in all_cuts(lengths[end:]):
+            yield [lengths[:end], *rest]
+
+
+def test_no_other_way_to_cut_the_rows_costs_less() -> None:
+    def cost(batches: list[list[int]]) -> float:
+        # In tokens: what is computed, padding included, and 1/32 of a full batch, of 4 × 32 tokens, for each call.
+        return sum(len(batch) * max(batch) + 4 for batch in batches)
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        lengths = np.sort(rng.choice(np.arange(1, 32), 9, replace=False))[::-1]
+        chosen = [lengths[rows].tolist() for rows in row_batches(np.arange(9), lengths, 4)]
+        assert cost(chosen) == min(cost(cut) for cut in all_cuts(lengths.tolist()) if max(map(len, cut)) <= 4)
+
+
+def test_tweets_are_hardly_padded() -> None:
+    lengths = TextPreprocessor.train(TWEETS, vocab_size=2000).encode(TWEETS).lengths
+    padded = sum(len(rows) * lengths[rows].max() for rows in row_batches(np.arange(512), lengths, 32))
+    assert 1.0 - lengths.sum() / padded < 0.05
 
 
 def test_windows_are_whole_batches_of_bounded_size() -> None:
@@ -45,16 +84,12 @@ def test_windows_are_whole_batches_of_bounded_size() -> None:
     assert window_size(images, 1) == 16 * 2**20 // (224 * 224 * 3 + 1)
 
 
-def test_only_what_decodes_gets_threads() -> None:
-    assert encoder_threads(NUMBERS, 8) == 1
-    assert encoder_threads([Feed("image", ("image",), ImagePreprocessor())], 8) == 8
-    assert encoder_threads([Feed("image", ("image",), ImagePreprocessor())], 128) == 16
-
-
-@pytest.mark.parametrize("n_encoders", [1, 4])
-def test_windows_come_back_in_order(n_encoders: int) -> None:
+@pytest.mark.parametrize("n_threads", [1, 4])
+@pytest.mark.parametrize("run_in_threads", [False, True])
+def test_windows_come_back_in_order(n_threads: int, run_in_threads: bool) -> None:
     windows = [{"x": [10.0 * i, 10.0 * i + 1]} for i in range(20)] + [{"x": []}]
-    scored = list(score_windows(NUMBERS, windows, double, width=1, batch_size=1, n_encoders=n_encoders))
+    settings: dict[str, Any] = {"width": 1, "batch_size": 1, "n_threads": n_threads, "run_in_threads": run_in_threads}
+    scored = list(score_windows(NUMBERS, windows, double, **settings))
     assert len(scored) == 21
     assert scored[-1].outputs.shape == (0, 1)
     values = np.concatenate([window.outputs for window in scored])[:, 0]
@@ -103,8 +138,9 @@ def test_errors_name_the_column(manifest: Manifest) -> None:
     ]
 
 
-@pytest.mark.parametrize("n_encoders", [1, 3])
-def test_few_windows_are_read_ahead(n_encoders: int) -> None:
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("run_in_threads", [False, True])
+def test_few_windows_are_read_ahead(n_threads: int, run_in_threads: bool) -> None:
     read = 0
 
     def windows() -> Iterator[dict[str, list[float]]]:
@@ -113,9 +149,10 @@ def test_few_windows_are_read_ahead(n_encoders: int) -> None:
             read += 1
             yield {"x": [float(i)]}
 
-    scored = score_windows(NUMBERS, windows(), double, width=1, batch_size=1, n_encoders=n_encoders)
+    settings: dict[str, Any] = {"width": 1, "batch_size": 1, "n_threads": n_threads, "run_in_threads": run_in_threads}
+    scored = score_windows(NUMBERS, windows(), double, **settings)
     for done, _ in enumerate(scored, start=1):
-        assert read <= done + n_encoders
+        assert read <= done + n_threads + run_in_threads
     assert read == 50
 
 
@@ -130,8 +167,19 @@ def test_an_error_in_the_source_or_the_graph_comes_through() -> None:
     def broken_graph(arrays: dict[str, np.ndarray]) -> np.ndarray:
         raise RuntimeError("the graph is gone")
 
-    with pytest.raises(RuntimeError, match="the graph is gone"):
-        list(score_windows(NUMBERS, [{"x": [1.0]}] * 9, broken_graph, width=1, batch_size=1, n_encoders=3))
+    for in_threads in (False, True):
+        with pytest.raises(RuntimeError, match="the graph is gone"):
+            list(
+                score_windows(
+                    NUMBERS,
+                    [{"x": [1.0]}] * 9,
+                    broken_graph,
+                    width=1,
+                    batch_size=1,
+                    n_threads=3,
+                    run_in_threads=in_threads,
+                )
+            )
 
 
 def test_closing_early_drops_the_windows_that_nobody_wants() -> None:

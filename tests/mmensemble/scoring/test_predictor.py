@@ -81,6 +81,24 @@ def test_scores_do_not_depend_on_the_batch_size(
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
+def test_batches_at_once_score_as_one_after_the_other(
+    model_path: Path, rows: Rows, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, together = (OnnxPredictor(model_path, device="cpu", n_threads=n, batch_size=16) for n in (1, 3))
+    np.testing.assert_allclose(alone.predict_proba(rows), expected, atol=1e-5)
+    assert "_one_thread" not in vars(together)
+    together.predict_proba({name: cells[:16] for name, cells in rows.items()})
+    assert "_one_thread" not in vars(together), "one batch needs no second session"
+    np.testing.assert_allclose(together.predict_proba(rows), alone.predict_proba(rows), atol=1e-6)
+    assert "_one_thread" in vars(together)
+    assert "_one_thread" not in vars(alone)
+    assert "_one_thread" not in vars(pickle.loads(pickle.dumps(together)))
+    monkeypatch.setattr(predictor_module, "_HELD_TWICE", 10)
+    large = OnnxPredictor(model_path, device="cpu", n_threads=3, batch_size=16)
+    np.testing.assert_allclose(large.predict_proba(rows), expected, atol=1e-5)
+    assert "_one_thread" not in vars(large), "its weights would be held twice"
+
+
 @pytest.mark.parametrize(
     "container", [pd.DataFrame, pl.DataFrame, pa.table, dict], ids=["pandas", "polars", "arrow", "dict"]
 )

@@ -12,7 +12,7 @@ import pytest
 
 from mmensemble.exceptions import ConfigurationError, DeviceError, ModelFileError
 from mmensemble.scoring import OnnxPredictor
-from mmensemble.scoring.providers import cuda_device_count, open_session, usable_cores, why_not
+from mmensemble.scoring.providers import cuda_device_count, open_session, providers_for, usable_cores, why_not
 
 ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 PROVIDER = dict(zip(("tensorrt", "cuda", "cpu"), ALL, strict=True))
@@ -64,6 +64,34 @@ def opened(
     path: Path, device: Any, runtime: FakeRuntime, n_gpus: int = 1, try_out: Callable[[Any, Any], object] = nothing
 ) -> tuple[Any, str]:
     return open_session(path, device, 1, try_out=try_out, available=lambda: ALL, n_gpus=lambda: n_gpus, create=runtime)
+
+
+def test_providers_that_are_asked_for(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMENSEMBLE_DATA", str(tmp_path / "data"))
+    cuda = ("CUDAExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})
+    assert providers_for(model_path, "cpu") == ["CPUExecutionProvider"]
+    assert providers_for(model_path, "cuda") == [cuda, "CPUExecutionProvider"]
+    assert not (tmp_path / "data").exists()
+    (name, options), *others = providers_for(model_path, "tensorrt")
+    assert (name, others) == ("TensorrtExecutionProvider", [cuda, "CPUExecutionProvider"])
+    assert options["trt_engine_cache_enable"] == "1"
+    assert Path(options["trt_engine_cache_path"]).parent == tmp_path / "data" / "tensorrt"
+    assert Path(options["trt_engine_cache_path"]).is_dir()
+
+
+def test_each_model_file_has_engines_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMENSEMBLE_DATA", str(tmp_path / "data"))
+
+    def folder() -> str:
+        return str(providers_for(tmp_path / "model.onnx", "tensorrt")[0][1]["trt_engine_cache_path"])
+
+    (tmp_path / "model.onnx").write_bytes(b"one graph")
+    first = folder()
+    assert folder() == first
+    (tmp_path / "model.onnx.data").write_bytes(b"its weights")
+    with_weights = folder()
+    (tmp_path / "model.onnx").write_bytes(b"other one")
+    assert len({first, with_weights, folder()}) == 3
 
 
 def test_the_driver_counts_gpus() -> None:

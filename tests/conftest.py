@@ -11,6 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import io
+import wave
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -34,6 +35,7 @@ ROWS_PER_CATEGORY = 22
 WITHOUT_NAME = [1, 20, 41, 5]
 WITHOUT_PICTURE = [2, 20, 60, 5]
 WITHOUT_FACTS = [3, 41, 61, 5]
+WITHOUT_SOUND = [4, 41, 62, 5]
 ALL_MISSING = 5
 
 
@@ -54,6 +56,21 @@ def emoji() -> Bunch:
     return load_openmoji(size=32)
 
 
+def tone(pitch: float, seconds: float) -> bytes:
+    """Return a wav file of a tone in noise, at a rate that has to be changed."""
+    rate = 8000
+    times = np.arange(int(rate * seconds)) / rate
+    noise = np.random.default_rng(int(pitch)).standard_normal(len(times))
+    samples = 0.5 * np.sin(2 * np.pi * pitch * times) + 0.05 * noise
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(rate)
+        writer.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
+    return file.getvalue()
+
+
 @pytest.fixture(scope="session")
 def _items_and_labels(emoji: Bunch) -> tuple[pd.DataFrame, np.ndarray]:
     rng = np.random.default_rng(0)
@@ -69,6 +86,11 @@ def _items_and_labels(emoji: Bunch) -> tuple[pd.DataFrame, np.ndarray]:
             "length": chosen["name"].str.len().astype(float),
             "brightness": [np.asarray(Image.open(io.BytesIO(p))).mean() for p in chosen["picture"]],
             "initial": chosen["name"].str[0].astype(object),
+            # The category by its pitch, the name by its length.
+            "sound": [
+                tone(300.0 * 2 ** CATEGORIES.index(c) + 3 * i, 0.1 + 0.02 * len(name))
+                for i, (c, name) in enumerate(zip(emoji.target[rows], chosen["name"], strict=True))
+            ],
         },
         index=chosen.index,
     )
@@ -77,12 +99,13 @@ def _items_and_labels(emoji: Bunch) -> tuple[pd.DataFrame, np.ndarray]:
     frame.iloc[WITHOUT_PICTURE, columns.index("picture")] = None
     frame.iloc[WITHOUT_FACTS, [columns.index(c) for c in ("length", "brightness")]] = np.nan
     frame.iloc[WITHOUT_FACTS, columns.index("initial")] = None
+    frame.iloc[WITHOUT_SOUND, columns.index("sound")] = None
     return frame, emoji.target[rows].astype(str)
 
 
 @pytest.fixture
 def items(_items_and_labels: tuple[pd.DataFrame, np.ndarray]) -> pd.DataFrame:
-    """88 emoji of 4 categories: name, picture, two numbers and a string; some cells missing; indexed by code point."""
+    """88 emoji of 4 categories: name, picture, two numbers, a string, a sound; some missing; indexed by code point."""
     return _items_and_labels[0].copy()
 
 

@@ -18,7 +18,7 @@ from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import Tensor, nn
-from transformers import ConvNextConfig, DistilBertConfig
+from transformers import ASTConfig, ConvNextConfig, DistilBertConfig, Wav2Vec2Config, WhisperConfig
 
 from mmensemble import (
     ColumnSelector,
@@ -33,6 +33,8 @@ from mmensemble import (
 )
 from mmensemble_estimators import (
     AttentionFusion,
+    AudioClassifier,
+    AudioRegressor,
     BilinearFusion,
     ConcatFusion,
     CrossAttentionFusion,
@@ -116,6 +118,10 @@ def image() -> ImageClassifier:
     return ImageClassifier(image_size=32, max_epochs=1, random_state=0)
 
 
+def audio() -> AudioClassifier:
+    return AudioClassifier(max_epochs=1, max_seconds=0.6, random_state=0)
+
+
 class WordVectors(nn.Module):
     """A text backbone of one's own: the mean of the tokens' vectors."""
 
@@ -139,12 +145,50 @@ class Convolution(nn.Module):
         return self.layers(pixel_values)
 
 
+class Bands(nn.Module):
+    """An audio backbone of one's own: the mean over the real frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 6)
+
+    def forward(self, input_features: Tensor, attention_mask: Tensor) -> Tensor:
+        real = attention_mask.unsqueeze(-1)
+        return (self.layer(input_features).relu() * real).sum(dim=1) / real.sum(dim=1)
+
+
 def distilbert() -> DistilBertConfig:
     return DistilBertConfig(dim=16, hidden_dim=32, n_heads=2, n_layers=1, max_position_embeddings=24)
 
 
 def convnext() -> ConvNextConfig:
     return ConvNextConfig(num_channels=3, hidden_sizes=[8, 12], depths=[1, 1], num_stages=2, image_size=32)
+
+
+def ast() -> ASTConfig:
+    return ASTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_length=60,
+        num_mel_bins=40,
+        frequency_stride=12,
+    )
+
+
+def whisper() -> WhisperConfig:
+    return WhisperConfig(
+        d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32, num_mel_bins=40,
+        max_source_positions=40, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=16,
+    )  # fmt: skip
+
+
+def wav2vec2() -> Wav2Vec2Config:
+    return Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, conv_dim=(8, 8),
+        conv_kernel=(10, 4), conv_stride=(8, 8), num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
 
 
 def text_of(backbone: Any, **params: Any) -> TextClassifier:
@@ -155,12 +199,20 @@ def image_of(backbone: Any, **params: Any) -> ImageClassifier:
     return image().set_params(backbone=backbone, **params)
 
 
+def audio_of(backbone: Any, **params: Any) -> AudioClassifier:
+    return audio().set_params(backbone=backbone, **params)
+
+
 def text_regressor(**params: Any) -> TextRegressor:
     return TextRegressor(max_epochs=2, vocab_size=400, max_length=24, random_state=0, **params)
 
 
 def image_regressor(**params: Any) -> ImageRegressor:
     return ImageRegressor(image_size=32, max_epochs=2, random_state=0, **params)
+
+
+def audio_regressor(**params: Any) -> AudioRegressor:
+    return AudioRegressor(max_epochs=2, max_seconds=0.6, random_state=0, **params)
 
 
 def numbers(final: Any = None) -> Pipeline:
@@ -231,6 +283,19 @@ INSTANCES = [
     ),
     Instance("image_regressor", image_regressor, ("picture",), "cells", "numbers"),
     Instance("image_regressor_of_two", lambda: image_regressor(pooling="max"), ("picture",), "cells", "number_table"),
+    Instance("audio", audio, ("sound",), "cells"),
+    Instance("audio_ast", lambda: audio_of(ast()), ("sound",), "cells", "multilabel"),
+    Instance("audio_config", lambda: audio_of(whisper(), pooling="max"), ("sound",), "cells", "columns"),
+    Instance(
+        "audio_callable",
+        lambda: audio_of(Bands, learning_rate=0.1, augmentation=("shift", "mask", "gain")),
+        ("sound",),
+        "cells",
+    ),
+    Instance("audio_regressor", audio_regressor, ("sound",), "cells", "numbers"),
+    Instance(
+        "audio_regressor_of_two", lambda: audio_regressor(backbone=wav2vec2()), ("sound",), "cells", "number_table"
+    ),
     Instance("text_on_column", lambda: on_column("name", text()), ("name",)),
     Instance("image_on_column", lambda: on_column("picture", image()), ("picture",)),
     Instance("soft_voting", lambda: multimodal(SoftVoting(weights=[2, 1, 0.5])), ALL_COLUMNS),
@@ -280,6 +345,14 @@ INSTANCES = [
         "cross_attention_fusion",
         lambda: multimodal(CrossAttentionFusion(random_state=0, hidden_size=16, modality_dropout=0.2)),
         ALL_COLUMNS,
+    ),
+    Instance(
+        "cross_attention_fusion_with_sound",
+        lambda: MultimodalClassifier(
+            [("text", text(), "name"), ("audio", audio(), "sound")],
+            fusion=CrossAttentionFusion(random_state=0, hidden_size=16, modality_dropout=0.2),
+        ),
+        ("name", "sound"),
     ),
     Instance("nested_with_forest", nested, ("picture", *NUMBERS)),
     # Both members take the same pixels, so that the graph has one input for them.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mmensemble.exceptions import MissingDependencyError
 
 try:
+    from mmensemble_estimators.audio import AudioClassifier, AudioRegressor
     from mmensemble_estimators.fusion import (
         AttentionFusion,
         BilinearFusion,
@@ -26,6 +27,8 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "AttentionFusion",
+    "AudioClassifier",
+    "AudioRegressor",
     "BilinearFusion",
     "ConcatFusion",
     "CrossAttentionFusion",

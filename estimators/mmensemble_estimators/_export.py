@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["add_linear", "add_module", "joint_graph", "leaf_feed", "leaf_graph"]
 
 # The exporter specialises axes of length 0 and 1 in the example, so all dynamic ones are longer, and all differ.
-EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 3
+EXAMPLE_BATCH = 2
 
 
 class _Named(nn.Module):
@@ -191,6 +191,8 @@ def add_module(graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value]) 
     """
     was_training = module.training
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    encoder = getattr(module, "encoder", module)
+    example_length = encoder.example_length if isinstance(encoder, Encoder) else Encoder.example_length
     examples, dynamic = [], []
     sizes: dict[str, int] = {}
     for name, value in inputs.items():
@@ -201,7 +203,7 @@ def add_module(graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value]) 
             if isinstance(size, int):
                 shape.append(size)
             else:
-                shape.append(EXAMPLE_BATCH if axis == 0 else sizes.setdefault(str(size), EXAMPLE_LENGTH + len(sizes)))
+                shape.append(EXAMPLE_BATCH if axis == 0 else sizes.setdefault(str(size), example_length + len(sizes)))
                 axes[axis] = torch.export.Dim.DYNAMIC
         examples.append(torch.from_numpy(np.zeros(shape, dtype=value.dtype.numpy())))
         dynamic.append(axes)

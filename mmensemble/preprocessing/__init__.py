@@ -6,15 +6,18 @@ from typing import Any
 
 from mmensemble.exceptions import ModelFileError
 from mmensemble.preprocessing._base import PRESENT, Cells, Encoded, Preprocessor, TensorSpec, is_missing
+from mmensemble.preprocessing.audio import AudioPreprocessor
 from mmensemble.preprocessing.categories import CategoryPreprocessor
 from mmensemble.preprocessing.image import ImagePreprocessor
 from mmensemble.preprocessing.prompt import PromptPreprocessor
 from mmensemble.preprocessing.tabular import TabularPreprocessor
 from mmensemble.preprocessing.terms import TermsPreprocessor
 from mmensemble.preprocessing.text import TextPreprocessor
+from mmensemble.preprocessing.video import VideoPreprocessor
 
 __all__ = [
     "PRESENT",
+    "AudioPreprocessor",
     "CategoryPreprocessor",
     "Cells",
     "Encoded",
@@ -25,6 +28,7 @@ __all__ = [
     "TensorSpec",
     "TermsPreprocessor",
     "TextPreprocessor",
+    "VideoPreprocessor",
     "is_missing",
     "preprocessor_from_dict",
 ]
@@ -35,6 +39,8 @@ _KINDS: dict[str, type[Preprocessor]] = {
         TextPreprocessor,
         PromptPreprocessor,
         ImagePreprocessor,
+        AudioPreprocessor,
+        VideoPreprocessor,
         TabularPreprocessor,
         TermsPreprocessor,
         CategoryPreprocessor,

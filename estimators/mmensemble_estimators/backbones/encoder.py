@@ -24,9 +24,12 @@ class Encoder(nn.Module):
     ----------
     embedding_size : int
         Of the embedding and of each token.
+    example_length : int
+        Of the dynamic axes in the example by which the encoder is exported; they may not come out as 1 on the way.
     """
 
     embedding_size: int
+    example_length: int = 3
 
     def tokens(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Encode rows without pooling; here the embedding as the one token.

@@ -1,0 +1,163 @@
+"""Sound files → samples of one channel at one rate, by soundfile and PyAV. Imports numpy; the two inside functions.
+
+soundfile reads wav, flac, ogg, mp3 and the like; what it does not know, PyAV tries, which reads the sound of films too.
+PyAV resamples.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import numpy as np
+
+from mmensemble.exceptions import MissingDependencyError
+from mmensemble.preprocessing._base import is_missing
+
+__all__ = ["is_missing_sound", "read_sound"]
+
+_SOURCES = "path, bytes, {'bytes', 'path'}, {'array', 'sampling_rate'}, 1-D float array"
+
+
+def is_missing_sound(cell: Any) -> bool:
+    """Tell whether a cell says that there is no sound."""
+    if isinstance(cell, dict):
+        return all(cell.get(key) is None for key in ("bytes", "path", "array"))
+    return is_missing(cell)
+
+
+def read_sound(cell: Any, *, sampling_rate: int, max_seconds: float) -> np.ndarray:
+    """Read the beginning of a sound.
+
+    Parameters
+    ----------
+    cell : path, bytes, dict or sequence of float
+        A file, or samples: as an array of one axis at `sampling_rate`, or as ``{"array", "sampling_rate"}``.
+    sampling_rate : int
+        Samples per second of the result.
+    max_seconds : float
+        What comes later is not read.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples,)
+        The mean of the channels.
+
+    Raises
+    ------
+    ValueError
+        For what is no sound, or one without samples, or with samples that are not finite.
+    MissingDependencyError
+        If soundfile or PyAV is needed and not installed.
+    """
+    if isinstance(cell, dict) and cell.get("array") is not None:
+        sound, rate = _samples(cell["array"]), _rate(cell.get("sampling_rate"))
+    elif isinstance(cell, dict):
+        sound, rate = _read(cell["bytes"] if cell.get("bytes") is not None else cell["path"], max_seconds)
+    elif isinstance(cell, (bytes, bytearray, memoryview, str, os.PathLike)):
+        sound, rate = _read(cell, max_seconds)
+    else:
+        sound, rate = _samples(cell), sampling_rate
+    if not len(sound):
+        raise ValueError("it has no samples")
+    sound = sound[: max(1, round(max_seconds * rate))]
+    if not np.isfinite(sound).all():
+        raise ValueError("it has samples that are NaN or infinite")
+    return sound if rate == sampling_rate else _resample(sound, rate, sampling_rate)
+
+
+def _samples(array: Any) -> np.ndarray:
+    if not isinstance(array, (np.ndarray, list, tuple)):
+        raise TypeError(f"{type(array).__name__} is none of: {_SOURCES}; convert the column to one of them")
+    samples = np.asarray(array)
+    if samples.ndim != 1:
+        raise ValueError(f"an array must have one axis, not the shape {samples.shape}; average the channels")
+    if not np.issubdtype(samples.dtype, np.floating) and len(samples):
+        raise TypeError(f"an array must hold floats from -1 to 1, not {samples.dtype}; divide by the largest value")
+    return samples.astype(np.float32)
+
+
+def _rate(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"sampling_rate must be an integer of at least 1, not {value!r}")
+    return int(value)
+
+
+@contextmanager
+def _opened(source: Any) -> Iterator[IO[bytes]]:
+    """Open a path or bytes; never an address of a network, which PyAV would take."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        yield io.BytesIO(source)
+    else:
+        with open(source, "rb") as file:
+            yield file
+
+
+def _read(source: Any, max_seconds: float) -> tuple[np.ndarray, int]:
+    """Return the mean of the channels, and the rate."""
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: a soundfile without its library
+        raise MissingDependencyError("soundfile", "audio") from error
+    with _opened(source) as file:
+        try:
+            with soundfile.SoundFile(file) as sound:
+                n_samples = max(1, round(max_seconds * sound.samplerate))
+                channels = sound.read(n_samples, dtype="float32", always_2d=True)
+                return channels.mean(axis=1), int(sound.samplerate)
+        except soundfile.SoundFileError as error:
+            file.seek(0)
+            try:
+                return _read_by_av(file, max_seconds)
+            except MissingDependencyError:
+                raise ValueError(_without_address(error)) from error
+
+
+def _without_address(error: Exception) -> str:
+    """Take the file object out of a message, which is there by its address and differs from run to run."""
+    return str(error).rsplit(": ", 1)[-1]
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise MissingDependencyError("av", "audio") from error
+    return av
+
+
+def _read_by_av(file: IO[bytes], max_seconds: float) -> tuple[np.ndarray, int]:
+    av = _av()
+    try:
+        with av.open(file) as container:
+            if not container.streams.audio:
+                raise ValueError("it has no sound")
+            stream = container.streams.audio[0]
+            rate = _rate(stream.rate)
+            # To float32 with the channels side by side, at the file's own rate.
+            convert = av.AudioResampler(format="fltp", rate=rate)
+            parts, n_samples = [], 0
+            for frame in container.decode(stream):
+                for part in convert.resample(frame):
+                    parts.append(part.to_ndarray().mean(axis=0))
+                    n_samples += part.samples
+                if n_samples >= max_seconds * rate:
+                    break
+            sound = np.concatenate(parts) if parts else np.zeros(0)
+            return sound.astype(np.float32), rate
+    except av.FFmpegError as error:
+        raise ValueError(f"neither soundfile nor PyAV knows its format ({error.strerror})") from error
+
+
+def _resample(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    av = _av()
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[None]), format="flt", layout="mono")
+    frame.sample_rate = rate
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=wanted)
+    parts = [part.to_ndarray()[0] for part in (*resampler.resample(frame), *resampler.resample(None))]
+    resampled = np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+    # A few samples at a high rate may become none.
+    return resampled if len(resampled) else sound[:1]

@@ -10,6 +10,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,8 +30,9 @@ from mmensemble_estimators._targets import target_from_dict
 
 if TYPE_CHECKING:
     from mmensemble_estimators._base import TorchEstimator
+    from mmensemble_estimators._leaf import TorchLeaf
 
-__all__ = ["load", "save"]
+__all__ = ["STATE", "load", "params_of", "read_state", "reading", "restore", "save", "state_text"]
 
 # 2: a head may normalise its embedding, "normalised". In 1 none did.
 FORMAT_VERSION = 2
@@ -41,22 +44,12 @@ T = TypeVar("T", bound="TorchEstimator")
 def save(estimator: TorchEstimator, folder: Path) -> None:
     """Write an estimator; see `TorchEstimator.save`."""
     by_callable = callable(estimator.backbone) and estimator.pretrained is None
-    state = {
-        "format_version": FORMAT_VERSION,
-        "mmensemble": mmensemble.__version__,
-        "class": type(estimator).__name__,
-        "params": {name: _to_json(name, value) for name, value in estimator.get_params(deep=False).items()},
-        "architecture": None if by_callable else estimator.module_.encoder.architecture(),  # type: ignore[operator]
-        "normalised": estimator.module_.head_network().norm is not None,
-        "target": estimator._target.to_dict(),
-        "preprocessor": estimator.preprocessor_.to_dict(),
-        "history": estimator.history_.to_dict(orient="list"),
-        "feature_names_in": getattr(estimator, "feature_names_in_", np.array([])).tolist(),
-    }
-    try:
-        text = json.dumps(state, ensure_ascii=False, indent=1)
-    except TypeError as error:
-        raise ConfigurationError(f"the estimator has no JSON form: {error}") from error
+    text = state_text(
+        estimator,
+        architecture=None if by_callable else estimator.module_.encoder.architecture(),  # type: ignore[operator]
+        normalised=estimator.module_.head_network().norm is not None,
+        target=estimator._target.to_dict(),
+    )
     folder.mkdir(parents=True, exist_ok=True)
     device = next(estimator.module_.parameters()).device
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as draft:
@@ -70,10 +63,40 @@ def save(estimator: TorchEstimator, folder: Path) -> None:
             os.replace(Path(draft, name), folder / name)
 
 
-def load(cls: type[T], folder: Path, backbone: Any) -> T:
-    """Read an estimator; see `TorchEstimator.load`."""
+def state_text(estimator: TorchLeaf, **more: Any) -> str:
+    """Return the JSON of a fitted estimator without its weights.
+
+    Raises
+    ------
+    ConfigurationError
+        If a parameter has no JSON form.
+    """
+    state = {
+        "format_version": FORMAT_VERSION,
+        "mmensemble": mmensemble.__version__,
+        "class": type(estimator).__name__,
+        "params": {name: _to_json(name, value) for name, value in estimator.get_params(deep=False).items()},
+        **more,
+        "preprocessor": estimator.preprocessor_.to_dict(),
+        "history": estimator.history_.to_dict(orient="list"),
+        "feature_names_in": getattr(estimator, "feature_names_in_", np.array([])).tolist(),
+    }
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        return json.dumps(state, ensure_ascii=False, indent=1)
+    except TypeError as error:
+        raise ConfigurationError(f"the estimator has no JSON form: {error}") from error
+
+
+def read_state(cls: type[TorchLeaf], folder: Path) -> dict[str, Any]:
+    """Read what `state_text` wrote.
+
+    Raises
+    ------
+    ModelFileError
+        If it is damaged, newer, or another class's.
+    """
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         version, kind = int(state["format_version"]), state["class"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{folder / STATE} is damaged or was not written by save ({error!r})") from error
@@ -83,8 +106,42 @@ def load(cls: type[T], folder: Path, backbone: Any) -> T:
         )
     if kind != cls.__name__:
         raise ModelFileError(f"{folder} holds a {kind}; load it by {kind}.load")
+    return state
+
+
+def restore(estimator: TorchLeaf, state: dict[str, Any]) -> None:
+    """Give an estimator what `state_text` wrote of what it has learned."""
+    estimator.preprocessor_ = preprocessor_from_dict(state["preprocessor"])
+    estimator.history_ = pd.DataFrame(state["history"])
+    estimator.n_features_in_ = 1
+    names = state["feature_names_in"]
+    if not isinstance(names, list):
+        raise TypeError(f"feature_names_in is {names!r}")
+    if names:
+        estimator.feature_names_in_ = np.asarray(names, dtype=object)
+
+
+def params_of(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters that `state_text` wrote."""
+    return {name: _from_json(value) for name, value in state["params"].items()}
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Raise what a damaged folder raises in this block as a `ModelFileError`."""
     try:
-        params = {name: _from_json(value) for name, value in state["params"].items()}
+        yield
+    except ConfigurationError:
+        raise
+    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFileError(f"{folder} is damaged: {(str(error) or repr(error)).splitlines()[0]}") from error
+
+
+def load(cls: type[T], folder: Path, backbone: Any) -> T:
+    """Read an estimator; see `TorchEstimator.load`."""
+    state = read_state(cls, folder)
+    with reading(folder):
+        params = params_of(state)
         if backbone is not None:
             params["backbone"] = backbone
         if params["backbone"] is None:
@@ -93,26 +150,15 @@ def load(cls: type[T], folder: Path, backbone: Any) -> T:
             )
         estimator = cls(**params)
         estimator._target = target = target_from_dict(state["target"])
-        estimator.preprocessor_ = preprocessor_from_dict(state["preprocessor"])
-        normalised = version > 1 and state["normalised"]
+        restore(estimator, state)
+        normalised = state["format_version"] > 1 and state["normalised"]
         if not isinstance(normalised, bool):
             raise TypeError(f"normalised is {normalised!r}")
         with torch.random.fork_rng(devices=[]):
             encoder = estimator._rebuild_encoder(state["architecture"])
             estimator.module_ = Network(encoder, target.n_outputs, normalised=normalised)
         load_model(estimator.module_, folder / WEIGHTS)
-        estimator.history_ = pd.DataFrame(state["history"])
-        names = state["feature_names_in"]
-        if not isinstance(names, list):
-            raise TypeError(f"feature_names_in is {names!r}")
-        if names:
-            estimator.feature_names_in_ = np.asarray(names, dtype=object)
-    except ConfigurationError:
-        raise
-    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ModelFileError(f"{folder} is damaged: {(str(error) or repr(error)).splitlines()[0]}") from error
     estimator.module_.eval()
-    estimator.n_features_in_ = 1
     if target.task.classes is not None:
         estimator.classes_ = target.task.classes
         estimator.class_prior_ = target.fill

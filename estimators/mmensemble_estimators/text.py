@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from transformers import AutoModel, AutoTokenizer, PreTrainedConfig
+from transformers import AutoModel, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import Cells, Encoded, TextPreprocessor
@@ -17,7 +17,7 @@ from mmensemble_estimators._parameters import check_choice, check_fractions, che
 from mmensemble_estimators._regressor import TorchRegressor
 from mmensemble_estimators._training import as_tensors
 from mmensemble_estimators.backbones.encoder import Encoder
-from mmensemble_estimators.backbones.pretrained import loading
+from mmensemble_estimators.backbones.pretrained import load_tokenizer, loading, pad_id
 from mmensemble_estimators.backbones.text import (
     POOLINGS,
     TEXT_BACKBONES,
@@ -72,13 +72,9 @@ class TextEstimator(TorchEstimator):
 
     def _fit_preprocessor(self, cells: Cells) -> TextPreprocessor:
         if self.pretrained is not None:
-            with loading(self.pretrained):
-                tokenizer = AutoTokenizer.from_pretrained(self.pretrained)
-            if not hasattr(tokenizer, "backend_tokenizer"):
-                raise ConfigurationError(f"pretrained={self.pretrained!r} has no tokenizer of the `tokenizers` library")
-            pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+            tokenizer = load_tokenizer(self.pretrained)
             return TextPreprocessor(
-                tokenizer.backend_tokenizer.to_str(), max_length=self.max_length, pad_id=int(pad or 0)
+                tokenizer.backend_tokenizer.to_str(), max_length=self.max_length, pad_id=pad_id(tokenizer)
             )
         texts = (cell for cell in cells if isinstance(cell, str))
         return TextPreprocessor.train(texts, vocab_size=self.vocab_size, max_length=self.max_length)

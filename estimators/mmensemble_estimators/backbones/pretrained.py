@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from safetensors import SafetensorError
+from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from mmensemble.exceptions import ConfigurationError
 
-__all__ = ["loading"]
+__all__ = ["load_tokenizer", "loading", "no_progress_bar", "pad_id"]
 
 
 @contextmanager
 def loading(pretrained: str | os.PathLike[str]) -> Iterator[None]:
     """Raise what the loading of `pretrained` raises in this block as a `ConfigurationError`; show no progress bar."""
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()
     try:
-        yield
+        with no_progress_bar():
+            yield
     except ConfigurationError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
@@ -33,6 +34,35 @@ def loading(pretrained: str | os.PathLike[str]) -> Iterator[None]:
             place = "no such folder here, and as a model of the hub it"
         reason = str(error).strip().split("\n", 1)[0]
         raise ConfigurationError(f"pretrained={name!r}: {place} cannot be loaded ({reason})") from error
+
+
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """Keep transformers' progress bars off the screen."""
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
     finally:
         if shown:
             enable_progress_bar()
+
+
+def load_tokenizer(pretrained: str | os.PathLike[str]) -> Any:
+    """Load the tokenizer of a folder or hub id.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none, or none of the `tokenizers` library.
+    """
+    with loading(pretrained):
+        tokenizer = AutoTokenizer.from_pretrained(pretrained)
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise ConfigurationError(f"pretrained={os.fspath(pretrained)!r} has no tokenizer of the `tokenizers` library")
+    return tokenizer
+
+
+def pad_id(tokenizer: Any) -> int:
+    """Return the token that fills padded positions."""
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)

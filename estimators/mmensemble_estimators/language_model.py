@@ -1,0 +1,558 @@
+"""Language models: pretraining from scratch, fine-tuning, likelihoods and generation."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
+
+from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.preprocessing import Cells, PromptPreprocessor
+from mmensemble.preprocessing.frames import leaf_cells
+from mmensemble_estimators._documented import documented
+from mmensemble_estimators._frozen import folder_stamp
+from mmensemble_estimators._generator import TokenLoss, TorchGenerator
+from mmensemble_estimators._parameters import check_choice, check_integers
+from mmensemble_estimators._storage import STATE, params_of, read_state, reading, restore, state_text
+from mmensemble_estimators._training import resolve_device, run_in_batches
+from mmensemble_estimators.backbones.generative import (
+    CausalNetwork,
+    GenerativeNetwork,
+    build_causal_gpt,
+    causal_network_from_config,
+)
+from mmensemble_estimators.backbones.pretrained import load_tokenizer, loading, no_progress_bar, pad_id
+
+__all__ = ["CausalLM"]
+
+POOLINGS = ("mean", "last", "max")
+# Tokens that `CausalLM.load` takes for `max_length` of a network that allows more.
+LOADED_LENGTH = 1024
+
+
+class PooledStates(nn.Module):
+    """Left-padded tokens → one embedding per row, of a network's last hidden states at the real ones."""
+
+    def __init__(self, network: GenerativeNetwork, pooling: str) -> None:
+        super().__init__()
+        self.network = network
+        self.pooling = pooling
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embed token ids (batch, length) as (batch, embedding_size)."""
+        hidden, _ = self.network.decode(input_ids, attention_mask)
+        if self.pooling == "last":
+            return hidden[:, -1]
+        real = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        if self.pooling == "max":
+            return (hidden + (real - 1.0) * 1e4).amax(dim=1)
+        return (hidden * real).sum(dim=1) / real.sum(dim=1)
+
+
+@documented(rate="1e-3", preprocessor="PromptPreprocessor")
+class CausalLM(TorchGenerator):
+    """Model texts token by token: learn from raw texts, tell how likely a text is, and write on.
+
+    From scratch, a byte-level BPE tokenizer is trained on the fitting texts, so any language works and nothing is
+    downloaded. Training maximises the likelihood of each next token. What it has learned of a language is of use to
+    others: `save` it and give the folder to ``TextClassifier(pretrained=folder)``.
+
+    Parameters
+    ----------
+    backbone : {"gpt"} or transformers config, default="gpt"
+        The architecture: a GPT (Radford et al. 2018) of the size below; or what the config of any model of
+        ``transformers.AutoModelForCausalLM`` says, with a vocabulary of the tokenizer's size.
+    pretrained : str, CausalLM or FrozenEstimator, default=None
+        What to start from, tokenizer included: a local folder or hub id of any ``AutoModelForCausalLM``, or another
+        `CausalLM` that is fitted. scikit-learn's ``clone`` forgets what an estimator has learned unless it is wrapped
+        in ``sklearn.frozen.FrozenEstimator``. Wins over `backbone`.
+    fine_tune : {"all", "lora"}, default="all"
+        What is trained: the whole network; or low-rank adapters of rank 8 on every linear layer but the last (Hu et al.
+        2022; needs the extra ``lora``), merged into the weights after training.
+    pooling : {"mean", "last", "max"}, default="mean"
+        How the states of the tokens become `transform`'s embedding.
+    n_layers, n_heads, embedding_size : int, default=2, 4, 128
+        The size of ``backbone="gpt"``.
+    vocab_size : int, default=4000
+        Most entries in the tokenizer's vocabulary, at least 258.
+    max_length : int, default=128
+        Most tokens that the network sees at once. Longer texts are learned, and scored, in pieces; of a longer prompt
+        the last tokens are kept. From scratch, also the most tokens of a prompt and its continuation together.
+    <<training>>
+    early_stopping : bool, default=False
+        Set `validation_fraction` of the texts aside, stop when their loss has not fallen for 5 epochs, and restore the
+        best weights.
+    validation_fraction : float, default=0.1
+        Share of the texts set aside by `early_stopping`.
+    warm_start : bool, default=False
+        Let a further `fit` go on from the weights that are there, instead of forgetting them.
+    <<device>>
+
+    Attributes
+    ----------
+    module_ : GenerativeNetwork
+        The trained network, in evaluation mode; ``module_.backbone`` is the transformers model.
+    preprocessor_ : PromptPreprocessor
+        How texts become tokens.
+    history_ : pandas.DataFrame
+        A row per epoch: ``epoch``, ``train_loss`` (mean negative log-likelihood per token), ``train_perplexity``, with
+        `early_stopping` ``valid_loss`` and ``valid_perplexity``, and ``dur`` in seconds.
+    n_features_in_ : int
+        1.
+    feature_names_in_ : ndarray of shape (1,)
+        The column's name, where it had one.
+
+    References
+    ----------
+    Radford, Narasimhan, Salimans, Sutskever (2018). Improving language understanding by generative pre-training.
+
+    Hu et al. (2022). LoRA: low-rank adaptation of large language models. ICLR.
+
+    Examples
+    --------
+    >>> from mmensemble_estimators import CausalLM
+    >>> lm = CausalLM(max_epochs=60, vocab_size=300, random_state=0)
+    >>> lm.fit(["red apple", "green apple", "fast car", "slow car"] * 8).generate(["green", "fast"], temperature=0)
+    array([[' apple'],
+           [' car']], dtype=object)
+    >>> lm.perplexity(["red apple"]) < lm.perplexity(["apple red"])
+    True
+    """
+
+    modality: ClassVar[str] = "text"
+
+    module_: CausalNetwork
+    preprocessor_: PromptPreprocessor
+    pooling: str
+    _ends: list[int]
+
+    def __init__(
+        self,
+        *,
+        backbone: Any = "gpt",
+        pretrained: Any = None,
+        fine_tune: str = "all",
+        pooling: str = "mean",
+        n_layers: int = 2,
+        n_heads: int = 4,
+        embedding_size: int = 128,
+        vocab_size: int = 4000,
+        max_length: int = 128,
+        max_epochs: int = 20,
+        batch_size: int = 32,
+        learning_rate: float | None = None,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.1,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        device: str = "auto",
+        precision: str = "fp32",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.fine_tune = fine_tune
+        self.pooling = pooling
+        self.n_layers = n_layers
+        self.n_heads = n_heads
+        self.embedding_size = embedding_size
+        self.vocab_size = vocab_size
+        self.max_length = max_length
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if not isinstance(self.backbone, PreTrainedConfig) and self.backbone != "gpt":
+            raise ConfigurationError(f"backbone must be 'gpt' or a transformers config, not {self.backbone!r}")
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_integers(self, max_length=2, vocab_size=258, n_layers=1, n_heads=1, embedding_size=1)
+        if self.embedding_size % self.n_heads:
+            raise ConfigurationError(f"embedding_size={self.embedding_size} is not divisible by n_heads={self.n_heads}")
+
+    @property
+    def _origin(self) -> Any:
+        """What to start from: another fitted `CausalLM`, a path, or None."""
+        origin = self.pretrained
+        if isinstance(origin, FrozenEstimator):
+            origin = origin.estimator
+        if isinstance(origin, CausalLM):
+            if not hasattr(origin, "module_"):
+                raise ConfigurationError(
+                    "pretrained is a CausalLM that is not fitted. If it was, clone forgot what it had learned: give "
+                    "pretrained=sklearn.frozen.FrozenEstimator(the fitted one)"
+                )
+        elif origin is not None and not isinstance(origin, (str, os.PathLike)):
+            raise ConfigurationError(f"pretrained must be a folder, a hub id or a fitted CausalLM, not {origin!r}")
+        return origin
+
+    def cache_stamp(self) -> Any:
+        origin = self._origin
+        return folder_stamp(os.fspath(origin)) if isinstance(origin, (str, os.PathLike)) else None
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Learn from texts.
+
+        Parameters
+        ----------
+        X : sequence of str, or frame or array of one column, n_samples rows
+            Rows that are None or NaN are missing and are left out.
+        y : ignored
+        sample_weight : array-like of float, shape (n_samples,), default=None
+            A weight of 2 counts in the loss as the text given twice.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            For a cell that is no text, or if there is nothing to learn from.
+        ConfigurationError
+            For a parameter that cannot work, or a training that diverges.
+        DeviceError
+            If a `device` is named that torch cannot use here.
+        """
+        afresh = not (self.warm_start and hasattr(self, "module_"))
+        return self._fit(X, sample_weight, afresh=afresh, epochs=self.max_epochs)
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Train for one epoch on some texts, on top of what was learned before.
+
+        Parameters
+        ----------
+        X : sequence of str, or frame or array of one column, n_samples rows
+            The first call's texts train the tokenizer.
+        y : ignored
+        sample_weight : array-like of float, shape (n_samples,), default=None
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, sample_weight, afresh=not hasattr(self, "module_"), epochs=1)
+
+    def _fit(self, X: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> Self:
+        self._check_parameters()
+        cells, encoded = self._encode_to_fit(X, afresh=afresh)
+        weight = np.asarray(
+            _check_sample_weight(sample_weight, encoded.present[:, None], dtype=np.float64, ensure_non_negative=True)
+        )
+        pieces, row_of = self._pieces(cells)
+        weight = weight[row_of]
+        rows = np.flatnonzero(weight > 0)
+        if not len(rows):
+            raise DataError("no text has a token to predict and a weight above 0; nothing to fit", column=self._column)
+        self._train(
+            self._build,
+            rows,
+            lambda chosen: _right_padded([pieces[piece] for piece in chosen], self.preprocessor_.pad_id),
+            n_tokens=np.asarray([len(piece) - 1 for piece in pieces]),
+            weight=weight,
+            rng=check_random_state(self.random_state),
+            afresh=afresh,
+            epochs=epochs,
+        )
+        return self
+
+    def _fit_preprocessor(self, cells: Cells) -> PromptPreprocessor:
+        origin = self._origin
+        if isinstance(origin, CausalLM):
+            known = origin.preprocessor_
+            self._ends = origin._ends
+            return PromptPreprocessor(known.tokenizer, max_length=self.max_length, pad_id=known.pad_id)
+        if origin is not None:
+            return self._pretrained_preprocessor(origin, self.max_length)
+        texts = (cell for cell in cells if isinstance(cell, str))
+        preprocessor = PromptPreprocessor.train(texts, vocab_size=self.vocab_size, max_length=self.max_length)
+        self._ends = preprocessor.encode([""]).items[0].tolist()  # the one special token that is not padding
+        return preprocessor
+
+    def _pretrained_preprocessor(self, folder: Any, max_length: int) -> PromptPreprocessor:
+        tokenizer = load_tokenizer(folder)
+        self._ends = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+        backend = tokenizer.backend_tokenizer.to_str()
+        return PromptPreprocessor(backend, max_length=max_length, pad_id=pad_id(tokenizer))
+
+    def _build(self) -> CausalNetwork:
+        origin, vocab_size = self._origin, self.preprocessor_.vocab_size
+        if isinstance(origin, CausalLM):
+            network = copy.deepcopy(origin.module_)
+        elif origin is not None:
+            network = _pretrained_network(origin)
+        elif isinstance(self.backbone, PreTrainedConfig):
+            end = self._ends[0]
+            network = causal_network_from_config(
+                self.backbone,
+                vocab_size=vocab_size,
+                bos_token_id=end,
+                eos_token_id=end,
+                pad_token_id=self.preprocessor_.pad_id,
+            )
+        else:
+            network = build_causal_gpt(
+                vocab_size=vocab_size,
+                max_length=self.max_length,
+                n_layers=self.n_layers,
+                n_heads=self.n_heads,
+                size=self.embedding_size,
+                end_id=self._ends[0],
+            )
+        if network.max_length is not None and self.max_length > network.max_length:
+            raise ConfigurationError(
+                f"max_length={self.max_length} is more than the {network.max_length} positions that the network has"
+            )
+        return network
+
+    @property
+    def _start_ids(self) -> list[int]:
+        return []
+
+    @property
+    def _end_ids(self) -> list[int]:
+        return self._ends
+
+    @property
+    def _written_by(self) -> None:
+        return None
+
+    def _pieces(self, cells: Cells) -> tuple[list[np.ndarray], np.ndarray]:
+        """Cut texts, with their start and end tokens, into pieces of at most `max_length` tokens.
+
+        A piece begins with the last token of the one before, so that every token but the first is predicted once.
+
+        Returns
+        -------
+        pieces : list of ndarray of int64
+        row_of : ndarray of int, shape (n_pieces,)
+            The text that each piece is of. Those that are missing, or have but one token, have none.
+        """
+        encoded = self.preprocessor_.encode_whole(cells)
+        pieces, row_of = [], []
+        for row in np.flatnonzero(encoded.present):
+            tokens = np.concatenate([encoded.items[row], np.asarray(self._ends[:1], dtype=np.int64)])
+            for start in range(0, len(tokens) - 1, self.max_length - 1):
+                pieces.append(tokens[start : start + self.max_length])
+                row_of.append(row)
+        return pieces, np.asarray(row_of, dtype=np.int64)
+
+    def log_likelihood(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return each text's log-likelihood, its end included.
+
+        Parameters
+        ----------
+        X : sequence of str, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        log_likelihood : ndarray of float64, shape (n_samples,)
+            Natural logarithms; 0 of a missing row.
+        n_tokens : ndarray of int64, shape (n_samples,)
+            How many tokens it is of. The first one counts where the tokenizer puts a start token before it, as the one
+            from scratch does.
+        """
+        encoded = self._encode(X)
+        pieces, row_of = self._pieces(leaf_cells(X))
+        sums, counts = np.zeros(len(encoded)), np.zeros(len(encoded), dtype=np.int64)
+        if len(pieces):
+            device = resolve_device(self.device)
+            self.module_.to(device).eval()
+            found = run_in_batches(
+                TokenLoss(self.module_).eval().sums,
+                lambda chosen: _right_padded([pieces[piece] for piece in chosen], self.preprocessor_.pad_id),
+                np.argsort([len(piece) for piece in pieces], kind="stable"),
+                batch_size=self.batch_size,
+                device=device,
+            )
+            np.add.at(sums, row_of, found[:, 0])
+            np.add.at(counts, row_of, found[:, 1].astype(np.int64))
+        return sums, counts
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean log-likelihood per token.
+
+        Parameters
+        ----------
+        X : sequence of str, or frame or array of one column, n_samples rows
+        y : ignored
+
+        Returns
+        -------
+        float
+            At most 0; higher is better. Of two models it compares only if their tokenizers are the same.
+        """
+        sums, counts = self.log_likelihood(X)
+        if not counts.sum():
+            raise DataError("there is no token to score", column=self._column)
+        return float(sums.sum() / counts.sum())
+
+    def perplexity(self, X: Any) -> float:
+        """Return the exponential of the mean negative log-likelihood per token.
+
+        Parameters
+        ----------
+        X : sequence of str, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        float
+            At least 1; a model that guesses among k equally likely tokens has a perplexity of k.
+        """
+        return math.exp(-self.score(X))
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Embed texts by the pooled last hidden states.
+
+        Parameters
+        ----------
+        X : sequence of str, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, embedding_size)
+            Zeros where the row is missing.
+        """
+        encoded = self._encode(X)
+        if len(encoded) == 0:
+            return np.zeros((0, self.module_.embedding_size), dtype=np.float32)
+        embedding = np.asarray(self._run(PooledStates(self.module_, self.pooling), encoded))
+        embedding[~encoded.present] = 0.0
+        return embedding
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of `transform`'s columns: ``causallm`` and a number.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of str objects, shape (embedding_size,)
+        """
+        check_is_fitted(self, "module_")
+        return np.asarray([f"causallm{i}" for i in range(self.module_.embedding_size)], dtype=object)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted model as a folder that `load`, ``TextClassifier(pretrained=)`` and transformers read.
+
+        ``transformers.AutoModelForCausalLM`` and ``AutoTokenizer`` load it as any other. Nothing in it is pickled.
+
+        Parameters
+        ----------
+        folder : str or path
+            Made where it is not there. Files of an earlier `save` in it are replaced.
+
+        Raises
+        ------
+        ConfigurationError
+            If a parameter has no JSON form, as a ``RandomState``. An estimator as `pretrained` is left out.
+        """
+        check_is_fitted(self, "module_")
+        folder = Path(folder)
+        bare = copy.copy(self)
+        if not isinstance(bare.pretrained, (str, os.PathLike)):
+            bare.pretrained = None
+        text = state_text(bare, end_ids=self._ends)
+        known = Tokenizer.from_str(self.preprocessor_.tokenizer)
+        end = known.id_to_token(self._ends[0]) if self._ends else None
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=known,
+            pad_token=known.id_to_token(self.preprocessor_.pad_id),
+            eos_token=end,
+            bos_token=end,
+            model_max_length=self.module_.max_length,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        device = next(self.module_.parameters()).device
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as draft:
+            try:
+                with no_progress_bar():
+                    self.module_.cpu().backbone.save_pretrained(draft)
+            finally:
+                self.module_.to(device)
+            tokenizer.save_pretrained(draft)
+            Path(draft, STATE).write_text(text, encoding="utf-8")
+            for name in sorted(os.listdir(draft), key=lambda name: name == STATE):
+                shutil.copymode(Path(draft, STATE), Path(draft, name))  # safetensors lets nobody else read it
+                os.replace(Path(draft, name), folder / name)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote, or take any causal language model of transformers as it is.
+
+        Parameters
+        ----------
+        folder : str or path
+            What `save` wrote, or a folder or hub id of any ``AutoModelForCausalLM`` with its tokenizer.
+
+        Returns
+        -------
+        CausalLM
+            Fitted.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no such model.
+        ModelFileError
+            If the folder is damaged, or was written by a newer version.
+        """
+        if not (Path(folder) / STATE).exists():
+            return cls._taken(folder)
+        state = read_state(cls, Path(folder))
+        with reading(Path(folder)):
+            model = cls(**params_of(state))
+            restore(model, state)
+            model._ends = [int(end) for end in state["end_ids"]]
+            model.module_ = _pretrained_network(folder)
+        return model
+
+    @classmethod
+    def _taken(cls, folder: str | Path) -> Self:
+        network = _pretrained_network(folder)
+        model = cls(pretrained=os.fspath(folder), max_length=min(network.max_length or LOADED_LENGTH, LOADED_LENGTH))
+        model.preprocessor_ = model._pretrained_preprocessor(folder, model.max_length)
+        model.module_ = network
+        model.n_features_in_ = 1
+        return model
+
+
+def _pretrained_network(folder: Any) -> CausalNetwork:
+    with loading(folder):
+        model = AutoModelForCausalLM.from_pretrained(folder)
+    return CausalNetwork(model.float()).eval()
+
+
+def _right_padded(pieces: list[np.ndarray], pad: int) -> dict[str, np.ndarray]:
+    """Return ``token_ids`` and ``token_mask`` (n, length) of some pieces."""
+    lengths = np.asarray([len(piece) for piece in pieces])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(mask.shape, pad, dtype=np.int64)
+    ids[mask] = np.concatenate(pieces)
+    return {"token_ids": ids, "token_mask": mask.astype(np.int64)}

@@ -57,7 +57,12 @@ def main() -> None:
     show_default=True,
     help="auto takes a GPU that works, else the CPU. A device named here is used or refused.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Most rows at a time.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Most rows at a time.  [default: 32, and 2048 of numbers and categories alone]",
+)
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="Threads to use.  [default: all cores]")
 @click.option("--keep", metavar="COLUMN", multiple=True, help="Copy this input column to the output. Repeatable.")
 @click.option(
@@ -74,7 +79,7 @@ def score(
     input: Path,
     output: Path,
     device: Any,
-    batch_size: int,
+    batch_size: int | None,
     threads: int | None,
     keep: tuple[str, ...],
     on_error: Any,

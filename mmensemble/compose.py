@@ -13,7 +13,7 @@ from sklearn.utils import Tags, _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.exceptions import DataError
-from mmensemble.preprocessing import is_missing
+from mmensemble.preprocessing import missing_cells
 from mmensemble.preprocessing.frames import column_cells, column_names, n_rows
 
 __all__ = ["ColumnSelector", "Columns", "column_kinds", "on_column", "present_rows", "select_columns"]
@@ -176,7 +176,7 @@ def present_rows(X: Any, columns: Columns) -> np.ndarray:
     """
     present = np.zeros(n_rows(X), dtype=bool)
     for column in as_list(columns):
-        present |= np.fromiter((not is_missing(c) for c in column_cells(X, column)), dtype=bool, count=len(present))
+        present |= ~missing_cells(column_cells(X, column))
     return present
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from mmensemble.exceptions import ModelFileError
-from mmensemble.preprocessing._base import PRESENT, Cells, Encoded, Preprocessor, TensorSpec, is_missing
+from mmensemble.preprocessing._base import (
+    PRESENT,
+    Cells,
+    Encoded,
+    Preprocessor,
+    TensorSpec,
+    is_missing,
+    missing_cells,
+)
 from mmensemble.preprocessing.audio import AudioPreprocessor
 from mmensemble.preprocessing.categories import CategoryPreprocessor
 from mmensemble.preprocessing.image import ImagePreprocessor
@@ -30,6 +38,7 @@ __all__ = [
     "TextPreprocessor",
     "VideoPreprocessor",
     "is_missing",
+    "missing_cells",
     "preprocessor_from_dict",
 ]
 

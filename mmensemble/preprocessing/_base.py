@@ -22,7 +22,16 @@ import numpy as np
 
 from mmensemble.exceptions import DataError
 
-__all__ = ["PRESENT", "Cells", "Encoded", "Preprocessor", "TensorSpec", "is_missing", "is_missing_file"]
+__all__ = [
+    "PRESENT",
+    "Cells",
+    "Encoded",
+    "Preprocessor",
+    "TensorSpec",
+    "is_missing",
+    "is_missing_file",
+    "missing_cells",
+]
 
 PRESENT = "present"
 
@@ -142,6 +151,13 @@ def is_missing(cell: object) -> bool:
         return bool(np.isnan(cell))
     # pandas need not be installed to score, so its two singletons are known by the names of their types.
     return type(cell).__name__ in {"NAType", "NaTType"}
+
+
+def missing_cells(cells: Cells) -> np.ndarray:
+    """Apply `is_missing` to every cell; bool of shape (n,)."""
+    if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiub":
+        return np.isnan(cells) if cells.dtype.kind == "f" else np.zeros(len(cells), dtype=bool)
+    return np.fromiter((is_missing(cell) for cell in cells), dtype=bool, count=len(cells))
 
 
 def is_missing_file(cell: object) -> bool:

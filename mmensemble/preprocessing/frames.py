@@ -79,6 +79,9 @@ def leaf_cells(X: Any) -> Cells:
 
 
 def _series_cells(series: nw.Series[Any]) -> Cells:
-    if series.dtype.is_numeric() and not series.is_null().any():
-        return series.to_numpy()
+    # A float that is missing is NaN in the array.
+    if series.dtype.is_float() or (series.dtype.is_numeric() and not series.is_null().any()):
+        cells = series.to_numpy()
+        if cells.dtype.kind in "fiub":  # pandas' nullable numbers may come as objects
+            return cells
     return series.to_list()

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing
+from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, missing_cells
 
 __all__ = ["TabularPreprocessor"]
 
@@ -59,7 +59,7 @@ class TabularPreprocessor(Preprocessor):
         missing = np.ones(n_rows, dtype=bool)
         values: dict[str, np.ndarray] = {}
         for (name, kind), cells in zip(self.columns.items(), columns, strict=True):
-            absent = np.fromiter((is_missing(cell) for cell in cells), dtype=bool, count=n_rows)
+            absent = missing_cells(cells)
             missing &= absent
             read = _numbers if kind == "float" else _strings
             values[name] = read(name, cells, absent, errors)

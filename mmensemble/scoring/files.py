@@ -63,7 +63,7 @@ def score_file(
     output: str | os.PathLike[str],
     *,
     device: Device = "auto",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     n_threads: int | None = None,
     keep: Sequence[str] = (),
     on_error: OnError = "column",

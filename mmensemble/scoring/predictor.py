@@ -16,7 +16,7 @@ import numpy as np
 from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError, ModelFileError
 from mmensemble.preprocessing import PRESENT
 from mmensemble.preprocessing.frames import column_names, leaf_cells, n_rows
-from mmensemble.scoring.batching import ScoredWindow, score_window, score_windows, window_size
+from mmensemble.scoring.batching import ScoredWindow, score_window, score_windows, usual_batch_size, window_size
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
 from mmensemble.scoring.providers import Device, ResolvedDevice, open_session, usable_cores
 from mmensemble.scoring.tasks import Multioutput
@@ -49,9 +49,10 @@ class OnnxPredictor:
         A file written by `mmensemble.export_onnx`.
     device : {"auto", "cpu", "cuda", "tensorrt"}, default="auto"
         ``"auto"`` takes a GPU that works, else the CPU. A device named here is used or refused, never replaced.
-    batch_size : int, default=32
-        Most rows in one call of the graph. Rows of more than 32 tokens go in smaller batches, so that a batch has at
-        most ``32 * batch_size`` tokens. On a CPU larger batches miss the cache; a GPU wants some hundred rows.
+    batch_size : int, default=None
+        Most rows in one call of the graph; None is 2048 where it reads numbers and categories only, else 32. Rows of
+        more than 32 tokens go in smaller batches, so that a batch has at most ``32 * batch_size`` tokens. On a CPU
+        larger batches miss the cache; a GPU wants some hundred rows.
     n_threads : int, default=None
         Threads that score on the CPU, and that decode images and the like. All usable cores where None. One batch runs
         on all of them; of more batches, as many run at once, each on one thread. Tokenizers have threads of their own,
@@ -92,11 +93,11 @@ class OnnxPredictor:
         path: str | os.PathLike[str],
         *,
         device: Device = "auto",
-        batch_size: int = 32,
+        batch_size: int | None = None,
         n_threads: int | None = None,
     ) -> None:
         self.path = Path(path).absolute()
-        self.batch_size = _at_least_one("batch_size", batch_size)
+        self._asked_rows = None if batch_size is None else _at_least_one("batch_size", batch_size)
         self._asked_device = device
         self._asked_threads = None if n_threads is None else _at_least_one("n_threads", n_threads)
         # Opened now, so that a bad file is refused here and not at the first row.
@@ -106,7 +107,7 @@ class OnnxPredictor:
         return {name: value for name, value in self.__dict__.items() if name not in ("_model", "_one_thread")}
 
     def __repr__(self) -> str:
-        return f"OnnxPredictor({str(self.path)!r}, device={self._asked_device!r}, batch_size={self.batch_size})"
+        return f"OnnxPredictor({str(self.path)!r}, device={self._asked_device!r}, batch_size={self._asked_rows})"
 
     @cached_property
     def _model(self) -> _OpenModel:
@@ -148,6 +149,11 @@ class OnnxPredictor:
     def n_threads(self) -> int:
         """Threads in use."""
         return self._asked_threads or usable_cores()
+
+    @property
+    def batch_size(self) -> int:
+        """Most rows in one call of the graph."""
+        return self._asked_rows or usual_batch_size(self.manifest.feeds)
 
     @property
     def window_size(self) -> int:

@@ -140,8 +140,5 @@ def test_json_round_trip(layout: Any) -> None:
 
 @pytest.mark.parametrize("state", [{"kind": "smell"}, {}])
 def test_a_preprocessor_of_an_unknown_kind(state: dict[str, Any]) -> None:
-    with pytest.raises(
-        ModelFileError,
-        match=r"is unknown here; this version knows \['categories', 'image', 'tabular', 'terms', 'text'\]",
-    ):
+    with pytest.raises(ModelFileError, match=r"is unknown here; this version knows \[.*'image', .*'tabular', .*\]"):
         preprocessor_from_dict(state)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script, where `te
 from tests.benchmarks import memory, scoring, search, training
 from tests.benchmarks.memory import as_memory_table
 from tests.benchmarks.search import as_search_table
-from tests.benchmarks.side_by_side import as_table
+from tests.benchmarks.side_by_side import as_table, plot
 
 # Searches fit some ten times as often as the other benchmarks.
 SEARCHED_ROWS = 240
@@ -49,6 +49,8 @@ def main() -> None:
         "memory": [peak.to_dict() for peak in peaks],
         "search": [ratio.to_dict() for ratio in ratios],
     }
+    if results:
+        plot(results, arguments.output / "benchmarks.png")
     (arguments.output / "benchmarks.json").write_text(json.dumps(written, indent=2), encoding="utf-8")
 
 

@@ -119,12 +119,12 @@ def skorch_predict(fitted: Any, X: list[str]) -> np.ndarray:
     return np.asarray(net.predict_proba(padded(fitted.preprocessor_, X)))
 
 
-def hugging_face(n_classes: int) -> Callable[[list[str]], object]:
-    """Return Hugging Face's text classification over MiniLM with an untrained head, 32 rows at a time."""
+def hugging_face(n_classes: int, batch_size: int = 32) -> Callable[[list[str]], object]:
+    """Return Hugging Face's text classification over MiniLM with an untrained head."""
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(minilm_folder(), num_labels=n_classes)
     classify = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(minilm_folder()))
-    return partial(classify, batch_size=32, top_k=None, truncation=True, max_length=MAX_LENGTH)
+    return partial(classify, batch_size=batch_size, top_k=None, truncation=True, max_length=MAX_LENGTH)
 
 
 def minilm(X: list[str], y: np.ndarray) -> TextClassifier:

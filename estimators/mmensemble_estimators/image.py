@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image, ImageEnhance
 from transformers import AutoModel, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import Cells, Encoded, ImagePreprocessor
+from mmensemble_estimators._augmentation import AUGMENTATIONS, vary_clips
 from mmensemble_estimators._base import TorchEstimator
 from mmensemble_estimators._classifier import TorchClassifier
 from mmensemble_estimators._documented import documented
@@ -31,7 +31,6 @@ from mmensemble_estimators.backbones.pretrained import loading
 
 __all__ = ["ImageClassifier", "ImageRegressor"]
 
-AUGMENTATIONS = ("flip", "shift", "crop", "colour")
 IMAGE_SIZE = 64
 
 
@@ -82,49 +81,18 @@ class ImageEstimator(TorchEstimator):
             return image_encoder_from_model(
                 model, image_size=preprocessor.size, normalisation=normalisation, pooling=self.pooling
             )
-        if isinstance(self.backbone, PreTrainedConfig):
-            return image_encoder_from_config(
-                self.backbone, image_size=preprocessor.size, normalisation=HALF, pooling=self.pooling
-            )
         if callable(self.backbone):
             return image_encoder_from_module(self.backbone(), image_size=preprocessor.size)
-        return IMAGE_BACKBONES[self.backbone](image_size=preprocessor.size, pooling=self.pooling)
+        config = self.backbone
+        if isinstance(config, str):
+            config = IMAGE_BACKBONES[config](image_size=preprocessor.size)
+        return image_encoder_from_config(config, image_size=preprocessor.size, normalisation=HALF, pooling=self.pooling)
 
     def _training_batch(
         self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
     ) -> dict[str, np.ndarray]:
         pixels = self._batch(encoded, rows)["pixels"]
-        size = pixels.shape[1]
-        if "flip" in self.augmentation:
-            mirrored = rng.random_sample(len(pixels)) < 0.5
-            pixels = np.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels)
-        if "shift" in self.augmentation:
-            reach = size // 10
-            padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
-            corners = rng.randint(0, 2 * reach + 1, (len(pixels), 2))
-            pixels = np.stack([p[i : i + size, j : j + size] for p, (i, j) in zip(padded, corners, strict=True)])
-        if "crop" in self.augmentation:
-            pixels = np.stack([_random_crop(p, rng) for p in pixels])
-        if "colour" in self.augmentation:
-            pixels = np.stack([_vary_colour(p, rng) for p in pixels])
-        return {"pixels": pixels}
-
-
-def _random_crop(pixels: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    """Enlarge a square of 64 to 100 % of the edge at a random place."""
-    size = len(pixels)
-    edge = rng.randint(int(0.64 * size), size + 1)
-    top, left = rng.randint(0, size - edge + 1, 2)
-    square = Image.fromarray(np.ascontiguousarray(pixels[top : top + edge, left : left + edge]))
-    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
-
-
-def _vary_colour(pixels: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    """Change brightness, contrast and saturation by up to 30 %."""
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        image = enhance(image).enhance(rng.uniform(0.7, 1.3))
-    return np.asarray(image)
+        return {"pixels": vary_clips(pixels[:, None], self.augmentation, rng)[:, 0]}
 
 
 @documented(rate="2e-3", smoothing="0.0", preprocessor="ImagePreprocessor")

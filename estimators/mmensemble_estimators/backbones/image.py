@@ -117,16 +117,18 @@ def _sequence(output: Any) -> Tensor:
     return cast(Tensor, states.flatten(2).transpose(1, 2) if states.ndim == 4 else states)
 
 
-def build_cnn(*, image_size: int, pooling: str | None) -> ImageEncoder:
-    """Build a small ResNet (He et al. 2016): three stages of one basic block with 32, 64 and 128 channels."""
-    config = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128], depths=[1, 1, 1], layer_type="basic")
-    return image_encoder_from_config(config, image_size=image_size, normalisation=HALF, pooling=pooling)
+def cnn_config(*, image_size: int, n_channels: int = 3) -> ResNetConfig:
+    """Describe a small ResNet (He et al. 2016): three stages of one basic block with 32, 64 and 128 channels."""
+    return ResNetConfig(
+        num_channels=n_channels, embedding_size=32, hidden_sizes=[32, 64, 128], depths=[1, 1, 1], layer_type="basic"
+    )
 
 
-def build_vit(*, image_size: int, pooling: str | None) -> ImageEncoder:
-    """Build a small vision transformer (Dosovitskiy et al. 2021): 4 layers of 128 features, 8 × 8 patches."""
-    config = ViTConfig(
+def vit_config(*, image_size: int, n_channels: int = 3) -> ViTConfig:
+    """Describe a small vision transformer (Dosovitskiy et al. 2021): 4 layers of 128 features, 8 × 8 patches."""
+    return ViTConfig(
         image_size=image_size,
+        num_channels=n_channels,
         patch_size=image_size // 8,
         hidden_size=128,
         num_hidden_layers=4,
@@ -134,10 +136,10 @@ def build_vit(*, image_size: int, pooling: str | None) -> ImageEncoder:
         intermediate_size=256,
         hidden_dropout_prob=0.1,
     )
-    return image_encoder_from_config(config, image_size=image_size, normalisation=HALF, pooling=pooling)
 
 
-IMAGE_BACKBONES: dict[str, Callable[..., ImageEncoder]] = {"cnn": build_cnn, "vit": build_vit}
+# The networks from scratch, as configs for images of a size and a number of channels.
+IMAGE_BACKBONES: dict[str, Callable[..., PreTrainedConfig]] = {"cnn": cnn_config, "vit": vit_config}
 
 
 def image_encoder_from_config(
@@ -191,13 +193,7 @@ def read_image_processor(folder: str) -> tuple[ImagePreprocessor, Normalisation]
     ConfigurationError
         If the file is not there, or wants images that are not square.
     """
-    with loading(folder):
-        path = cached_file(folder, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
-    if path is None:
-        raise ConfigurationError(
-            f"pretrained={folder!r} has no preprocessor_config.json, which says how its images are prepared"
-        )
-    config = json.loads(Path(path).read_text(encoding="utf-8"))
+    config = _processor_config(folder)
     size = config.get("size", 224)
     resize: Literal["stretch", "shortest_edge"] = "stretch"
     if isinstance(size, int):
@@ -230,4 +226,18 @@ def read_image_processor(folder: str) -> tuple[ImagePreprocessor, Normalisation]
     mean, std = NONE
     if config.get("do_normalize", True):
         mean, std = config.get("image_mean", HALF[0]), config.get("image_std", HALF[1])
+    if config.get("do_rescale", True) and (config.get("offset") or config.get("rescale_offset")):
+        mean = [value + 1.0 for value in mean]  # rescaled to [-1, 1], as by ViViT's processor
     return preprocessor, ([value / scale for value in mean], [value / scale for value in std])
+
+
+def _processor_config(folder: str) -> dict[str, Any]:
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+        with loading(folder):
+            path = cached_file(folder, name, _raise_exceptions_for_missing_entries=False)
+        if path is not None:
+            config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            return config
+    raise ConfigurationError(
+        f"pretrained={folder!r} has no preprocessor_config.json, which says how its images are prepared"
+    )

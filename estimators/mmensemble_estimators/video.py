@@ -1,0 +1,298 @@
+"""Video estimators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
+
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.preprocessing import Cells, Encoded, VideoPreprocessor
+from mmensemble_estimators._augmentation import AUGMENTATIONS, vary_clips
+from mmensemble_estimators._base import TorchEstimator
+from mmensemble_estimators._classifier import TorchClassifier
+from mmensemble_estimators._documented import documented
+from mmensemble_estimators._parameters import check_choice, check_integers
+from mmensemble_estimators._regressor import TorchRegressor
+from mmensemble_estimators.backbones.encoder import Encoder
+from mmensemble_estimators.backbones.image import HALF, IMAGE_BACKBONES, IMAGE_POOLINGS, read_image_processor
+from mmensemble_estimators.backbones.pretrained import loading
+from mmensemble_estimators.backbones.video import (
+    video_encoder_from_architecture,
+    video_encoder_from_config,
+    video_encoder_from_model,
+    video_encoder_from_module,
+    video_encoder_from_scratch,
+    wanted,
+)
+
+__all__ = ["VideoClassifier", "VideoRegressor"]
+
+N_FRAMES, IMAGE_SIZE = 8, 64
+
+
+class VideoEstimator(TorchEstimator):
+    """What the video estimators share."""
+
+    modality: ClassVar[str] = "video"
+    _learning_rate_from_scratch: ClassVar[float] = 2e-3
+
+    preprocessor_: VideoPreprocessor
+
+    n_frames: int | None
+    image_size: int | None
+    augmentation: tuple[str, ...]
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        built = isinstance(self.backbone, PreTrainedConfig) or callable(self.backbone)
+        if not built and not (isinstance(self.backbone, str) and self.backbone in IMAGE_BACKBONES):
+            raise ConfigurationError(
+                f"backbone must be one of {sorted(IMAGE_BACKBONES)}, a transformers config or a callable, "
+                f"not {self.backbone!r}"
+            )
+        check_choice("pooling", self.pooling, IMAGE_POOLINGS)
+        if self.n_frames is not None:
+            check_integers(self, n_frames=1)
+        if self.image_size is not None:
+            check_integers(self, image_size=32)
+        if not isinstance(self.augmentation, (tuple, list)) or not set(self.augmentation) <= set(AUGMENTATIONS):
+            raise ConfigurationError(f"augmentation must be some of {AUGMENTATIONS}, not {self.augmentation!r}")
+
+    def _fit_preprocessor(self, cells: Cells) -> VideoPreprocessor:
+        if self.pretrained is None:
+            n_frames, size = wanted(self.backbone)
+            return VideoPreprocessor(
+                n_frames=self.n_frames or n_frames or N_FRAMES, size=self.image_size or size or IMAGE_SIZE
+            )
+        with loading(self.pretrained):
+            n_frames, _ = wanted(AutoConfig.from_pretrained(self.pretrained))
+        n_frames = self.n_frames or n_frames or N_FRAMES
+        image, _ = read_image_processor(self.pretrained)
+        if self.image_size is not None:
+            return VideoPreprocessor(n_frames=n_frames, size=self.image_size, resample=image.resample)
+        return VideoPreprocessor(
+            n_frames=n_frames,
+            size=image.size,
+            resize=image.resize,
+            resize_to=image.resize_to,
+            resample=image.resample,
+        )
+
+    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> Encoder:
+        if architecture is None:
+            return self._build_encoder(self.preprocessor_)
+        return video_encoder_from_architecture(architecture, self.preprocessor_)
+
+    def _build_encoder(self, preprocessor: Any) -> Encoder:
+        if self.pretrained is not None:
+            _, normalisation = read_image_processor(self.pretrained)
+            with loading(self.pretrained):
+                model = AutoModel.from_pretrained(self.pretrained)
+            return video_encoder_from_model(model, preprocessor, normalisation=normalisation, pooling=self.pooling)
+        if isinstance(self.backbone, PreTrainedConfig):
+            return video_encoder_from_config(self.backbone, preprocessor, normalisation=HALF, pooling=self.pooling)
+        if callable(self.backbone):
+            return video_encoder_from_module(self.backbone(), preprocessor)
+        return video_encoder_from_scratch(self.backbone, preprocessor, pooling=self.pooling)
+
+    def _training_batch(
+        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
+    ) -> dict[str, np.ndarray]:
+        return {"frames": vary_clips(self._batch(encoded, rows)["frames"], self.augmentation, rng)}
+
+
+@documented(rate="2e-3", smoothing="0.0", preprocessor="VideoPreprocessor")
+class VideoClassifier(VideoEstimator, TorchClassifier):
+    """Classify clips with a small network over frames from scratch, or with pretrained weights.
+
+    A cell is a path, encoded bytes, ``{"bytes", "path"}`` or a uint8 array T×H×W or T×H×W×C. Animations (WebP, GIF,
+    PNG) are read by Pillow, video files by PyAV (the extra ``video``); a still picture is a clip of one frame. Of each
+    clip `n_frames` are taken at the centres of equal segments, see `mmensemble.preprocessing.VideoPreprocessor`.
+
+    Parameters
+    ----------
+    backbone : {"cnn", "vit"}, transformers config or callable, default="cnn"
+        The architecture: the ResNet or the vision transformer of `ImageClassifier` over each frame and its difference
+        to the frame before, and over what they give of the frames a transformer of 2 layers and 128 features with
+        learned positions; or what a config says (VideoMAE, TimeSformer, ViViT, V-JEPA 2); or a callable without
+        arguments that returns a module with its weights loaded, from ``pixel_values`` (batch, n_frames, 3, height,
+        width) float in [0, 1] to embeddings (batch, size).
+    pretrained : str, default=None
+        A local folder or hub id of a video model that ``transformers.AutoModel`` loads. Its config says the number of
+        frames, its ``preprocessor_config.json`` size, crop, filter and normalisation. Wins over `backbone`.
+    <<fine_tune>>
+    pooling : {"mean", "max", "cls"} or None, default=None
+        How the frames, or the tokens of a video transformer, become one embedding; ``"cls"`` is the first of them. None
+        takes their mean.
+    n_frames : int, default=None
+        Frames taken of each clip. None is 8, or what `pretrained` or a config wants.
+    image_size : int, default=None
+        Height and width in pixels to which frames are scaled, at least 32. None is 64, or what `pretrained` or a config
+        wants.
+    augmentation : tuple of {"flip", "shift", "crop", "colour"}, default=("shift",)
+        What is varied at random in training, alike for all frames of a clip: mirror left and right, which turns what
+        moves to the left into what moves to the right; move by up to a tenth of the size; enlarge a square of 64 to
+        100 % of the edge; change brightness, contrast and saturation by up to 30 %. Not with ``fine_tune="head"``,
+        where each clip passes the network once.
+    <<training>>
+    <<stopping>>
+    <<classifier>>
+    <<device>>
+
+    Attributes
+    ----------
+    <<classes>>
+    <<fitted>>
+
+    References
+    ----------
+    He, Zhang, Ren, Sun (2016). Deep residual learning for image recognition. CVPR.
+
+    Wang, Xiong, Wang, Qiao, Lin, Tang, Van Gool (2016). Temporal segment networks: towards good practices for deep
+    action recognition. ECCV.
+
+    Neimark, Bar, Zohar, Asselmann (2021). Video transformer network. ICCV workshops.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mmensemble_estimators import VideoClassifier
+    >>> lighter = [np.full((8, 32, 32), 10 * i, dtype=np.uint8) + np.arange(0, 80, 10, dtype=np.uint8)[:, None, None]
+    ...            for i in range(12)]
+    >>> darker = [clip[::-1] for clip in lighter]
+    >>> clf = VideoClassifier(image_size=32, max_epochs=6, random_state=0)
+    >>> clf.fit(lighter + darker, ["lighter"] * 12 + ["darker"] * 12).predict([lighter[0], darker[0]]).tolist()
+    ['lighter', 'darker']
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Any = "cnn",
+        pretrained: str | None = None,
+        fine_tune: str = "all",
+        pooling: str | None = None,
+        n_frames: int | None = None,
+        image_size: int | None = None,
+        augmentation: tuple[str, ...] = ("shift",),
+        max_epochs: int = 20,
+        batch_size: int = 32,
+        learning_rate: float | None = None,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.1,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        label_smoothing: float = 0.0,
+        class_weight: Mapping[Any, float] | str | None = None,
+        device: str = "auto",
+        precision: str = "fp32",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.fine_tune = fine_tune
+        self.pooling = pooling
+        self.n_frames = n_frames
+        self.image_size = image_size
+        self.augmentation = augmentation
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.label_smoothing = label_smoothing
+        self.class_weight = class_weight
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
+
+
+@documented(rate="2e-3", preprocessor="VideoPreprocessor")
+class VideoRegressor(VideoEstimator, TorchRegressor):
+    """Predict one or several numbers from clips; networks and training are those of `VideoClassifier`.
+
+    Parameters
+    ----------
+    backbone : {"cnn", "vit"}, transformers config or callable, default="cnn"
+        As in `VideoClassifier`.
+    pretrained : str, default=None
+        As in `VideoClassifier`.
+    <<fine_tune>>
+    pooling : {"mean", "max", "cls"} or None, default=None
+        As in `VideoClassifier`.
+    n_frames : int, default=None
+        As in `VideoClassifier`.
+    image_size : int, default=None
+        As in `VideoClassifier`.
+    augmentation : tuple of {"flip", "shift", "crop", "colour"}, default=("shift",)
+        As in `VideoClassifier`.
+    <<training>>
+    <<stopping>>
+    <<device>>
+
+    Attributes
+    ----------
+    <<fitted>>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mmensemble_estimators import VideoRegressor
+    >>> steps = np.arange(8, dtype=np.uint8)[:, None, None] * np.ones((1, 32, 32), dtype=np.uint8)
+    >>> clips = [100 + speed * steps for speed in range(20)]
+    >>> reg = VideoRegressor(image_size=32, max_epochs=8, random_state=0).fit(clips, np.arange(20.0))
+    >>> bool(reg.predict(clips[:1])[0] < reg.predict(clips[-1:])[0])
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Any = "cnn",
+        pretrained: str | None = None,
+        fine_tune: str = "all",
+        pooling: str | None = None,
+        n_frames: int | None = None,
+        image_size: int | None = None,
+        augmentation: tuple[str, ...] = ("shift",),
+        max_epochs: int = 20,
+        batch_size: int = 32,
+        learning_rate: float | None = None,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.1,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        device: str = "auto",
+        precision: str = "fp32",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.fine_tune = fine_tune
+        self.pooling = pooling
+        self.n_frames = n_frames
+        self.image_size = image_size
+        self.augmentation = augmentation
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose

@@ -7,9 +7,17 @@ lies in the folder that ``make data`` fills, which is ``~/.cache/mmensemble`` un
 """
 
 from mmensemble.datasets._animated_emoji import load_animated_emoji
+from mmensemble.datasets._asterisk import load_asterisk_sounds
 from mmensemble.datasets._minilm import minilm_folder
 from mmensemble.datasets._openmoji import load_openmoji
 from mmensemble.datasets._tuxpaint import load_tuxpaint_stamps
 from mmensemble.datasets._tweets import load_tweets
 
-__all__ = ["load_animated_emoji", "load_openmoji", "load_tuxpaint_stamps", "load_tweets", "minilm_folder"]
+__all__ = [
+    "load_animated_emoji",
+    "load_asterisk_sounds",
+    "load_openmoji",
+    "load_tuxpaint_stamps",
+    "load_tweets",
+    "minilm_folder",
+]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from PIL import Image
 from mmensemble import datasets
 from mmensemble.datasets import (
     load_animated_emoji,
+    load_asterisk_sounds,
     load_openmoji,
     load_tuxpaint_stamps,
     load_tweets,
@@ -352,9 +355,59 @@ def test_animated_emoji_of_some_parts_may_be_too_few(few_animations):
         load_animated_emoji(few_animations / "2")
 
 
-@pytest.mark.parametrize(
-    ("load", "name"), [(load_tuxpaint_stamps, "tuxpaint_stamps"), (load_animated_emoji, "animated_emoji")]
-)
+@pytest.fixture
+def few_sounds(tmp_path):
+    """A sentence and a tone in each language, laid out as the Debian packages do; one clip and one text are alone."""
+    for language in ("en", "es", "fr", "it", "ru"):
+        doc = tmp_path / "usr/share/doc" / f"asterisk-core-sounds-{language}"
+        doc.mkdir(parents=True)
+        lines = ["; Core Sounds", "", f"digits/1: eins {language} [slowly]", "beep: [a tone]", "gone: nowhere"]
+        with gzip.open(doc / f"core-sounds-{language}.txt.gz", "wt", encoding="utf-8-sig") as file:
+            file.write("\n".join(lines))
+        folder = tmp_path / "usr/share/asterisk/sounds" / f"{language}_XX_f_Someone"
+        (folder / "digits").mkdir(parents=True)
+        for name in ("digits/1", "beep", "unknown"):
+            (folder / f"{name}.wav").touch()
+    return tmp_path
+
+
+def test_asterisk_sounds_have_their_transcripts(few_sounds):
+    bunch = load_asterisk_sounds(few_sounds)
+    assert bunch.frame["id"].tolist() == [f"{language}/digits/1" for language in bunch.target]
+    assert bunch.target.tolist() == bunch.target_names == ["en", "es", "fr", "it", "ru"]
+    assert bunch.frame["key"].tolist() == ["digits/1"] * 5
+    assert bunch.frame["text"].tolist() == [f"eins {language}" for language in bunch.target]
+    speech = few_sounds / "usr/share/asterisk/sounds/fr_XX_f_Someone/digits/1.wav"
+    assert bunch.frame["speech"][2] == str(speech)
+    for words in ("CC BY-SA", ":Number of items: 5", "without a clip: 10", "silence: 5"):
+        assert words in bunch.DESCR
+
+
+def test_asterisk_sounds_of_one_language_alone_are_too_few(few_sounds):
+    shutil.rmtree(few_sounds / "usr/share/asterisk/sounds/it_XX_f_Someone")
+    with pytest.raises(ConfigurationError, match="in the language 'it'"):
+        load_asterisk_sounds(few_sounds)
+
+
+def test_asterisk_sounds_shape_and_classes():
+    if not data_folder(None, "asterisk_sounds").exists():
+        pytest.skip("needs asterisk_sounds, which `make data` fetches")
+    bunch = load_asterisk_sounds()
+    assert bunch.frame.shape == (2677, 4)
+    assert bunch.frame["id"].is_unique
+    assert pd.Series(bunch.target).value_counts().to_dict() == {"it": 582, "ru": 556, "en": 553, "fr": 509, "es": 477}
+    assert bunch.frame["text"].str.strip().ne("").all()
+    assert all(Path(path).stat().st_size > 44 for path in bunch.frame["speech"][::50])
+
+
+FETCHED = [
+    (load_tuxpaint_stamps, "tuxpaint_stamps"),
+    (load_animated_emoji, "animated_emoji"),
+    (load_asterisk_sounds, "asterisk_sounds"),
+]
+
+
+@pytest.mark.parametrize(("load", "name"), FETCHED)
 def test_absent_data_say_how_to_fetch_them(monkeypatch, tmp_path, load, name):
     folder = tmp_path / "with space"
     monkeypatch.setenv("MMENSEMBLE_DATA", str(folder))
@@ -372,9 +425,7 @@ def test_absent_data_say_how_to_fetch_them(monkeypatch, tmp_path, load, name):
         assert step.strip() in recipe
 
 
-@pytest.mark.parametrize(
-    ("load", "name"), [(load_tuxpaint_stamps, "tuxpaint_stamps"), (load_animated_emoji, "animated_emoji")]
-)
+@pytest.mark.parametrize(("load", "name"), FETCHED)
 def test_data_are_looked_for_in_the_cache_of_the_user(monkeypatch, tmp_path, load, name):
     monkeypatch.delenv("MMENSEMBLE_DATA", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

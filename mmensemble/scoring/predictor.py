@@ -17,9 +17,11 @@ from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError
 from mmensemble.preprocessing import PRESENT
 from mmensemble.preprocessing.frames import column_names, leaf_cells, n_rows
 from mmensemble.scoring.batching import ScoredWindow, score_window, score_windows, usual_batch_size, window_size
+from mmensemble.scoring.generation import GenerationSettings
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
+from mmensemble.scoring.onnx_decoder import OnnxDecoder, generate
 from mmensemble.scoring.providers import Device, ResolvedDevice, open_session, usable_cores
-from mmensemble.scoring.tasks import Multioutput
+from mmensemble.scoring.tasks import Generation, Multioutput
 
 __all__ = ["OnnxPredictor"]
 
@@ -135,6 +137,7 @@ class OnnxPredictor:
     @property
     def classes_(self) -> Any:
         """The labels, in the order of the probabilities; a regression has none."""
+        self.manifest.task.check_scores()
         classes = self.manifest.task.classes
         if classes is None:
             raise AttributeError("the model predicts numbers and has no classes_")
@@ -182,6 +185,7 @@ class OnnxPredictor:
             If a column is missing or a row cannot be read; it says which.
         """
         task = self.manifest.task
+        task.check_scores()
         if task.output != "probabilities":
             what = "gives labels" if task.classes is not None else "predicts numbers"
             raise AttributeError(f"the model {what} and has no predict_proba; use predict")
@@ -191,6 +195,7 @@ class OnnxPredictor:
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the graph's output for all rows, float32 of shape (n_rows, width)."""
         task = self.manifest.task
+        task.check_scores()
         X = _select(X, self.manifest.columns)
         if n_rows(X) <= self.batch_size:
             window = score_window(self.manifest.feeds, X, self._run_one, width=task.width, batch_size=self.batch_size)
@@ -236,6 +241,7 @@ class OnnxPredictor:
         ScoredWindow
             ``(outputs, errors)``, one for each frame.
         """
+        self.manifest.task.check_scores()
         model, at_once = self._model, self._runs_batches_at_once
         session = self._one_thread if at_once else model.session
         return score_windows(
@@ -247,6 +253,69 @@ class OnnxPredictor:
             n_threads=self.n_threads,
             run_in_threads=at_once,
         )
+
+    def generate(
+        self,
+        prompts: Any,
+        max_new_tokens: int = 32,
+        num_return_sequences: int = 1,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        num_beams: int = 1,
+        random_state: Any = None,
+    ) -> np.ndarray:
+        """Write a text for each row, token by token, as the estimator's ``generate`` does.
+
+        Parameters
+        ----------
+        prompts : pandas, polars or Arrow frame, dict of columns, or sequence of cells
+            As in `predict_proba`.
+        max_new_tokens : int, default=32
+            Most tokens of a text.
+        num_return_sequences : int, default=1
+            Texts per row.
+        temperature : float, default=1.0
+            The scores are divided by it before a token is drawn; 0 takes the most probable token (greedy).
+        top_k : int, default=None
+            Draw among so many most probable tokens only.
+        top_p : float, default=None
+            Draw among the fewest most probable tokens whose probabilities add up to so much.
+        num_beams : int, default=1
+            Above 1, search with so many beams, and rank what has ended by its mean log-probability per token.
+        random_state : int, RandomState, Generator or None, default=None
+            With an int, the same prompts give the same texts.
+
+        Returns
+        -------
+        ndarray of object, shape (n_prompts, num_return_sequences)
+            What was written, without the prompt; None where the row is missing.
+
+        Raises
+        ------
+        AttributeError
+            If the model predicts and writes nothing.
+        ConfigurationError
+            For an argument that cannot work, or one that does not go with another.
+        DataError
+            If a column is missing or a row cannot be read; it says which.
+        """
+        settings = GenerationSettings.of(
+            max_new_tokens=max_new_tokens,
+            num_return_sequences=num_return_sequences,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            num_beams=num_beams,
+            random_state=random_state,
+        )
+        return generate(
+            self.decoder(), self.manifest, _select(prompts, self.manifest.columns), settings, self.batch_size
+        )
+
+    def decoder(self) -> OnnxDecoder:
+        """Return the graph as what the decoding loop drives, of a model that generates."""
+        return OnnxDecoder(self._model.session, self._model.device, self._model.manifest)
 
     @property
     def input_names(self) -> list[str]:
@@ -286,6 +355,11 @@ class OnnxPredictor:
         """Score one row that misses everything."""
         manifest, names = _read_manifest(session, self.path), [node.name for node in session.get_inputs()]
         row: dict[str, list[None]] = {column: [None] for column in manifest.columns}
+        if isinstance(manifest.task, Generation):
+            (feed,) = manifest.feeds
+            inputs = feed.preprocessor.collate(feed.preprocessor.encode(*row.values()), [0])
+            OnnxDecoder(session, device, manifest).prefill({name: inputs[name] for name in feed.preprocessor.tensors})
+            return
         score_window(
             manifest.feeds,
             row,
@@ -309,6 +383,7 @@ def _read_manifest(session: Any, path: Path) -> Manifest:
         )
     manifest = Manifest.from_json(text)
     described = {f"{feed.name}.{tensor}" for feed in manifest.feeds for tensor in (*feed.preprocessor.tensors, PRESENT)}
+    described |= set(manifest.task.further_inputs)
     undescribed = [node.name for node in session.get_inputs() if node.name not in described]
     if undescribed or manifest.task.output not in [node.name for node in session.get_outputs()]:
         raise ModelFileError(

@@ -24,7 +24,7 @@ from mmensemble_estimators._frozen import (
     real_tokens,
     tokens,
 )
-from mmensemble_estimators._leaf import TorchLeaf
+from mmensemble_estimators._leaf import LEARNING_RATE_OF, TorchLeaf
 from mmensemble_estimators._lora import with_lora
 from mmensemble_estimators._network import Network
 from mmensemble_estimators._targets import ClassTarget, Target
@@ -39,8 +39,6 @@ __all__ = ["TorchEstimator"]
 
 _NO_HEAD = "This %(name)s has no head of its own: it is not fitted, or only as a member of a joint fusion."
 
-# AdamW's rate where the estimator's learning_rate is None. From scratch it is the modality's own.
-LEARNING_RATE_OF = {"pretrained": 5e-5, "lora": 5e-4}
 # With AdamW a step moves an output by at most the rate times the sum of the features' sizes, which of normalised ones
 # grows with their number; so the rate falls with it (Yang et al. 2021). The guide says how 0.6 was found.
 HEAD_LEARNING_RATE_TIMES_SIZE = 0.6

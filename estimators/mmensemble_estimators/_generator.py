@@ -18,14 +18,12 @@ from torch import Tensor, nn
 
 from mmensemble.scoring.generation import GenerationSettings, generate_texts
 from mmensemble.scoring.tasks import Generation
-from mmensemble_estimators._leaf import TorchLeaf
+from mmensemble_estimators._leaf import LEARNING_RATE_OF, TorchLeaf
 from mmensemble_estimators._lora import with_lora
 from mmensemble_estimators._training import TrainingData, as_tensors, resolve_device, seeded, train
 from mmensemble_estimators.backbones.generative import GenerativeNetwork, State
 
 __all__ = ["TokenLoss", "TorchDecoder", "TorchGenerator"]
-
-LEARNING_RATE_OF = {"scratch": 1e-3, "pretrained": 5e-5, "lora": 5e-4}
 
 
 class TokenLoss(nn.Module):
@@ -165,7 +163,11 @@ class TorchGenerator(TransformerMixin, TorchLeaf):
             return self.learning_rate
         if self.fine_tune == "lora":
             return LEARNING_RATE_OF["lora"]
-        return LEARNING_RATE_OF["pretrained" if self._is_pretrained else "scratch"]
+        return LEARNING_RATE_OF["pretrained"] if self._is_pretrained else self._learning_rate_from_scratch
+
+    def _learning_rates(self) -> list[tuple[str, float, float]]:
+        """Return the optimiser's groups: pattern over parameter names, learning rate, weight decay."""
+        return [("*", self._rate(), self.weight_decay)]
 
     def _train(
         self,
@@ -216,7 +218,7 @@ class TorchGenerator(TransformerMixin, TorchLeaf):
                     TrainingData(fitting, batch, nothing, weight, lengths=lengths),
                     settings,
                     loss=_Itself(),
-                    learning_rates=[("*", self._rate(), self.weight_decay)],
+                    learning_rates=self._learning_rates(),
                     validation=None if validating is None else TrainingData(validating, batch, nothing, weight),
                 )
             self.module_.eval()
@@ -253,7 +255,7 @@ class TorchGenerator(TransformerMixin, TorchLeaf):
             tokenizer=self._written_by,
         )
 
-    def decoder(self) -> TorchDecoder:
+    def token_decoder(self) -> TorchDecoder:
         """Return the fitted network as what the decoding loop drives, on the estimator's device."""
         check_is_fitted(self, "module_")
         return TorchDecoder(self.module_.to(resolve_device(self.device)).eval(), self._start_ids)
@@ -316,7 +318,7 @@ class TorchGenerator(TransformerMixin, TorchLeaf):
             num_beams=num_beams,
             random_state=random_state,
         )
-        decoder = self.decoder()
+        decoder = self.token_decoder()
         encoded = self._encode(prompts)
         return generate_texts(decoder, self.preprocessor_, encoded, self._task(), settings, batch_size=self.batch_size)
 
@@ -324,3 +326,10 @@ class TorchGenerator(TransformerMixin, TorchLeaf):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []  # an embedding is float32, whatever the cells are
         return tags
+
+    def __onnx_generator__(self, source: Any) -> Any:
+        """Take part in `mmensemble.export_onnx`, which writes a generator as a step with a state."""
+        from mmensemble_estimators._export_generator import generator_graph
+
+        check_is_fitted(self, "module_")
+        return generator_graph(self, source)

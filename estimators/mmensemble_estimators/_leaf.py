@@ -21,7 +21,10 @@ from mmensemble_estimators._frozen import folder_stamp, module_stamp
 from mmensemble_estimators._parameters import check_choice, check_fractions, check_integers, check_rates
 from mmensemble_estimators._training import TrainingSettings, resolve_device, run_in_batches
 
-__all__ = ["TorchLeaf"]
+__all__ = ["LEARNING_RATE_OF", "TorchLeaf"]
+
+# AdamW's rate where the estimator's learning_rate is None. From scratch it is the modality's own.
+LEARNING_RATE_OF = {"pretrained": 5e-5, "lora": 5e-4}
 
 
 class TorchLeaf(BaseEstimator):

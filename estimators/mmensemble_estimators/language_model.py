@@ -542,6 +542,13 @@ class CausalLM(TorchGenerator):
         model.n_features_in_ = 1
         return model
 
+    def __onnx_graph__(self, source: Any) -> Any:
+        """Take part in `mmensemble.to_graph` as a step that embeds. Alone, it is exported to generate."""
+        from mmensemble_estimators._export_generator import embedding_graph
+
+        check_is_fitted(self, "module_")
+        return embedding_graph(self, source, PooledStates(self.module_, self.pooling))
+
 
 def _pretrained_network(folder: Any) -> CausalNetwork:
     with loading(folder):

@@ -67,7 +67,9 @@ def _walk(path: str, estimator: Any) -> Iterator[tuple[str, Any]]:
 @singledispatch
 def _check(estimator: Any) -> None:
     registered = to_graph.dispatch(type(estimator)) is not to_graph.dispatch(object)
-    if registered or hasattr(estimator, "__onnx_graph__") or can_convert(estimator):
+    if registered or hasattr(estimator, "__onnx_graph__") or hasattr(estimator, "__onnx_generator__"):
+        return
+    if can_convert(estimator):
         return
     raise ExportError(
         f"{type(estimator).__name__} has no ONNX form: skl2onnx does not know it; give it a method __onnx_graph__, or "

@@ -310,10 +310,10 @@ class OnnxPredictor:
             random_state=random_state,
         )
         return generate(
-            self.decoder(), self.manifest, _select(prompts, self.manifest.columns), settings, self.batch_size
+            self.token_decoder(), self.manifest, _select(prompts, self.manifest.columns), settings, self.batch_size
         )
 
-    def decoder(self) -> OnnxDecoder:
+    def token_decoder(self) -> OnnxDecoder:
         """Return the graph as what the decoding loop drives, of a model that generates."""
         return OnnxDecoder(self._model.session, self._model.device, self._model.manifest)
 

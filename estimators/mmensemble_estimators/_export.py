@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from mmensemble.exceptions import ExportError
 from mmensemble.export.graph import ENCODER_SCOPE, OPSET, Frame, Graph, Outputs, Source, any_present, to_graph
 from mmensemble_estimators._base import TorchEstimator
-from mmensemble_estimators._leaf import TorchLeaf
 from mmensemble_estimators._members import Standardize
 from mmensemble_estimators._network import SMALLEST_NORM
+from mmensemble_estimators._onnx_form import name_of, single_operators
 from mmensemble_estimators.backbones.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _typed(value: ir.Value, shape: Sequence[int | str], dtype: ir.DataType) -> i
     return value
 
 
-def leaf_feed(estimator: TorchLeaf, source: Source) -> tuple[dict[str, ir.Value], ir.Value]:
+def leaf_feed(estimator: TorchEstimator, source: Source) -> tuple[dict[str, ir.Value], ir.Value]:
     """Return a leaf's inputs without ``present``, and ``present`` as (batch, 1)."""
     if not isinstance(source, Frame):
         raise ExportError(f"{type(estimator).__name__} takes raw cells and stands behind a step that makes a matrix")
@@ -169,9 +169,7 @@ def leaf_feed(estimator: TorchLeaf, source: Source) -> tuple[dict[str, ir.Value]
     return {name: inputs[name] for name in estimator.preprocessor_.tensors}, source.graph.present(inputs)
 
 
-def add_module(
-    graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value], *, sizes: Mapping[str, int] | None = None
-) -> list[ir.Value]:
+def add_module(graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value]) -> list[ir.Value]:
     """Add a torch module to a graph.
 
     Parameters
@@ -181,8 +179,6 @@ def add_module(
         Keyword tensors → one tensor, or several.
     inputs : mapping of str to Value
         What each keyword is in the graph; its shape tells which axes are dynamic.
-    sizes : mapping of str to int, default=None
-        The lengths in the example of dynamic axes that depend on each other.
 
     Returns
     -------
@@ -199,7 +195,7 @@ def add_module(
     encoder = getattr(module, "encoder", module)
     example_length = encoder.example_length if isinstance(encoder, Encoder) else Encoder.example_length
     examples, dynamic = [], []
-    lengths = dict(sizes or {})
+    sizes: dict[str, int] = {}
     for name, value in inputs.items():
         if value.shape is None or value.dtype is None:
             raise ExportError(f"the input {name!r} has no shape")
@@ -208,15 +204,13 @@ def add_module(
             if isinstance(size, int):
                 shape.append(size)
             else:
-                shape.append(
-                    EXAMPLE_BATCH if axis == 0 else lengths.setdefault(str(size), example_length + len(lengths))
-                )
+                shape.append(EXAMPLE_BATCH if axis == 0 else sizes.setdefault(str(size), example_length + len(sizes)))
                 axes[axis] = torch.export.Dim.DYNAMIC
         examples.append(torch.from_numpy(np.zeros(shape, dtype=value.dtype.numpy())))
         dynamic.append(axes)
     wrapper = _Named(module.cpu().eval(), list(inputs))
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), single_operators(wrapper), torch.no_grad():
             program = torch.onnx.export(
                 wrapper,
                 tuple(examples),
@@ -231,7 +225,7 @@ def add_module(
     finally:
         module.to(device).train(was_training)
     assert program is not None  # noqa: S101 - narrows the type
-    return list(graph.inline(program.model, inputs).values())
+    return list(graph.inline(program.model, inputs, name_of=name_of).values())
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Iterator
 from itertools import islice
@@ -21,14 +20,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError, MmensembleError, ParityError
 from mmensemble.export.check import check_exportable
-from mmensemble.export.generators import GeneratorCheck, generator_of
 from mmensemble.export.graph import Frame, Outputs, to_graph
 from mmensemble.export.precision import PRECISIONS, Precision, convert, float_convolutions, int8_layers, sensitivities
 from mmensemble.preprocessing.frames import n_rows
 from mmensemble.scoring.batching import input_batches
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
 from mmensemble.scoring.predictor import OnnxPredictor
-from mmensemble.scoring.tasks import Classification, Generation, Regression, Task
+from mmensemble.scoring.tasks import Classification, Regression, Task
 from mmensemble.targets import exact_matches
 
 __all__ = ["export_onnx"]
@@ -98,48 +96,40 @@ def export_onnx(
     if verify_y is not None and verify is None:
         raise ConfigurationError("verify_y holds the labels of verify, which is not given")
     check_is_fitted(estimator)
-    if verify_y is not None and generator_of(estimator) is not None:
-        raise ConfigurationError("a model that writes texts is compared token by token: leave out verify_y")
     path = Path(path)
     if not path.parent.is_dir():
         raise ConfigurationError(f"the folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder; give the name of a file in it")
 
     check_exportable(estimator)
     source = Frame()
-    generator = generator_of(estimator)
-    task: Task
-    if generator is not None:
-        written = generator.__onnx_generator__(source)
-        task, model = written.task, source.graph.to_model(written.outputs)
-    else:
-        outputs = to_graph(estimator, source)
-        value = outputs.probabilities if outputs.probabilities is not None else outputs.predictions
-        if value is None:
-            raise ExportError(f"{type(estimator).__name__} gives neither probabilities nor predictions")
-        task = _task(estimator, outputs, value)
-        model = source.graph.to_model({task.output: (value, task.width)})
+    outputs = to_graph(estimator, source)
+    value = outputs.probabilities if outputs.probabilities is not None else outputs.predictions
+    if value is None:
+        raise ExportError(f"{type(estimator).__name__} gives neither probabilities nor predictions")
+    task = _task(estimator, outputs, value)
+    model = source.graph.to_model({task.output: (value, task.width)})
     used = {value.name for value in model.graph.inputs}
     manifest = Manifest(
         task=task,
         feeds=[feed for feed in source.graph.feeds if any(str(name).startswith(f"{feed.name}.") for name in used)],
         provenance={**_provenance(estimator), "precision": precision},
     )
-    check: _AnyCheck | None = None
-    if verify is not None and isinstance(task, Generation):
-        check = GeneratorCheck(generator, task, precision, verify, tolerance)
-    elif verify is not None:
-        check = _Check(estimator, task, precision, verify, verify_y, tolerance)
+    check = None if verify is None else _Check(estimator, task, precision, verify, verify_y, tolerance)
     names = set()
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mmensemble-") as folder:
         draft = Path(folder) / path.name
         _write(model, manifest, draft)
         onnx.checker.check_model(draft, full_check=True)
         if precision != "fp32":
-            model = _converted(draft, precision, manifest, check, calibrate)
+            model = _converted(model, draft, precision, manifest, check, calibrate)
         elif check is not None:
             manifest.parity = check.accept(check.measure(draft))
         if check is not None or precision != "fp32":
             _write(model, manifest, draft)
+        if precision != "fp32":
+            onnx.checker.check_model(draft, full_check=True)
         for written in sorted(Path(folder).iterdir(), reverse=True):  # the weights before the file that names them
             os.replace(written, path.parent / written.name)
             names.add(written.name)
@@ -167,11 +157,12 @@ def _write(model: ir.Model, manifest: Manifest, path: Path) -> None:
 
 
 def _converted(
-    draft: Path, precision: Precision, manifest: Manifest, check: _AnyCheck | None, calibrate: Any
+    model: ir.Model, draft: Path, precision: Precision, manifest: Manifest, check: _Check | None, calibrate: Any
 ) -> ir.Model:
-    """Convert a float32 file, leaving in float what `check` shows to matter; return the first that passes."""
+    """Convert a float32 model, leaving in float what `check` shows to matter; return the first that passes."""
     whole = draft.with_name("float32")
-    shutil.copy(draft, whole)
+    _write(model, manifest, whole)
+    external = draft.with_name("float32.data").exists()
     calibration = None
     if calibrate is not None and precision == "int8":
         if n_rows(calibrate) == 0:
@@ -182,15 +173,14 @@ def _converted(
 
     left: list[str] = []
     if precision == "int8":
-        graph = onnx.load(whole)
+        graph = onnx.load(whole, load_external_data=False)
         left = float_convolutions(graph) if calibrate is None else []
         if not int8_layers(graph) and (left or not float_convolutions(graph)):
             rows = f"; its {len(left)} convolutions need rows to calibrate on: give calibrate" if left else ""
             raise ConfigurationError(f"int8 finds no matrix product in an encoder of a neural network{rows}")
     measured: dict[str, Any] = {}
     for kept in _tries(whole, precision, manifest, check):
-        shutil.copy(whole, draft)
-        convert(draft, precision, kept=kept, calibration=calibration)
+        convert(whole, draft, precision, kept=kept, calibration=calibration, external=external)
         if check is None:
             break
         measured = check.measure(draft)
@@ -209,14 +199,10 @@ def _converted(
     return model
 
 
-def _tries(whole: Path, precision: Precision, manifest: Manifest, check: _AnyCheck | None) -> Iterator[list[str]]:
+def _tries(whole: Path, precision: Precision, manifest: Manifest, check: _Check | None) -> Iterator[list[str]]:
     yield []
     if precision == "int8" and check is not None:
-        if isinstance(check, GeneratorCheck):
-            batches = iter([check.first_batch(OnnxPredictor(whole, device="cpu").token_decoder())])
-        else:
-            batches = _batches(whole, manifest, check.X, most=1)
-        ranked = sensitivities(whole, batches)
+        ranked = sensitivities(whole, _batches(whole, manifest, check.X, most=1))
         # The worst eighth of the layers, then the worst quarter, then half of them.
         for share in (8, 4, 2) if ranked else ():
             yield ranked[: max(1, len(ranked) // share)]
@@ -331,6 +317,3 @@ def _provenance(estimator: Any) -> dict[str, Any]:
         "estimator": repr(estimator),
         "versions": versions,
     }
-
-
-_AnyCheck = _Check | GeneratorCheck

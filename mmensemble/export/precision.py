@@ -7,6 +7,7 @@ arithmetic of voting are a small share of the work, and stay in float32 at every
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
+from onnx_ir.passes.common import TopologicalSortPass
 
 from mmensemble.exceptions import ExportError
 from mmensemble.export.graph import ENCODER_SCOPE
@@ -33,14 +36,22 @@ _AROUND_CONVOLUTIONS = ("Conv", "Relu", "MaxPool", "Add")
 
 
 def convert(
-    path: Path, precision: Precision, *, kept: Collection[str] = (), calibration: Batches | None = None
+    source: Path,
+    target: Path,
+    precision: Precision,
+    *,
+    kept: Collection[str] = (),
+    calibration: Batches | None = None,
+    external: bool = False,
 ) -> None:
-    """Rewrite a model file at another precision.
+    """Write a model file at another precision.
 
     Parameters
     ----------
-    path : Path
-        A float32 model; replaced.
+    source : Path
+        A float32 model, whose weights may lie beside it.
+    target : Path
+        The file to write, in the same folder.
     precision : {"fp32", "fp16", "int8"}
         ``"fp16"``: weights and arithmetic of encoders in half precision, for GPUs. ``"int8"``: the matrix products of
         encoders with 8-bit weights, one scale per column, and activations that are scaled as they come (Jacob et al.
@@ -49,20 +60,26 @@ def convert(
         Names of nodes to keep in float32.
     calibration : callable, default=None
         → batches of inputs, on which the range of every activation around convolutions is measured.
+    external : bool, default=False
+        Put weights beside the files, as ``<name>.data``, where one file cannot hold them.
 
     Raises
     ------
     ExportError
         If ONNX Runtime's tools cannot convert the model.
     """
-    if precision == "fp32":
-        return
     try:
-        with _quiet():
-            if precision == "fp16":
-                _to_half(path)
+        with _quiet(), tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            if precision == "int8":
+                model = _to_int8(source, Path(folder), set(kept), calibration, external)
             else:
-                _to_int8(path, set(kept), calibration)
+                model = onnx.load(source) if precision == "fp32" else _to_half(source)
+            # The tools leave types behind that are not right, and nodes in no order.
+            del model.graph.value_info[:]
+            converted = ir.from_proto(model)
+            TopologicalSortPass()(converted)
+            target.with_name(f"{target.name}.data").unlink(missing_ok=True)
+            ir.save(converted, target, external_data=f"{target.name}.data" if external else None)
     except Exception as error:  # the tools raise anything
         raise ExportError(f"the model cannot be converted to {precision}: {error}") from error
 
@@ -71,55 +88,63 @@ def _in_encoder(node: onnx.NodeProto) -> bool:
     return ENCODER_SCOPE in node.name.split("/")[:-1]
 
 
-def _to_half(path: Path) -> None:
+def _to_half(source: Path) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    model = onnx.load(path)
+    model = onnx.load(source, load_external_data=False)
     blocked = [node.name for node in model.graph.node if not _in_encoder(node)]
     # Constants like 1e-12 become 0 in half precision and may be divided by; the tool raises them to its least value.
-    converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=blocked)
+    # It is given the path, since it cannot infer the shapes of a model in memory that is too large for one file.
+    converted = convert_float_to_float16(str(source), keep_io_types=True, node_block_list=blocked)
     # Where two float nodes read one half value, the tool casts it twice, under one name.
     nodes = {tuple(node.output): node for node in converted.graph.node}
     del converted.graph.node[:]
     converted.graph.node.extend(nodes.values())
-    onnx.save(converted, path)
+    return converted
 
 
-def _to_int8(path: Path, kept: set[str], calibration: Batches | None) -> None:
+def _to_int8(
+    source: Path, folder: Path, kept: set[str], calibration: Batches | None, external: bool
+) -> onnx.ModelProto:
     from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 
-    model = onnx.load(path)
+    model = onnx.load(source)
     del model.graph.value_info[:]  # the quantizer infers shapes anew, and trips over the ones that are there
-    onnx.save(model, path)
+    path = folder / "float32"
+    onnx.save(model, path, save_as_external_data=external, location=f"{path.name}.data")
     every = {node.name for node in model.graph.node}
-    draft = path.with_name(f"{path.name}.int8")
     convolutions = set() if calibration is None else _around_convolutions(model) - kept
     if convolutions and calibration is not None:
+        step = folder / "convolutions"
         quantize_static(
             path,
-            draft,
+            step,
             _Reader(calibration()),
             op_types_to_quantize=list(_AROUND_CONVOLUTIONS),
             nodes_to_exclude=sorted(every - convolutions),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            use_external_data_format=external,
         )
-        draft.replace(path)
+        path = step
     products = set(int8_layers(model)) - kept
     if products:
         excluded = every - products
+        step = folder / "products"
         quantize_dynamic(
             path,
-            draft,
+            step,
             op_types_to_quantize=list(_PRODUCTS),
             # The quantizer turns a Gemm into a MatMul of another name before it looks at this list.
             nodes_to_exclude=sorted(excluded | {f"{name}_MatMul" for name in excluded}),
             per_channel=True,
             weight_type=QuantType.QInt8,
+            use_external_data_format=external,
             extra_options={"MatMulConstBOnly": True},
         )
-        draft.replace(path)
+        path = step
+    return onnx.load(path)
 
 
 def _around_convolutions(model: onnx.ModelProto) -> set[str]:
@@ -127,7 +152,7 @@ def _around_convolutions(model: onnx.ModelProto) -> set[str]:
     by_encoder: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         if _in_encoder(node):
-            by_encoder.setdefault(node.name.rsplit("/", 1)[0], []).append(node)
+            by_encoder.setdefault(node.name[: node.name.index(ENCODER_SCOPE)], []).append(node)
     chosen = set()
     for nodes in by_encoder.values():
         counts = {kind: sum(node.op_type == kind for node in nodes) for kind in ("Conv", "MatMul")}
@@ -157,19 +182,21 @@ def sensitivities(path: Path, batches: Iterable[dict[str, np.ndarray]]) -> list[
     The distance is ``‖XW − Q(X)Q(W)‖ / ‖XW‖`` with `X` as it comes in the float model, one scale for `X` and one per
     column of `W`.
     """
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)
     layers = int8_layers(model)
     weights = {initializer.name: initializer for initializer in model.graph.initializer}
     seen = sorted({node.input[0] for node in layers.values()})
     known = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in seen if name not in known)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    watched = path.with_name(f"{path.name}.watched")  # in one folder with the weights that lie beside the model
+    onnx.save(model, watched)
+    session = onnxruntime.InferenceSession(watched, providers=["CPUExecutionProvider"])
     inputs = [node.name for node in session.get_inputs()]
     errors: dict[str, list[float]] = {name: [] for name in layers}
     for batch in batches:
         values = dict(zip(seen, session.run(seen, {name: batch[name] for name in inputs}), strict=True))
         for name, node in layers.items():
-            weight = onnx.numpy_helper.to_array(weights[node.input[1]])
+            weight = onnx.numpy_helper.to_array(weights[node.input[1]], base_dir=str(path.parent))
             if any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
                 weight = weight.T
             X = values[node.input[0]].reshape(-1, weight.shape[0])
@@ -177,6 +204,7 @@ def sensitivities(path: Path, batches: Iterable[dict[str, np.ndarray]]) -> list[
             scales = 127 / np.maximum(np.abs(weight).max(axis=0), _TINY)
             rounded = _rounded(X, 255 / max(float(np.ptp(X)), _TINY)) @ _rounded(weight, scales)
             errors[name].append(float(np.linalg.norm(exact - rounded)) / max(float(np.linalg.norm(exact)), _TINY))
+    watched.unlink()
     return sorted(errors, key=lambda name: -float(np.mean(errors[name])))
 
 

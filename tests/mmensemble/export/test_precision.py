@@ -37,6 +37,7 @@ def test_half_precision(fitted: Fitted, items: pd.DataFrame, tmp_path: Path, ins
     manifest = export_onnx(fitted(instance_id), tmp_path / "fp16.onnx", precision="fp16", verify=X)
     assert manifest.parity["max_abs_difference"] <= manifest.parity["tolerance"] == 1e-2
     assert manifest.provenance["precision"] == "fp16"
+    onnx.checker.check_model(tmp_path / "fp16.onnx", full_check=True)
     model = onnx.load(tmp_path / "fp16.onnx")
     assert (tmp_path / "fp16.onnx").stat().st_size < HALVED * (tmp_path / "fp32.onnx").stat().st_size
     assert any(i.data_type == TensorProto.FLOAT16 for i in model.graph.initializer)
@@ -58,6 +59,7 @@ def test_int8_quantises_the_products_of_encoders_only(
     X = instance.of(items)
     # These networks are hardly trained: all classes are about as likely, and labels change easily.
     manifest = export_onnx(fitted(instance_id), tmp_path / "m.onnx", precision="int8", verify=X, tolerance=0.5)
+    onnx.checker.check_model(tmp_path / "m.onnx", full_check=True)
     model = onnx.load(tmp_path / "m.onnx")
     assert kinds(model, encoder=True)["MatMulInteger"] + len(manifest.parity["float_layers"]) >= 8
     assert kinds(model, encoder=True)["MatMulInteger"]
@@ -106,9 +108,9 @@ def test_layers_that_matter_stay_in_float(
 ) -> None:
     tried: list[list[str]] = []
 
-    def recorded(path: Path, precision: Any, *, kept: Any, calibration: Any) -> None:
+    def recorded(source: Path, target: Path, precision: Any, *, kept: Any, **others: Any) -> None:
         tried.append(list(kept))
-        convert(path, precision, kept=kept, calibration=calibration)
+        convert(source, target, precision, kept=kept, **others)
 
     monkeypatch.setattr(onnx_file, "convert", recorded)
     with pytest.raises(ParityError, match="nothing was written"):
@@ -149,8 +151,9 @@ def test_sensitivities(tmp_path: Path) -> None:
     rows = np.random.default_rng(1).normal(size=(16, 8)).astype(np.float32)
     rows[:, 0] *= 1e-3
     assert sensitivities(path, [{"x": rows}]) == [f"{ENCODER_SCOPE}/bad", f"{ENCODER_SCOPE}/good"]
-    convert(path, "int8", kept=[f"{ENCODER_SCOPE}/bad"])
-    products = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert [file.name for file in tmp_path.iterdir()] == ["two.onnx"]
+    convert(path, tmp_path / "int8.onnx", "int8", kept=[f"{ENCODER_SCOPE}/bad"])
+    products = Counter(node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node)
     assert (products["MatMulInteger"], products["MatMul"]) == (1, 2)
 
 
@@ -160,4 +163,5 @@ def test_errors(fitted: Fitted, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"nothing")
     with pytest.raises(ExportError, match="cannot be converted to int8"):
-        convert(broken, "int8")
+        convert(broken, tmp_path / "int8.onnx", "int8")
+    assert [file.name for file in tmp_path.iterdir()] == ["broken.onnx"]

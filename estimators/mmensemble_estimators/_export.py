@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mmensemble.exceptions import ExportError
 from mmensemble.export.graph import ENCODER_SCOPE, OPSET, Frame, Graph, Outputs, Source, any_present, to_graph
 from mmensemble_estimators._base import TorchEstimator
+from mmensemble_estimators._leaf import TorchLeaf
 from mmensemble_estimators._members import Standardize
 from mmensemble_estimators._network import SMALLEST_NORM
 from mmensemble_estimators._onnx_form import name_of, single_operators
@@ -160,7 +161,7 @@ def _typed(value: ir.Value, shape: Sequence[int | str], dtype: ir.DataType) -> i
     return value
 
 
-def leaf_feed(estimator: TorchEstimator, source: Source) -> tuple[dict[str, ir.Value], ir.Value]:
+def leaf_feed(estimator: TorchLeaf, source: Source) -> tuple[dict[str, ir.Value], ir.Value]:
     """Return a leaf's inputs without ``present``, and ``present`` as (batch, 1)."""
     if not isinstance(source, Frame):
         raise ExportError(f"{type(estimator).__name__} takes raw cells and stands behind a step that makes a matrix")
@@ -169,7 +170,9 @@ def leaf_feed(estimator: TorchEstimator, source: Source) -> tuple[dict[str, ir.V
     return {name: inputs[name] for name in estimator.preprocessor_.tensors}, source.graph.present(inputs)
 
 
-def add_module(graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value]) -> list[ir.Value]:
+def add_module(
+    graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value], *, sizes: Mapping[str, int] | None = None
+) -> list[ir.Value]:
     """Add a torch module to a graph.
 
     Parameters
@@ -179,6 +182,8 @@ def add_module(graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value]) 
         Keyword tensors → one tensor, or several.
     inputs : mapping of str to Value
         What each keyword is in the graph; its shape tells which axes are dynamic.
+    sizes : mapping of str to int, default=None
+        The lengths in the example of dynamic axes that depend on each other.
 
     Returns
     -------
@@ -195,7 +200,7 @@ def add_module(graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value]) 
     encoder = getattr(module, "encoder", module)
     example_length = encoder.example_length if isinstance(encoder, Encoder) else Encoder.example_length
     examples, dynamic = [], []
-    sizes: dict[str, int] = {}
+    lengths = dict(sizes or {})
     for name, value in inputs.items():
         if value.shape is None or value.dtype is None:
             raise ExportError(f"the input {name!r} has no shape")
@@ -204,7 +209,9 @@ def add_module(graph: Graph, module: nn.Module, inputs: Mapping[str, ir.Value]) 
             if isinstance(size, int):
                 shape.append(size)
             else:
-                shape.append(EXAMPLE_BATCH if axis == 0 else sizes.setdefault(str(size), example_length + len(sizes)))
+                shape.append(
+                    EXAMPLE_BATCH if axis == 0 else lengths.setdefault(str(size), example_length + len(lengths))
+                )
                 axes[axis] = torch.export.Dim.DYNAMIC
         examples.append(torch.from_numpy(np.zeros(shape, dtype=value.dtype.numpy())))
         dynamic.append(axes)

@@ -120,6 +120,12 @@ class Graph:
         self._inputs[unique] = {tensor: _input(unique, tensor, spec) for tensor, spec in specs.items()}
         return self._inputs[unique]
 
+    def further_input(self, group: str, tensor: str, spec: TensorSpec) -> ir.Value:
+        """Return a new input ``<group>.<tensor>`` that no preprocessor fills."""
+        value = _input(group, tensor, spec)
+        self._inputs.setdefault(group, {})[tensor] = value
+        return value
+
     def present(self, inputs: Mapping[str, ir.Value]) -> ir.Value:
         """Return a feed's ``present`` input as a column (batch, 1)."""
         return self.op("Unsqueeze", inputs[PRESENT], self.constant(np.asarray([1])))
@@ -231,25 +237,61 @@ class Graph:
             self._nodes.append(node)
         return outputs
 
-    def to_model(self, outputs: Mapping[str, tuple[ir.Value, int]]) -> ir.Model:
+    @contextmanager
+    def only_if(self, condition: ir.Value, outputs: dict[str, tuple[ir.Value, TensorSpec]]) -> Iterator[None]:
+        """Run what is added inside only where a condition, a bool scalar, holds.
+
+        Parameters
+        ----------
+        condition : Value
+        outputs : dict of str to (Value, TensorSpec)
+            To be filled inside. Afterwards they hold values that are empty where the condition does not hold.
+        """
+        before = len(self._nodes)
+        yield
+        results = {name: (self.op("Identity", value), spec) for name, (value, spec) in outputs.items()}
+        nodes = self._nodes[before:]
+        del self._nodes[before:]
+        empty = []
+        for name, (value, spec) in results.items():
+            dtype = np.dtype(spec.dtype)
+            value.type = ir.TensorType(ir.DataType.from_numpy(dtype))
+            shape = [axis if isinstance(axis, int) else 0 for axis in spec.shape]
+            nothing = ir.tensor(np.zeros(shape, dtype=dtype))
+            constant = ir.node("Constant", [], {"value": nothing}, name=self._name(name))
+            constant.outputs[0].name = self._name(f"no_{name}")
+            constant.outputs[0].type = value.type
+            empty.append(constant)
+        branches = {
+            "then_branch": ir.Graph([], [value for value, _ in results.values()], nodes=nodes, name="then"),
+            "else_branch": ir.Graph([], [constant.outputs[0] for constant in empty], nodes=empty, name="else"),
+        }
+        node = ir.node("If", [condition], branches, name=self._name("If"), num_outputs=len(results))
+        self._nodes.append(node)
+        for (name, (_, spec)), output in zip(results.items(), node.outputs, strict=True):
+            output.name = self._name(f"if_{name}")
+            outputs[name] = (output, spec)
+
+    def to_model(self, outputs: Mapping[str, tuple[ir.Value, int | TensorSpec]]) -> ir.Model:
         """Close the graph: name its outputs, share what is equal, drop what nothing needs.
 
         Parameters
         ----------
-        outputs : mapping of str to (Value, int)
-            A float32 value (batch, width) and its width.
+        outputs : mapping of str to (Value, int or TensorSpec)
+            A float32 value (batch, width) and its width, or any value and its dtype and shape.
 
         Returns
         -------
         ir.Model
         """
         results = []
-        for name, (value, width) in outputs.items():
+        for name, (value, what) in outputs.items():
+            spec = what if isinstance(what, TensorSpec) else TensorSpec("float32", ("batch", what))
             # An Identity gives the output its name even where the value is an input, or an output already.
             result = self.op("Identity", value)
             result.name = name
-            result.type = ir.TensorType(ir.DataType.FLOAT)
-            result.shape = ir.Shape(["batch", width])
+            result.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(spec.dtype)))
+            result.shape = ir.Shape(spec.shape)
             results.append(result)
         inputs = [value for group in self._inputs.values() for value in group.values() if value.uses()]
         graph = ir.Graph(
@@ -272,6 +314,9 @@ class Graph:
             passes.NameFixPass(),
             passes.ClearMetadataAndDocStringPass(),
         )(model)
+        # What only unused nodes needed is needed no more.
+        for value in [value for value in inputs if not value.uses()]:
+            graph.inputs.remove(value)
         return model
 
 

@@ -20,13 +20,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError, MmensembleError, ParityError
 from mmensemble.export.check import check_exportable
+from mmensemble.export.generators import GeneratorCheck, generator_of
 from mmensemble.export.graph import Frame, Outputs, to_graph
 from mmensemble.export.precision import PRECISIONS, Precision, convert, float_convolutions, int8_layers, sensitivities
 from mmensemble.preprocessing.frames import n_rows
 from mmensemble.scoring.batching import input_batches
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
 from mmensemble.scoring.predictor import OnnxPredictor
-from mmensemble.scoring.tasks import Classification, Regression, Task
+from mmensemble.scoring.tasks import Classification, Generation, Regression, Task
 from mmensemble.targets import exact_matches
 
 __all__ = ["export_onnx"]
@@ -96,6 +97,8 @@ def export_onnx(
     if verify_y is not None and verify is None:
         raise ConfigurationError("verify_y holds the labels of verify, which is not given")
     check_is_fitted(estimator)
+    if verify_y is not None and generator_of(estimator) is not None:
+        raise ConfigurationError("a model that writes texts is compared token by token: leave out verify_y")
     path = Path(path)
     if not path.parent.is_dir():
         raise ConfigurationError(f"the folder {path.parent} does not exist; create it first")
@@ -104,19 +107,29 @@ def export_onnx(
 
     check_exportable(estimator)
     source = Frame()
-    outputs = to_graph(estimator, source)
-    value = outputs.probabilities if outputs.probabilities is not None else outputs.predictions
-    if value is None:
-        raise ExportError(f"{type(estimator).__name__} gives neither probabilities nor predictions")
-    task = _task(estimator, outputs, value)
-    model = source.graph.to_model({task.output: (value, task.width)})
+    generator = generator_of(estimator)
+    task: Task
+    if generator is not None:
+        written = generator.__onnx_generator__(source)
+        task, model = written.task, source.graph.to_model(written.outputs)
+    else:
+        outputs = to_graph(estimator, source)
+        value = outputs.probabilities if outputs.probabilities is not None else outputs.predictions
+        if value is None:
+            raise ExportError(f"{type(estimator).__name__} gives neither probabilities nor predictions")
+        task = _task(estimator, outputs, value)
+        model = source.graph.to_model({task.output: (value, task.width)})
     used = {value.name for value in model.graph.inputs}
     manifest = Manifest(
         task=task,
         feeds=[feed for feed in source.graph.feeds if any(str(name).startswith(f"{feed.name}.") for name in used)],
         provenance={**_provenance(estimator), "precision": precision},
     )
-    check = None if verify is None else _Check(estimator, task, precision, verify, verify_y, tolerance)
+    check: _AnyCheck | None = None
+    if verify is not None and isinstance(task, Generation):
+        check = GeneratorCheck(generator, task, precision, verify, tolerance)
+    elif verify is not None:
+        check = _Check(estimator, task, precision, verify, verify_y, tolerance)
     names = set()
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mmensemble-") as folder:
         draft = Path(folder) / path.name
@@ -157,7 +170,7 @@ def _write(model: ir.Model, manifest: Manifest, path: Path) -> None:
 
 
 def _converted(
-    model: ir.Model, draft: Path, precision: Precision, manifest: Manifest, check: _Check | None, calibrate: Any
+    model: ir.Model, draft: Path, precision: Precision, manifest: Manifest, check: _AnyCheck | None, calibrate: Any
 ) -> ir.Model:
     """Convert a float32 model, leaving in float what `check` shows to matter; return the first that passes."""
     whole = draft.with_name("float32")
@@ -199,10 +212,14 @@ def _converted(
     return model
 
 
-def _tries(whole: Path, precision: Precision, manifest: Manifest, check: _Check | None) -> Iterator[list[str]]:
+def _tries(whole: Path, precision: Precision, manifest: Manifest, check: _AnyCheck | None) -> Iterator[list[str]]:
     yield []
     if precision == "int8" and check is not None:
-        ranked = sensitivities(whole, _batches(whole, manifest, check.X, most=1))
+        if isinstance(check, GeneratorCheck):
+            batches = iter([check.first_batch(OnnxPredictor(whole, device="cpu").token_decoder())])
+        else:
+            batches = _batches(whole, manifest, check.X, most=1)
+        ranked = sensitivities(whole, batches)
         # The worst eighth of the layers, then the worst quarter, then half of them.
         for share in (8, 4, 2) if ranked else ():
             yield ranked[: max(1, len(ranked) // share)]
@@ -317,3 +334,6 @@ def _provenance(estimator: Any) -> dict[str, Any]:
         "estimator": repr(estimator),
         "versions": versions,
     }
+
+
+_AnyCheck = _Check | GeneratorCheck

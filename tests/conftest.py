@@ -36,6 +36,7 @@ WITHOUT_NAME = [1, 20, 41, 5]
 WITHOUT_PICTURE = [2, 20, 60, 5]
 WITHOUT_FACTS = [3, 41, 61, 5]
 WITHOUT_SOUND = [4, 41, 62, 5]
+WITHOUT_CLIP = [6, 60, 63, 5]
 ALL_MISSING = 5
 
 
@@ -71,6 +72,15 @@ def tone(pitch: float, seconds: float) -> bytes:
     return file.getvalue()
 
 
+def scrolling(picture: bytes, steps: tuple[int, int]) -> bytes:
+    """Return an animated GIF of 6 frames, in which a picture scrolls by so many pixels down and to the right."""
+    array = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    frames = [Image.fromarray(np.roll(array, (i * steps[0], i * steps[1]), axis=(0, 1))) for i in range(6)]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=[40, 80, 40, 80, 40, 80])
+    return file.getvalue()
+
+
 @pytest.fixture(scope="session")
 def _items_and_labels(emoji: Bunch) -> tuple[pd.DataFrame, np.ndarray]:
     rng = np.random.default_rng(0)
@@ -91,6 +101,11 @@ def _items_and_labels(emoji: Bunch) -> tuple[pd.DataFrame, np.ndarray]:
                 tone(300.0 * 2 ** CATEGORIES.index(c) + 3 * i, 0.1 + 0.02 * len(name))
                 for i, (c, name) in enumerate(zip(emoji.target[rows], chosen["name"], strict=True))
             ],
+            # The category by where it moves.
+            "clip": [
+                scrolling(picture, [(0, 3), (0, -3), (3, 0), (-3, 0)][CATEGORIES.index(c)])
+                for c, picture in zip(emoji.target[rows], chosen["picture"], strict=True)
+            ],
         },
         index=chosen.index,
     )
@@ -100,12 +115,13 @@ def _items_and_labels(emoji: Bunch) -> tuple[pd.DataFrame, np.ndarray]:
     frame.iloc[WITHOUT_FACTS, [columns.index(c) for c in ("length", "brightness")]] = np.nan
     frame.iloc[WITHOUT_FACTS, columns.index("initial")] = None
     frame.iloc[WITHOUT_SOUND, columns.index("sound")] = None
+    frame.iloc[WITHOUT_CLIP, columns.index("clip")] = None
     return frame, emoji.target[rows].astype(str)
 
 
 @pytest.fixture
 def items(_items_and_labels: tuple[pd.DataFrame, np.ndarray]) -> pd.DataFrame:
-    """88 emoji of 4 categories: name, picture, two numbers, a string, a sound; some missing; indexed by code point."""
+    """88 emoji of 4 categories: name, picture, numbers, string, sound, clip; some missing; indexed by code point."""
     return _items_and_labels[0].copy()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier, VotingClassifier
@@ -18,7 +19,15 @@ from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import Tensor, nn
-from transformers import ASTConfig, ConvNextConfig, DistilBertConfig, Wav2Vec2Config, WhisperConfig
+from transformers import (
+    ASTConfig,
+    ConvNextConfig,
+    DistilBertConfig,
+    TimesformerConfig,
+    VideoMAEConfig,
+    Wav2Vec2Config,
+    WhisperConfig,
+)
 
 from mmensemble import (
     ColumnSelector,
@@ -43,6 +52,8 @@ from mmensemble_estimators import (
     ImageRegressor,
     TextClassifier,
     TextRegressor,
+    VideoClassifier,
+    VideoRegressor,
 )
 
 NUMBERS = ["length", "brightness"]
@@ -122,6 +133,10 @@ def audio() -> AudioClassifier:
     return AudioClassifier(max_epochs=1, max_seconds=0.6, random_state=0)
 
 
+def video() -> VideoClassifier:
+    return VideoClassifier(n_frames=4, image_size=32, max_epochs=1, random_state=0)
+
+
 class WordVectors(nn.Module):
     """A text backbone of one's own: the mean of the tokens' vectors."""
 
@@ -155,6 +170,14 @@ class Bands(nn.Module):
     def forward(self, input_features: Tensor, attention_mask: Tensor) -> Tensor:
         real = attention_mask.unsqueeze(-1)
         return (self.layer(input_features).relu() * real).sum(dim=1) / real.sum(dim=1)
+
+
+class Changes(nn.Module):
+    """A video backbone of one's own: the mean of each quarter of the frames, and how much it changes."""
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        quarters = pixel_values.unflatten(4, (2, -1)).unflatten(3, (2, -1)).mean(dim=(4, 6)).flatten(2)
+        return torch.cat([quarters.mean(dim=1), quarters[:, -1] - quarters[:, 0]], dim=1)
 
 
 def distilbert() -> DistilBertConfig:
@@ -191,6 +214,20 @@ def wav2vec2() -> Wav2Vec2Config:
     )  # fmt: skip
 
 
+def videomae() -> VideoMAEConfig:
+    return VideoMAEConfig(
+        image_size=32, patch_size=16, num_frames=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32,
+    )  # fmt: skip
+
+
+def timesformer() -> TimesformerConfig:
+    return TimesformerConfig(
+        image_size=32, patch_size=16, num_frames=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32,
+    )  # fmt: skip
+
+
 def text_of(backbone: Any, **params: Any) -> TextClassifier:
     return text().set_params(backbone=backbone, **params)
 
@@ -203,6 +240,10 @@ def audio_of(backbone: Any, **params: Any) -> AudioClassifier:
     return audio().set_params(backbone=backbone, **params)
 
 
+def video_of(backbone: Any, **params: Any) -> VideoClassifier:
+    return video().set_params(backbone=backbone, **params)
+
+
 def text_regressor(**params: Any) -> TextRegressor:
     return TextRegressor(max_epochs=2, vocab_size=400, max_length=24, random_state=0, **params)
 
@@ -213,6 +254,10 @@ def image_regressor(**params: Any) -> ImageRegressor:
 
 def audio_regressor(**params: Any) -> AudioRegressor:
     return AudioRegressor(max_epochs=2, max_seconds=0.6, random_state=0, **params)
+
+
+def video_regressor(**params: Any) -> VideoRegressor:
+    return VideoRegressor(max_epochs=2, n_frames=4, image_size=32, random_state=0, **params)
 
 
 def numbers(final: Any = None) -> Pipeline:
@@ -296,6 +341,23 @@ INSTANCES = [
     Instance(
         "audio_regressor_of_two", lambda: audio_regressor(backbone=wav2vec2()), ("sound",), "cells", "number_table"
     ),
+    Instance("video", video, ("clip",), "cells"),
+    Instance("video_vit", lambda: video_of("vit", pooling="max"), ("clip",), "cells", "multilabel"),
+    Instance("video_config", lambda: video_of(videomae()), ("clip",), "cells", "columns"),
+    Instance(
+        "video_callable",
+        lambda: video_of(Changes, learning_rate=0.1, augmentation=("flip", "shift", "crop", "colour")),
+        ("clip",),
+        "cells",
+    ),
+    Instance("video_regressor", video_regressor, ("clip",), "cells", "numbers"),
+    Instance(
+        "video_regressor_of_two",
+        lambda: video_regressor(backbone=timesformer(), pooling="cls"),
+        ("clip",),
+        "cells",
+        "number_table",
+    ),
     Instance("text_on_column", lambda: on_column("name", text()), ("name",)),
     Instance("image_on_column", lambda: on_column("picture", image()), ("picture",)),
     Instance("soft_voting", lambda: multimodal(SoftVoting(weights=[2, 1, 0.5])), ALL_COLUMNS),
@@ -353,6 +415,14 @@ INSTANCES = [
             fusion=CrossAttentionFusion(random_state=0, hidden_size=16, modality_dropout=0.2),
         ),
         ("name", "sound"),
+    ),
+    Instance(
+        "cross_attention_fusion_with_clip",
+        lambda: MultimodalClassifier(
+            [("text", text(), "name"), ("image", image(), "picture"), ("video", video(), "clip")],
+            fusion=CrossAttentionFusion(random_state=0, hidden_size=16, modality_dropout=0.2),
+        ),
+        ("name", "picture", "clip"),
     ),
     Instance("nested_with_forest", nested, ("picture", *NUMBERS)),
     # Both members take the same pixels, so that the graph has one input for them.

@@ -50,8 +50,10 @@ from mmensemble_estimators import (
     ImageRegressor,
     TextClassifier,
     TextRegressor,
+    VideoClassifier,
+    VideoRegressor,
 )
-from tests.conftest import ALL_MISSING, WITHOUT_FACTS, WITHOUT_NAME, WITHOUT_PICTURE, WITHOUT_SOUND
+from tests.conftest import ALL_MISSING, WITHOUT_CLIP, WITHOUT_FACTS, WITHOUT_NAME, WITHOUT_PICTURE, WITHOUT_SOUND
 from tests.instances import BY_ID, INSTANCES, Instance
 
 Fitted = Callable[[str], Any]
@@ -60,7 +62,7 @@ Exported = Callable[[str], Path]
 TOLERANCE = 1e-4
 
 # What no modality takes. A number among categories is one that was not seen, to scikit-learn and so to the file.
-BAD_CELLS = {"name": 3.5, "picture": b"not an image", "length": "long", "sound": b"not a sound"}
+BAD_CELLS = {"name": 3.5, "picture": b"not an image", "length": "long", "sound": b"not a sound", "clip": b"not a clip"}
 
 
 @pytest.fixture(params=INSTANCES, ids=lambda instance: instance.id)
@@ -123,7 +125,13 @@ def test_instance_ids_are_unique_and_expected_failures_name_tests() -> None:
 
 
 def test_items_miss_what_they_should(items: pd.DataFrame) -> None:
-    missing = {"name": WITHOUT_NAME, "picture": WITHOUT_PICTURE, "length": WITHOUT_FACTS, "sound": WITHOUT_SOUND}
+    missing = {
+        "name": WITHOUT_NAME,
+        "picture": WITHOUT_PICTURE,
+        "length": WITHOUT_FACTS,
+        "sound": WITHOUT_SOUND,
+        "clip": WITHOUT_CLIP,
+    }
     for column, rows in missing.items():
         assert np.flatnonzero(items[column].isna()).tolist() == sorted(rows)
     assert np.flatnonzero(items.isna().all(axis=1)).tolist() == [ALL_MISSING]
@@ -159,7 +167,8 @@ def test_exported_model_on_shuffled_rows_of_pandas_and_polars(
 def test_exported_model_on_rows_without_a_modality(
     instance: Instance, fitted: Fitted, exported: Exported, items: pd.DataFrame
 ) -> None:
-    rows = instance.of(items.iloc[sorted({*WITHOUT_NAME, *WITHOUT_PICTURE, *WITHOUT_FACTS, *WITHOUT_SOUND})])
+    incomplete = {*WITHOUT_NAME, *WITHOUT_PICTURE, *WITHOUT_FACTS, *WITHOUT_SOUND, *WITHOUT_CLIP}
+    rows = instance.of(items.iloc[sorted(incomplete)])
     expected = instance.scores(fitted(instance.id), rows)
     assert_scores_agree(instance.scores(OnnxPredictor(exported(instance.id), device="cpu"), rows), expected)
 
@@ -373,7 +382,7 @@ def test_missing_column(instance: Instance, fitted: Fitted, exported: Exported, 
 
 def raw_columns(instance: Instance) -> list[str]:
     """The columns that a torch estimator reads; of other columns scikit-learn's estimators complain themselves."""
-    return [column for column in instance.columns if column in ("name", "picture", "sound")]
+    return [column for column in instance.columns if column in ("name", "picture", "sound", "clip")]
 
 
 @only(raw_columns)
@@ -462,6 +471,8 @@ DEFAULTS = [
     ImageRegressor(),
     AudioClassifier(),
     AudioRegressor(),
+    VideoClassifier(),
+    VideoRegressor(),
     MultimodalClassifier([("text", TextClassifier(), "name"), ("image", ImageClassifier(), "picture")]),
     MultimodalRegressor([("text", TextRegressor(), "name"), ("image", ImageRegressor(), "picture")]),
     SoftVoting(),

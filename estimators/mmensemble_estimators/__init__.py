@@ -19,6 +19,7 @@ try:
     )
     from mmensemble_estimators.image import ImageClassifier, ImageRegressor
     from mmensemble_estimators.text import TextClassifier, TextRegressor
+    from mmensemble_estimators.video import VideoClassifier, VideoRegressor
 except ModuleNotFoundError as error:
     package = (error.name or "").partition(".")[0]
     if package not in {"torch", "transformers", "skorch", "sklearn", "joblib", "pandas"}:
@@ -37,4 +38,6 @@ __all__ = [
     "ImageRegressor",
     "TextClassifier",
     "TextRegressor",
+    "VideoClassifier",
+    "VideoRegressor",
 ]

@@ -109,6 +109,7 @@ def _to_int8(
     from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 
     model = onnx.load(source)
+    _with_own_weights(model)
     del model.graph.value_info[:]  # the quantizer infers shapes anew, and trips over the ones that are there
     path = folder / "float32"
     onnx.save(model, path, save_as_external_data=external, location=f"{path.name}.data")
@@ -159,6 +160,24 @@ def _around_convolutions(model: onnx.ModelProto) -> set[str]:
         wanted = _AROUND_CONVOLUTIONS if counts["Conv"] > counts["MatMul"] else ("Conv",)
         chosen |= {node.name for node in nodes if node.op_type in wanted}
     return chosen
+
+
+def _with_own_weights(model: onnx.ModelProto) -> None:
+    """Copy weights that a product shares with other operators, as a head and its token embedding do.
+
+    The quantizer transposes a product's weights where they are.
+    """
+    weights = {initializer.name: initializer for initializer in model.graph.initializer}
+    elsewhere = {name for node in model.graph.node if node.op_type not in _PRODUCTS for name in node.input}
+    for node in int8_layers(model).values():
+        name = node.input[1]
+        if name in elsewhere:
+            node.input[1] = f"{name}_of_product"
+            if node.input[1] not in weights:
+                copied = model.graph.initializer.add()
+                copied.CopyFrom(weights[name])
+                copied.name = node.input[1]
+                weights[copied.name] = copied
 
 
 def float_convolutions(model: onnx.ModelProto) -> list[str]:

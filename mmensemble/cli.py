@@ -112,8 +112,9 @@ def score(
         progress=not quiet and sys.stderr.isatty(),
     )
     if not quiet:
+        resumed = f", {report.n_resumed} of them by an earlier, unfinished run" if report.n_resumed else ""
         click.echo(
-            f"{report.n_rows} rows ({report.n_errors} errors) in {report.seconds:.2f} s, "
+            f"{report.n_rows} rows{resumed} ({report.n_errors} errors) in {report.seconds:.2f} s, "
             f"{report.rows_per_second:.0f} rows/s on {report.device}"
         )
 
@@ -159,7 +160,7 @@ def _facts(path: Path) -> dict[str, Any]:
     manifest = OnnxPredictor(path, device="cpu", n_threads=1).manifest
     return {
         "file": str(path),
-        "bytes": path.stat().st_size,
+        "bytes": sum(file.stat().st_size for file in (path, Path(f"{path}.data")) if file.exists()),
         "task": manifest.task.name,
         "classes": _labels(manifest.task.classes),
         "inputs": [

@@ -1,4 +1,4 @@
-"""Which device runs the graph, and the ONNX Runtime session on it. Imports onnxruntime and the standard library.
+"""Which device runs the graph, and the ONNX Runtime session on it. Imports onnxruntime.
 
 ONNX Runtime lists the providers that it was *built* with. Asked for one whose GPU or libraries are missing, it writes
 errors to stderr and runs on the CPU. So nothing is asked for before a cheap look at the driver, and nothing is believed
@@ -14,13 +14,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 import onnxruntime
 
 from mmensemble.exceptions import ConfigurationError, DeviceError, ModelFileError
+from mmensemble.scoring.manifest import model_stamp
 
 __all__ = [
     "DEVICES",
@@ -164,6 +164,11 @@ def _open_on_cpu(path: Path, n_threads: int, create: Create) -> Any:
     try:
         return create(path, "cpu", n_threads)
     except Exception as error:  # ONNX Runtime's errors have no other base class in common
+        weights = Path(f"{path}.data")
+        if weights.name in str(error) and not weights.exists():
+            raise ModelFileError(
+                f"{path} has its weights in {weights.name}, which is not beside it; copy both files to one folder"
+            ) from error
         raise ModelFileError(
             f"{path} cannot be opened: it is damaged, is not an ONNX model, or needs a newer ONNX Runtime than "
             f"{onnxruntime.__version__} ({error})"
@@ -225,14 +230,8 @@ def _engine_folder(path: Path) -> Path:
 
     ONNX Runtime names them by the graph and not by its weights, so every file has a folder of its own.
     """
-    digest = blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    for beside in sorted(path.parent.glob(f"{path.name}*")):  # external data is too large to be read through
-        digest.update(repr((beside.name, beside.stat().st_size, beside.stat().st_mtime_ns)).encode())
     folder = Path(os.environ.get("MMENSEMBLE_DATA") or "~/.cache/mmensemble").expanduser() / "tensorrt"
-    folder = folder / digest.hexdigest()
+    folder = folder / model_stamp(path)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pandas as pd
 import pytest
+from click.testing import CliRunner
+from onnx import TensorProto
 from sklearn.linear_model import LogisticRegression
 
 from mmensemble import MultimodalClassifier, OnnxPredictor, SoftVoting, Stacking, export_onnx, on_column
+from mmensemble.cli import main
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError, ModelFileError, ParityError
 from mmensemble.export import onnx_file
 from mmensemble.preprocessing import TabularPreprocessor
@@ -263,7 +267,7 @@ class TestExternalData:
     ) -> None:
         self.export(heavy, wide, folder / "model.onnx", 0, monkeypatch)
         (folder / "model.onnx.data").unlink()
-        with pytest.raises(ModelFileError):
+        with pytest.raises(ModelFileError, match=r"has its weights in model\.onnx\.data, which is not beside it"):
             OnnxPredictor(folder / "model.onnx", device="cpu")
 
     def test_a_failure_leaves_neither(
@@ -279,6 +283,48 @@ class TestExternalData:
     ) -> None:
         self.export(heavy, wide, folder / "model.onnx", 0, monkeypatch)
         self.export(heavy, wide, folder / "model.onnx", 1_000_000, monkeypatch)
+        assert names(folder) == ["model.onnx"]
+
+    @pytest.mark.parametrize("precision", ["fp16", "int8"])
+    def test_at_any_precision(
+        self, fitted: Any, items: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
+    ) -> None:
+        saved = ir.save
+
+        def watched(model: Any, path: Any, **kwargs: Any) -> None:
+            """No file on the way may hold the weights: above 2 GiB it could not be written."""
+            assert kwargs["external_data"], path
+            saved(model, path, **kwargs)
+
+        monkeypatch.setattr(ir, "save", watched)
+        monkeypatch.setattr(onnx_file, "EXTERNAL_DATA_BYTES", 0)
+        model, names_of = fitted("text"), items["name"]
+        (folder / "m.onnx.data").write_bytes(b"of an older model")
+        manifest = export_onnx(model, folder / "m.onnx", precision=precision, verify=names_of, tolerance=0.5)
+        assert names(folder) == ["m.onnx", "m.onnx.data"]
+        graph = onnx.load(folder / "m.onnx", load_external_data=False).graph
+        inside = [t for t in graph.initializer if t.data_location != TensorProto.EXTERNAL and len(t.raw_data) > 1024]
+        assert inside == []
+        coarse = {TensorProto.FLOAT16, TensorProto.INT8}
+        assert {tensor.data_type for tensor in graph.initializer} & coarse, "some weights are converted"
+        predictor = OnnxPredictor(folder.rename(folder.with_name("moved")) / "m.onnx", device="cpu")
+        assert predictor.manifest.parity == manifest.parity
+        largest = np.abs(predictor.predict_proba(names_of) - model.predict_proba(names_of)).max()
+        assert largest == pytest.approx(manifest.parity["max_abs_difference"], rel=1e-4)
+
+    def test_inspect_counts_the_weights(
+        self, heavy: Any, wide: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.export(heavy, wide, folder / "model.onnx", 0, monkeypatch)
+        shown = CliRunner().invoke(main, ["inspect", str(folder / "model.onnx"), "--json"])
+        facts = json.loads(shown.output)
+        assert facts["bytes"] == sum(file.stat().st_size for file in folder.iterdir())
+        assert facts["parity"]["n_rows"] == 20
+
+    def test_a_folder_of_that_name(self, heavy: Any, wide: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (folder / "model.onnx").mkdir()
+        with pytest.raises(ConfigurationError, match=r"model\.onnx is a folder"):
+            self.export(heavy, wide, folder / "model.onnx", 0, monkeypatch)
         assert names(folder) == ["model.onnx"]
 
 

@@ -37,7 +37,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 install: $(INSTALLED)  ## create .venv with the project and all its extras
 
 # Under another name until all is there, so that a fetch that was cut off is not taken for the data.
-data: $(DATA)/tuxpaint_stamps $(DATA)/animated_emoji $(DATA)/asterisk_sounds  ## fetch the data that no Python package carries, 1 GB, by apt-get and npm
+data: $(DATA)/tuxpaint_stamps $(DATA)/animated_emoji $(DATA)/asterisk_sounds $(DATA)/fortunes  ## fetch the data that no Python package carries, 1 GB, by apt-get and npm
 
 $(DATA)/tuxpaint_stamps:
 	rm -rf $@.partial
@@ -59,6 +59,13 @@ $(DATA)/asterisk_sounds:
 	mkdir -p $@.partial
 	cd $@.partial && apt-get download asterisk-core-sounds-en asterisk-core-sounds-en-wav asterisk-core-sounds-es asterisk-core-sounds-es-wav asterisk-core-sounds-fr asterisk-core-sounds-fr-wav asterisk-core-sounds-it asterisk-core-sounds-it-wav asterisk-core-sounds-ru asterisk-core-sounds-ru-wav && \
 		for package in *.deb; do dpkg-deb -x $$package . || exit 1; done && rm *.deb
+	mv $@.partial $@
+
+$(DATA)/fortunes:
+	rm -rf $@.partial
+	mkdir -p $@.partial
+	cd $@.partial && apt-get download fortunes-de fortunes fortunes-min fortunes-es fortunes-it fortunes-ru && \
+		for package in *.deb; do dpkg-deb -x $$package $${package%%_*} || exit 1; done && rm *.deb
 	mv $@.partial $@
 
 demo: $(INSTALLED)  ## train, fuse, export and score on real data; writes quickstart_output/

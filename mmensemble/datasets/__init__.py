@@ -8,6 +8,7 @@ lies in the folder that ``make data`` fills, which is ``~/.cache/mmensemble`` un
 
 from mmensemble.datasets._animated_emoji import load_animated_emoji
 from mmensemble.datasets._asterisk import load_asterisk_sounds
+from mmensemble.datasets._fortunes import load_fortunes
 from mmensemble.datasets._minilm import minilm_folder
 from mmensemble.datasets._openmoji import load_openmoji
 from mmensemble.datasets._tuxpaint import load_tuxpaint_stamps
@@ -16,6 +17,7 @@ from mmensemble.datasets._tweets import load_tweets
 __all__ = [
     "load_animated_emoji",
     "load_asterisk_sounds",
+    "load_fortunes",
     "load_openmoji",
     "load_tuxpaint_stamps",
     "load_tweets",

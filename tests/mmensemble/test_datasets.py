@@ -19,6 +19,7 @@ from mmensemble import datasets
 from mmensemble.datasets import (
     load_animated_emoji,
     load_asterisk_sounds,
+    load_fortunes,
     load_openmoji,
     load_tuxpaint_stamps,
     load_tweets,
@@ -400,10 +401,56 @@ def test_asterisk_sounds_shape_and_classes():
     assert all(Path(path).stat().st_size > 44 for path in bunch.frame["speech"][::50])
 
 
+@pytest.fixture
+def few_fortunes(tmp_path):
+    for package, name, text in [
+        ("fortunes-de", "de/zitate", "Nichts ist  \n\twie es scheint.\n%\nN\x08Noch eins\n%\n%\nNoch eins\n"),
+        ("fortunes-de", "de/off/grob", "derb\n"),
+        ("fortunes-de", "de/asciiart", "/\\_/\\\n"),
+        ("fortunes-it", "it/leggi.fortunes", "Prima legge\n"),
+    ]:
+        file = tmp_path / package / "usr/share/games/fortunes" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        file.with_name(f"{file.name}.dat").write_bytes(b"\0\1")
+        file.with_name(f"{file.name}.u8").symlink_to(file)
+    return tmp_path
+
+
+def test_fortunes_are_cut_cleaned_and_there_once(few_fortunes):
+    bunch = load_fortunes(few_fortunes, languages=["it", "de"])
+    assert bunch.frame.to_dict("list") == {
+        "text": ["Nichts ist\n        wie es scheint.", "Noch eins", "Prima legge"],
+        "language": ["de", "de", "it"],
+        "topic": ["zitate", "zitate", "leggi"],
+    }
+    assert bunch.target.tolist() == ["de", "de", "it"]
+    assert bunch.target_names == ["de", "it"]
+    assert "twice: 1" in bunch.DESCR
+
+
+def test_fortunes_of_a_language_that_is_not_there(few_fortunes):
+    with pytest.raises(ConfigurationError, match="make data"):
+        load_fortunes(few_fortunes, languages=["it", "ru"])
+    with pytest.raises(ConfigurationError, match="languages must be some of"):
+        load_fortunes(few_fortunes, languages=["fr"])
+
+
+def test_fortunes_shape_and_classes():
+    if not data_folder(None, "fortunes").exists():
+        pytest.skip("needs fortunes, which `make data` fetches")
+    bunch = load_fortunes()
+    counts = pd.Series(bunch.target).value_counts()
+    assert counts.to_dict() == {"ru": 20384, "de": 18618, "en": 15123, "es": 10788, "it": 8506}
+    assert bunch.frame["text"].is_unique
+    assert not bunch.frame["text"].str.contains("[\x00-\x08\x1b]", regex=True).any()
+
+
 FETCHED = [
     (load_tuxpaint_stamps, "tuxpaint_stamps"),
     (load_animated_emoji, "animated_emoji"),
     (load_asterisk_sounds, "asterisk_sounds"),
+    (load_fortunes, "fortunes"),
 ]
 
 

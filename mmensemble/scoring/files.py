@@ -10,17 +10,20 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mmensemble import __version__
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.scoring.batching import ScoredWindow
+from mmensemble.scoring.manifest import model_stamp
+from mmensemble.scoring.parts import Parts
 from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.scoring.providers import Device, ResolvedDevice
 from mmensemble.scoring.readers import Reader, file_format, open_reader
 from mmensemble.scoring.tasks import Task
-from mmensemble.scoring.writers import open_writer
+from mmensemble.scoring.writers import check_writable, open_writer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,6 +43,8 @@ class ScoreReport:
         Rows read and written.
     n_errors : int
         Rows among them that could not be scored.
+    n_resumed : int
+        Rows among them that an earlier, unfinished call had scored.
     seconds : float
         Time taken to read, score and write; the model was open before.
     device : {"cpu", "cuda", "tensorrt"}
@@ -48,13 +53,14 @@ class ScoreReport:
 
     n_rows: int
     n_errors: int
+    n_resumed: int
     seconds: float
     device: ResolvedDevice
 
     @property
     def rows_per_second(self) -> float:
-        """Rows per second."""
-        return self.n_rows / self.seconds if self.seconds > 0 else 0.0
+        """Rows scored per second, without those that were there already."""
+        return (self.n_rows - self.n_resumed) / self.seconds if self.seconds > 0 else 0.0
 
 
 def score_file(
@@ -74,8 +80,11 @@ def score_file(
 
     The output has the columns of `keep`, then ``prediction``, ``probability_<class>`` (float32) for each class, and
     ``error``, which is null where all is well. Of several labels or label columns there are ``prediction_<number>`` and
-    ``probability_<number>_<class>``; of numbers there are predictions only. The file appears when it is complete; after
-    a failure there is none.
+    ``probability_<number>_<class>``; of numbers there are predictions only.
+
+    The file appears when it is complete. Until then the scores are kept in parts in a folder beside it, named
+    ``.<output>.parts``: the same call after a crash, a kill or an interrupt goes on after the last part and writes the
+    same file. An error in the data removes them.
 
     Parameters
     ----------
@@ -122,21 +131,47 @@ def score_file(
         _check_columns(source, reader.schema.names, [*model.manifest.columns, *keep])
         task = model.manifest.task
         schema = _output_schema(reader.schema, keep, task)
+        check_writable(target, schema)
         started = time.perf_counter()
-        n_rows = n_errors = 0
-        with (
-            open_writer(target, schema) as writer,
-            closing(_scored_tables(model, reader, keep)) as scored,
-            _progress_bar(progress, reader.n_rows) as advance,
-        ):
-            for kept, window in scored:
-                if on_error == "raise":
-                    window.raise_for_errors(n_rows)
-                writer.write(_output_table(kept, window, task, schema))
-                n_rows += len(window.errors)
-                n_errors += sum(error is not None for error in window.errors)
-                advance(len(window.errors))
-    return ScoreReport(n_rows, n_errors, time.perf_counter() - started, model.device)
+        parts = Parts(target, schema, _job(model, source, keep, on_error, schema))
+        resumed = parts.n_rows
+        try:
+            with (
+                parts,
+                closing(_scored_tables(model, reader, keep, resumed)) as scored,
+                _progress_bar(progress, reader.n_rows, resumed) as advance,
+            ):
+                for kept, window in scored:
+                    if on_error == "raise":
+                        window.raise_for_errors(parts.n_rows)
+                    parts.write(_output_table(kept, window, task, schema))
+                    advance(len(window.errors))
+        except DataError:
+            parts.remove()
+            raise
+        with open_writer(target, schema) as writer:
+            for table in parts.tables():
+                writer.write(table)
+        parts.remove()
+    return ScoreReport(parts.n_rows, parts.n_errors, resumed, time.perf_counter() - started, model.device)
+
+
+def _job(
+    model: OnnxPredictor, source: Path, keep: Sequence[str], on_error: OnError, schema: pa.Schema
+) -> dict[str, Any]:
+    """Return what decides the bytes of the output."""
+    read = source.stat()
+    return {
+        "mmensemble": __version__,
+        "model": model_stamp(model.path),
+        "input": [str(source.resolve()), read.st_size, read.st_mtime_ns],
+        "columns": str(schema),
+        "keep": list(keep),
+        "on_error": on_error,
+        "device": model.device,
+        "batch_size": model.batch_size,
+        "n_threads": model.n_threads,
+    }
 
 
 def _check_paths(source: Path, target: Path, overwrite: bool) -> None:
@@ -181,14 +216,19 @@ def _output_schema(source: pa.Schema, keep: Sequence[str], task: Task) -> pa.Sch
 
 
 def _scored_tables(
-    model: OnnxPredictor, reader: Reader, keep: Sequence[str]
+    model: OnnxPredictor, reader: Reader, keep: Sequence[str], n_done: int
 ) -> Generator[tuple[list[pa.ChunkedArray], ScoredWindow]]:
     wanted = list(dict.fromkeys([*model.manifest.columns, *keep]))
     # Tables are read ahead of their scores; what is kept of them waits here.
     waiting: deque[list[pa.ChunkedArray]] = deque()
 
     def frames() -> Iterator[pa.Table]:
-        for table in reader.tables(wanted, model.window_size):
+        to_skip = n_done
+        for whole in reader.tables(wanted, model.window_size):
+            table = whole.slice(to_skip)
+            to_skip = max(0, to_skip - whole.num_rows)
+            if whole.num_rows and not table.num_rows:
+                continue
             waiting.append([table[name] for name in keep])
             yield table.select(model.manifest.columns)
 
@@ -223,11 +263,11 @@ def _columns(predictions: np.ndarray) -> list[np.ndarray]:
 
 
 @contextmanager
-def _progress_bar(show: bool, total: int | None) -> Iterator[Callable[[int], object]]:
+def _progress_bar(show: bool, total: int | None, initial: int) -> Iterator[Callable[[int], object]]:
     if not show:
         yield lambda n: None
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, unit=" rows", file=sys.stderr) as bar:
+    with tqdm(total=total, initial=initial, unit=" rows", file=sys.stderr) as bar:
         yield bar.update

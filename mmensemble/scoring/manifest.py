@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 from mmensemble.exceptions import ModelFileError
 from mmensemble.preprocessing import Preprocessor, preprocessor_from_dict
 from mmensemble.scoring.tasks import Task, task_from_dict
 
-__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Feed", "Manifest"]
+__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Feed", "Manifest", "model_stamp"]
 
 METADATA_KEY = "mmensemble"
 FORMAT_VERSION = 1
@@ -117,3 +119,15 @@ class Manifest:
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ModelFileError(f"the model file's manifest is damaged ({error!r}); export the model again") from error
+
+
+def model_stamp(path: Path) -> str:
+    """Return a hash that tells one model file from another: its content, and size and time of external data."""
+    digest = blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    data = path.with_name(f"{path.name}.data")
+    if data.is_file():  # too large to be read through
+        digest.update(repr((data.stat().st_size, data.stat().st_mtime_ns)).encode())
+    return digest.hexdigest()

@@ -15,7 +15,7 @@ from mmensemble.scoring.readers import file_format
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TableWriter", "open_writer"]
+__all__ = ["TableWriter", "check_writable", "open_writer"]
 
 # What is written at once becomes a row group of the Parquet file: large enough to compress and to skim.
 _GROUP_ROWS = 65_536
@@ -63,14 +63,8 @@ def open_writer(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
     path : Path
         The file; an existing one is replaced.
     schema : pyarrow.Schema
-        Of all tables that will be written.
-
-    Raises
-    ------
-    ConfigurationError
-        If the format, which the suffix names, cannot hold a column of the schema.
+        Of all tables that will be written; see `check_writable`.
     """
-    _check_writable(path, schema)
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         with _sink(path, part, schema) as sink:
@@ -92,7 +86,14 @@ def _sink(path: Path, part: Path, schema: pa.Schema) -> Any:
     return pa_csv.CSVWriter(part, schema)
 
 
-def _check_writable(path: Path, schema: pa.Schema) -> None:
+def check_writable(path: Path, schema: pa.Schema) -> None:
+    """Check that a file's format, which the suffix names, can hold the columns.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot.
+    """
     if file_format(path) == "parquet":
         return
     import pyarrow as pa

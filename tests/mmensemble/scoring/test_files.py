@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,9 @@ import pytest
 
 from mmensemble.exceptions import ConfigurationError, DataError, ModelFileError
 from mmensemble.scoring import Manifest, OnnxPredictor, ScoreReport, files, score_file
+from mmensemble.scoring.parts import Parts
 from mmensemble.scoring.readers import ParquetReader
 from mmensemble.scoring.tasks import Classification
-from mmensemble.scoring.writers import TableWriter
 
 Rows = dict[str, list[Any]]
 SCORES = ["prediction", "probability_apple", "probability_pear", "probability_plum", "error"]
@@ -150,24 +153,114 @@ def test_classes_keep_their_type(
         assert table.column_names[1:-1] == [f"probability_{label}" for label in classes]
 
 
-def test_a_failure_leaves_nothing_behind(
-    predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[str] = []
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
+    """Interrupt the reading of the file at a table, and count the rows that are read."""
+    read: list[int] = []
     tables = ParquetReader.tables
 
     def breaks(self: ParquetReader, columns: Any, size: int) -> Iterator[pa.Table]:
-        for number, table in enumerate(tables(self, columns, size)):
-            if number == 2:
-                seen.extend(left_behind(tmp_path))
+        for place, table in enumerate(tables(self, columns, 100)):
+            if place == number:
                 raise KeyboardInterrupt
+            read.append(table.num_rows)
+            yield table
+
+    monkeypatch.setattr(ParquetReader, "tables", breaks)
+    return read
+
+
+def count_scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    scored: list[int] = []
+    write = Parts.write
+
+    def counting(self: Parts, table: pa.Table) -> None:
+        scored.append(table.num_rows)
+        write(self, table)
+
+    monkeypatch.setattr(Parts, "write", counting)
+    return scored
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_an_interrupted_call_goes_on_and_writes_the_same_file(
+    predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 1000)
+        score_file(predictor, parquet, whole, keep=["id"])
+    for place in (9, 12):
+        with monkeypatch.context() as patched:
+            interrupt_at(patched, place)
+            with pytest.raises(KeyboardInterrupt):
+                score_file(predictor, parquet, out, keep=["id"])
+    assert left_behind(tmp_path) == [f".out.{suffix}.parts", whole.name]
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 1000)
+        scored = count_scored(patched)
+        report = score_file(predictor, parquet, out, keep=["id"])
+    assert (report.n_rows, report.n_resumed) == (1500, 1500 - sum(scored))
+    assert 0 < sum(scored) <= 800
+    assert out.read_bytes() == whole.read_bytes()
+    assert left_behind(tmp_path) == sorted([out.name, whole.name])
+
+
+_KILLED = """
+import os, signal, sys
+from mmensemble.scoring import parts, score_file
+parts._PART_ROWS = 1
+write = parts.Parts.write
+def dies(self, table):
+    if self.n_rows >= 512:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(self, table)
+parts.Parts.write = dies
+score_file(*sys.argv[1:], device="cpu", n_threads=2)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_process_leaves_parts_that_the_next_one_takes_over(
+    model_path: Path, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.parquet"
+    done = subprocess.run([sys.executable, "-c", _KILLED, model_path, parquet, out], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (tmp_path / ".out.parquet.parts" / "part-00007.arrow.partial").write_bytes(b"half a part")
+    report = score_file(model_path, parquet, out, device="cpu", n_threads=2)
+    assert (report.n_rows, report.n_resumed) == (1500, 512)
+    score_file(model_path, parquet, tmp_path / "whole.parquet", device="cpu", n_threads=2)
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_parts_of_another_job_are_not_taken(
+    predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, changed = tmp_path / "out.parquet", tmp_path / "changed.parquet"
+    pq.write_table(pq.read_table(parquet).slice(0, 1400), changed, row_group_size=400)
+    for source, keep in ((changed, []), (parquet, ["id"])):
+        with monkeypatch.context() as patched:
+            interrupt_at(patched, 12)
+            with pytest.raises(KeyboardInterrupt):
+                score_file(predictor, parquet, out, overwrite=True)
+        assert score_file(predictor, source, out, keep=keep, overwrite=True).n_resumed == 0
+
+
+def test_an_error_in_the_data_leaves_nothing_behind(
+    predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = ParquetReader.tables
+
+    def breaks(self: ParquetReader, columns: Any, size: int) -> Iterator[pa.Table]:
+        for number, table in enumerate(tables(self, columns, 100)):
+            if number == 12:
+                raise DataError("the file is damaged")
             yield table
 
     monkeypatch.setattr(ParquetReader, "tables", breaks)
     (tmp_path / "out.parquet").write_text("what was there before")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(DataError, match="the file is damaged"):
         score_file(predictor, parquet, tmp_path / "out.parquet", overwrite=True)
-    assert len(seen) == 2
     assert left_behind(tmp_path) == ["out.parquet"]
     assert (tmp_path / "out.parquet").read_text() == "what was there before"
 
@@ -177,7 +270,7 @@ def test_memory_does_not_grow_with_the_file(
 ) -> None:
     ahead: list[int] = []
     read = written = 0
-    tables, write = ParquetReader.tables, TableWriter.write
+    tables, write = ParquetReader.tables, Parts.write
 
     def counting_tables(self: ParquetReader, columns: Any, size: int) -> Iterator[pa.Table]:
         nonlocal read
@@ -186,13 +279,13 @@ def test_memory_does_not_grow_with_the_file(
             ahead.append(read - written)
             yield table
 
-    def counting_write(self: TableWriter, table: pa.Table) -> None:
+    def counting_write(self: Parts, table: pa.Table) -> None:
         nonlocal written
         written += 1
         write(self, table)
 
     monkeypatch.setattr(ParquetReader, "tables", counting_tables)
-    monkeypatch.setattr(TableWriter, "write", counting_write)
+    monkeypatch.setattr(Parts, "write", counting_write)
     score_file(predictor, parquet, tmp_path / "out.parquet")
     assert read == written >= 150
     assert max(ahead) <= predictor.n_threads + 2
@@ -250,5 +343,5 @@ def test_progress(predictor: OnnxPredictor, parquet: Path, tmp_path: Path, capsy
 
 
 def test_the_report_of_no_time() -> None:
-    assert ScoreReport(0, 0, 0.0, "cpu").rows_per_second == 0.0
+    assert ScoreReport(0, 0, 0, 0.0, "cpu").rows_per_second == 0.0
     assert files.ScoreReport is ScoreReport

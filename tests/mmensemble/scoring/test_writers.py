@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.scoring.writers import open_writer
+from mmensemble.scoring.writers import check_writable, open_writer
 
 SCHEMA = pa.schema([("a", pa.int64())])
 
@@ -57,6 +57,7 @@ def test_small_tables_share_a_row_group(tmp_path: Path) -> None:
 
 def test_a_type_without_a_csv_form(tmp_path: Path) -> None:
     schema = pa.schema([("a", pa.int64()), ("b", pa.list_(pa.int64()))])
-    with pytest.raises(ConfigurationError, match="column 'b' of type list"), open_writer(tmp_path / "out.csv", schema):
-        pass
+    with pytest.raises(ConfigurationError, match="column 'b' of type list"):
+        check_writable(tmp_path / "out.csv", schema)
+    check_writable(tmp_path / "out.parquet", schema)
     assert list(tmp_path.iterdir()) == []

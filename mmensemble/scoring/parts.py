@@ -1,0 +1,119 @@
+"""Scores that survive their process: written part by part, each atomically. Imports pyarrow on first use only.
+
+The parts of ``scores.parquet`` lie in ``.scores.parquet.parts`` beside it: ``job.json`` says what was asked for, and
+``part-00000.arrow`` and so on hold the scored rows in order. Whoever asks for the same again goes on after the last
+part; whoever asks for something else begins anew. When all rows are there, the output is made of the parts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Parts"]
+
+# A part is closed after so many seconds or rows: a process that is killed loses no more than these.
+_PART_SECONDS = 20.0
+_PART_ROWS = 2**20
+_JOB = "job.json"
+
+
+class Parts:
+    """The parts of one output; a context in which they are written.
+
+    Parameters
+    ----------
+    output : Path
+        The file that will be made of them.
+    schema : pyarrow.Schema
+        Of all tables.
+    job : dict
+        What decides every byte of the output, as JSON: parts of another job are of no use and are removed.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows in the parts, those of an earlier process included.
+    n_errors : int
+        Rows among them whose column ``error`` is not null.
+    """
+
+    def __init__(self, output: Path, schema: pa.Schema, job: dict[str, Any]) -> None:
+        self.folder = output.with_name(f".{output.name}.parts")
+        self.schema = schema
+        self.n_rows = 0
+        self.n_errors = 0
+        self._sink: pa.RecordBatchFileWriter | None = None
+        self._part_rows = 0
+        self._part_start = 0.0
+        stated = json.dumps(job, sort_keys=True)
+        said = self.folder / _JOB
+        if not said.is_file() or said.read_text(encoding="utf-8") != stated:
+            self.remove()
+            self.folder.mkdir()
+            said.write_text(stated, encoding="utf-8")
+        for unfinished in self.folder.glob("*.partial"):
+            unfinished.unlink()
+        for table in self.tables():
+            self._count(table)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close_part()
+
+    def write(self, table: pa.Table) -> None:
+        """Add the next rows."""
+        import pyarrow as pa
+
+        if self._sink is None:
+            self._sink = pa.ipc.new_file(self._partial, self.schema)
+            self._part_rows, self._part_start = 0, time.monotonic()
+        self._sink.write_table(table)
+        self._count(table)
+        self._part_rows += table.num_rows
+        if self._part_rows >= _PART_ROWS or time.monotonic() - self._part_start >= _PART_SECONDS:
+            self._close_part()
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Read the parts that are whole, as many rows at a time as were written at once."""
+        import pyarrow as pa
+
+        for path in self._paths():
+            with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as part:
+                for number in range(part.num_record_batches):
+                    yield pa.Table.from_batches([part.get_batch(number)])
+
+    def remove(self) -> None:
+        """Delete the parts."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _partial(self) -> Path:
+        return self.folder / f"part-{len(self._paths()):05}.arrow.partial"
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.arrow"))
+
+    def _count(self, table: pa.Table) -> None:
+        self.n_rows += table.num_rows
+        self.n_errors += table.num_rows - table["error"].null_count
+
+    def _close_part(self) -> None:
+        if self._sink is None:
+            return
+        self._sink.close()
+        self._sink = None
+        partial = self._partial
+        with partial.open("rb+") as file:  # a power cut must not leave an empty file under the final name
+            os.fsync(file.fileno())
+        partial.rename(partial.with_suffix(""))

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -160,6 +160,9 @@ class LateFusion(Fusion):
 
     cv: Any
 
+    # Whether `_combine_graph` itself gives the prior to rows that miss all members; it may then leave members out.
+    _gives_prior: ClassVar[bool] = False
+
     # The task as the members learned it.
     _member_task: Task
 
@@ -295,8 +298,10 @@ class LateFusion(Fusion):
         with graph.scope(type(self).__name__):
             combined = self._combine_graph(graph, outputs, present, source)
             any_there = any_present(graph, present)
-            prior = graph.constant(self.prior_.astype(np.float32)[None], "prior")
-            result = graph.op("Where", any_there, combined, prior)
+            result = combined
+            if not self._gives_prior:
+                prior = graph.constant(self.prior_.astype(np.float32)[None], "prior")
+                result = graph.op("Where", any_there, combined, prior)
             side_by_side = graph.op("Concat", *transformed, axis=1)
         return Outputs(
             graph,

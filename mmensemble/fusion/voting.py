@@ -22,7 +22,12 @@ __all__ = ["HardVoting", "SoftVoting", "WeightedAverage"]
 
 
 class WeightedAverage(LateFusion):
-    """Average the members' outputs by one weight per member, over the members that a row has."""
+    """Average the members' outputs by one weight per member, over the members that a row has.
+
+    A member of weight 0 has no part in the graph, and so none in the file.
+    """
+
+    _gives_prior = True
 
     @abstractmethod
     def _member_weights(self, n_members: int) -> np.ndarray:
@@ -39,6 +44,8 @@ class WeightedAverage(LateFusion):
     ) -> ir.Value:
         terms, totals = [], []
         for output, there, weight in zip(outputs, present, self._member_weights(len(outputs)), strict=True):
+            if weight == 0:
+                continue
             share = graph.op("Mul", graph.op("Cast", there, to=graph.FLOAT), graph.constant(np.float32(weight)))
             terms.append(graph.op("Mul", graph.op("Where", there, output, graph.constant(np.float32(0))), share))
             totals.append(share)
@@ -183,9 +190,12 @@ class HardVoting(_Voting):
 
     def _median_graph(self, graph: Graph, outputs: Sequence[ir.Value], present: Sequence[ir.Value]) -> ir.Value:
         zero, huge = graph.constant(np.float32(0)), np.finfo(np.float32).max
+        members = zip(outputs, present, self._member_weights(len(outputs)), strict=True)
+        counted = [(output, there, weight) for output, there, weight in members if weight > 0]
+        outputs = [output for output, _, _ in counted]
         weights = [
             graph.op("Mul", graph.op("Cast", there, to=graph.FLOAT), graph.constant(np.float32(weight)))
-            for there, weight in zip(present, self._member_weights(len(outputs)), strict=True)
+            for _, there, weight in counted
         ]
         total = graph.op("Sum", *weights)
         half = graph.op("Mul", total, graph.constant(np.float32(0.5 * (1 - _HALF_TOLERANCE))))

@@ -21,6 +21,7 @@ from onnx_ir.passes.common import TopologicalSortPass
 
 from mmensemble.exceptions import ExportError
 from mmensemble.export.graph import ENCODER_SCOPE
+from mmensemble.export.pooling import pool_by_gathering
 
 __all__ = ["PRECISIONS", "Precision", "convert", "float_convolutions", "int8_layers", "sensitivities"]
 
@@ -100,6 +101,7 @@ def _to_half(source: Path) -> onnx.ModelProto:
     nodes = {tuple(node.output): node for node in converted.graph.node}
     del converted.graph.node[:]
     converted.graph.node.extend(nodes.values())
+    pool_by_gathering(converted)
     return converted
 
 

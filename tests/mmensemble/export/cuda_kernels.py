@@ -100,6 +100,7 @@ LATER_KERNELS = frozenset({"ConstantOfShape", "Equal", "LSTM", "ReduceMax", "Sof
 
 # What has no kernel at opset 23, neither on that page nor in onnxruntime-gpu 1.31.1, and why.
 WITHOUT_KERNEL = {
+    # Files of precision "fp16", which are for GPUs, have Gather and Max in its place.
     "MaxPool": "opset 22 defines it anew, and the CUDA kernel stays at opset 12 (onnxruntime's pull request 27715)",
     "TreeEnsembleRegressor": "the CUDA provider has no kernels of the domain ai.onnx.ml",
 }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 from onnx import NodeProto, TensorProto
 
+from mmensemble import export_onnx
 from mmensemble.export.graph import OPSET
 from tests.instances import BY_ID, INSTANCES
 from tests.mmensemble.export.cuda_kernels import CUDA_KERNELS, LATER_KERNELS, WITHOUT_KERNEL
@@ -46,6 +48,7 @@ DATA_INPUT = {"Where": 1, "OneHot": 2}
 # A float32 may become a float16, in an export of that precision.
 TYPES: dict[int, set[str]] = {
     TensorProto.FLOAT: {"float", "float16"},
+    TensorProto.FLOAT16: {"float16"},
     TensorProto.DOUBLE: {"double"},
     TensorProto.BOOL: {"bool"},
     TensorProto.INT64: {"int64"},
@@ -86,6 +89,15 @@ def test_operators_have_cuda_kernels(instance_id: str, exported: Callable[[str],
     assert not proto.functions
     types = types_of_values(proto.graph)
     assert {node.op_type for node in proto.graph.node if not takes(node, types)} == ON_CPU.get(instance_id, set())
+
+
+@pytest.mark.parametrize("instance_id", ["image_callable", "soft_voting", "concat_fusion"])
+def test_half_precision_never_leaves_the_gpu(instance_id: str, fitted: Callable[[str], Any], tmp_path: Path) -> None:
+    assert ON_CPU[instance_id] == {"MaxPool"}
+    export_onnx(fitted(instance_id), tmp_path / "model.onnx", precision="fp16")
+    proto = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "model.onnx"))
+    types = types_of_values(proto.graph)
+    assert [node.op_type for node in proto.graph.node if not takes(node, types)] == []
 
 
 def test_the_lists_are_of_what_there_is() -> None:

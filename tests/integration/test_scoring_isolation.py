@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -113,6 +114,30 @@ def test_command_line(run: Any, quickstart: Any, tmp_path: Path) -> None:
     facts = json.loads(run(program, "inspect", str(folder / "model.onnx"), "--json"))
     assert facts["parity"]["max_abs_difference"] <= 1e-4
     assert [name for feed in facts["inputs"] for name in feed["columns"]] == ["name", "picture"]
+
+
+def test_score_sounds(run: Any, tmp_path: Path) -> None:
+    from mmensemble import export_onnx, score_file
+    from mmensemble_estimators import AudioClassifier
+    from tests.conftest import tone
+
+    sounds = [tone(pitch, 0.2 + 0.0001 * pitch) for pitch in range(300, 2700, 200)]
+    model = AudioClassifier(max_epochs=1, random_state=0).fit(sounds, ["low", "high"] * 6)
+    export_onnx(model, tmp_path / "model.onnx")
+    (tmp_path / "sound.wav").write_bytes(sounds[0])
+    cells = [*({"bytes": data, "path": None} for data in sounds), {"bytes": None, "path": str(tmp_path / "sound.wav")}]
+    pq.write_table(pa.table({"audio": [*cells, None]}), tmp_path / "sounds.parquet")
+    score_file(tmp_path / "model.onnx", tmp_path / "sounds.parquet", tmp_path / "expected.parquet", device="cpu")
+    program = """
+from mmensemble import score_file
+folder = sys.argv[1]
+report = score_file(folder + "/model.onnx", folder + "/sounds.parquet", folder + "/scores.parquet", device="cpu")
+assert report.n_rows == 14 and report.n_errors == 0, report
+"""
+    loaded = json.loads(run(program + LOADED, str(tmp_path)))
+    assert_same_scores(tmp_path / "scores.parquet", tmp_path / "expected.parquet")
+    assert {"soundfile", "av"} <= set(loaded)
+    assert not set(loaded) & set(UNUSED)
 
 
 def test_predictor_on_plain_columns(run: Any, quickstart: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier, VotingClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
@@ -45,6 +47,7 @@ from mmensemble_estimators import (
     AudioClassifier,
     AudioRegressor,
     BilinearFusion,
+    CausalLM,
     ConcatFusion,
     CrossAttentionFusion,
     GatedFusion,
@@ -54,6 +57,7 @@ from mmensemble_estimators import (
     TextRegressor,
     VideoClassifier,
     VideoRegressor,
+    ZeroShotTextClassifier,
 )
 
 NUMBERS = ["length", "brightness"]
@@ -135,6 +139,23 @@ def audio() -> AudioClassifier:
 
 def video() -> VideoClassifier:
     return VideoClassifier(n_frames=4, image_size=32, max_epochs=1, random_state=0)
+
+
+def language_model(**params: Any) -> CausalLM:
+    settings = {"n_layers": 1, "embedding_size": 16, "vocab_size": 300, "max_length": 48}
+    return CausalLM(max_epochs=1, random_state=0, **{**settings, **params})
+
+
+@cache
+def fitted_language_model() -> FrozenEstimator:
+    texts = ["flag: Germany", "red heart, a symbol", "a cat and other animals", "smiling people"] * 4
+    return FrozenEstimator(language_model(learning_rate=1e-2, max_length=160).fit(texts))
+
+
+def zero_shot(**params: Any) -> ZeroShotTextClassifier:
+    return ZeroShotTextClassifier(
+        fitted_language_model(), template="{text}: {label}", example_length=24, random_state=0, **params
+    )
 
 
 class WordVectors(nn.Module):
@@ -307,6 +328,10 @@ def mixed_columns() -> Pipeline:
 
 ALL_COLUMNS = ("name", "picture", *NUMBERS)
 
+_FROZEN = {
+    "test_nested_parameters_are_set": "a frozen language model shows no parameters of its own",
+    "test_fit_changes_neither_data_nor_parameters": "the language model is fitted before, and is a parameter",
+}
 _REFUSES_0_ROWS = {"test_no_rows": "scikit-learn's transformers and classifiers refuse 0 rows"}
 
 INSTANCES = [
@@ -486,6 +511,28 @@ INSTANCES = [
         ),
         ("picture",),
         expected_failures=_REFUSES_0_ROWS,
+    ),
+    Instance(
+        "pipeline_over_language_model",
+        lambda: Pipeline(
+            [
+                ("column", ColumnSelector("name")),
+                ("embed", language_model()),
+                ("scale", StandardScaler()),
+                ("classify", LogisticRegression(C=0.1)),
+            ]
+        ),
+        ("name",),
+        expected_failures=_REFUSES_0_ROWS,
+    ),
+    Instance("zero_shot", zero_shot, ("name",), "cells", expected_failures=_FROZEN),
+    Instance(
+        "zero_shot_in_stacking",
+        lambda: MultimodalClassifier(
+            [("text", zero_shot(n_examples=2), "name"), ("facts", numbers(), NUMBERS)], fusion=Stacking(cv=2)
+        ),
+        ("name", *NUMBERS),
+        expected_failures=_FROZEN,
     ),
     Instance(
         "grid_search",

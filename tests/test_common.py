@@ -43,6 +43,7 @@ from mmensemble_estimators import (
     AudioClassifier,
     AudioRegressor,
     BilinearFusion,
+    CausalLM,
     ConcatFusion,
     CrossAttentionFusion,
     GatedFusion,
@@ -52,6 +53,7 @@ from mmensemble_estimators import (
     TextRegressor,
     VideoClassifier,
     VideoRegressor,
+    ZeroShotTextClassifier,
 )
 from tests.conftest import ALL_MISSING, WITHOUT_CLIP, WITHOUT_FACTS, WITHOUT_NAME, WITHOUT_PICTURE, WITHOUT_SOUND
 from tests.instances import BY_ID, INSTANCES, Instance
@@ -327,7 +329,7 @@ def test_probabilities(instance: Instance, fitted: Fitted, items: pd.DataFrame, 
     probabilities = fitted(instance.id).predict_proba(instance.of(items))
     assert probabilities.shape == (len(items), 4)
     # scikit-learn's linear models compute in the float32 of an embedding.
-    assert probabilities.dtype == (np.float32 if instance.id == "pipeline_over_embedding" else np.float64)
+    assert probabilities.dtype == (np.float32 if instance.id.startswith("pipeline_over") else np.float64)
     assert (probabilities >= 0).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=0, atol=1e-6)
     assert fitted(instance.id).classes_.tolist() == np.unique(labels).tolist()
@@ -473,6 +475,8 @@ DEFAULTS = [
     AudioRegressor(),
     VideoClassifier(),
     VideoRegressor(),
+    CausalLM(),
+    ZeroShotTextClassifier(CausalLM()),
     MultimodalClassifier([("text", TextClassifier(), "name"), ("image", ImageClassifier(), "picture")]),
     MultimodalRegressor([("text", TextRegressor(), "name"), ("image", ImageRegressor(), "picture")]),
     SoftVoting(),

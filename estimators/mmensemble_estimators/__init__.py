@@ -18,8 +18,10 @@ try:
         GatedFusion,
     )
     from mmensemble_estimators.image import ImageClassifier, ImageRegressor
+    from mmensemble_estimators.language_model import CausalLM
     from mmensemble_estimators.text import TextClassifier, TextRegressor
     from mmensemble_estimators.video import VideoClassifier, VideoRegressor
+    from mmensemble_estimators.zero_shot import ZeroShotTextClassifier
 except ModuleNotFoundError as error:
     package = (error.name or "").partition(".")[0]
     if package not in {"torch", "transformers", "skorch", "sklearn", "joblib", "pandas"}:
@@ -31,6 +33,7 @@ __all__ = [
     "AudioClassifier",
     "AudioRegressor",
     "BilinearFusion",
+    "CausalLM",
     "ConcatFusion",
     "CrossAttentionFusion",
     "GatedFusion",
@@ -40,4 +43,5 @@ __all__ = [
     "TextRegressor",
     "VideoClassifier",
     "VideoRegressor",
+    "ZeroShotTextClassifier",
 ]

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from mmensemble.export.generators import GeneratorGraph
 from mmensemble.export.graph import ENCODER_SCOPE, Outputs, Source
 from mmensemble.preprocessing import TensorSpec
+from mmensemble.scoring.tasks import Classification
 from mmensemble_estimators._export import add_module, leaf_feed
 from mmensemble_estimators.backbones.generative import GenerativeNetwork
 
 if TYPE_CHECKING:
     from mmensemble_estimators._generator import TorchGenerator
+    from mmensemble_estimators.zero_shot import ZeroShotTextClassifier
 
-__all__ = ["embedding_graph", "generator_graph"]
+__all__ = ["embedding_graph", "generator_graph", "likelihood_graph"]
 
 # The example that is exported: so many new tokens behind so many that were run, all different, and not 0 or 1.
 SIZES = {"length": 3, "past": 5, "total": 8}
@@ -92,3 +94,17 @@ def embedding_graph(estimator: Any, source: Source, module: nn.Module) -> Output
         (embedding,) = add_module(graph, module, inputs)
     zeros = graph.constant(np.zeros((1, 1), dtype=np.float32), "missing_embedding")
     return Outputs(graph, transformed=graph.op("Where", present, embedding, zeros), present=present)
+
+
+def likelihood_graph(estimator: ZeroShotTextClassifier, source: Source) -> Outputs:
+    """Add a zero-shot classifier: the likelihood of each label behind the prompt; missing rows get the prior."""
+    graph = source.graph
+    inputs, present = leaf_feed(estimator, source)
+    with graph.scope(ENCODER_SCOPE):
+        (raw,) = add_module(graph, estimator.module_, inputs)
+    with graph.scope("head"):
+        bias = graph.constant(estimator.bias_.astype(np.float32)[None], "bias")
+        probabilities = graph.op("Softmax", graph.op("Sub", raw, bias), axis=1)
+        prior = graph.constant(estimator.class_prior_.astype(np.float32)[None], "prior")
+        probabilities = graph.op("Where", present, probabilities, prior)
+    return Outputs(graph, probabilities=probabilities, present=present, task=Classification(estimator.classes_))

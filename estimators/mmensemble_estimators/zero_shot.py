@@ -1,0 +1,351 @@
+"""Classification by a language model that has learned no classes: by the label that it would write behind a text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from scipy.special import logsumexp, softmax
+from sklearn.base import ClassifierMixin
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+from torch import Tensor, nn
+
+from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.preprocessing import Cells, PromptPreprocessor
+from mmensemble.preprocessing.frames import leaf_cells
+from mmensemble.preprocessing.text import read_tokenizer
+from mmensemble.scoring.tasks import Classification
+from mmensemble_estimators._frozen import folder_stamp
+from mmensemble_estimators._leaf import TorchLeaf
+from mmensemble_estimators._parameters import check_integers
+from mmensemble_estimators.backbones.generative import GenerativeNetwork
+from mmensemble_estimators.language_model import CausalLM
+
+__all__ = ["ZeroShotTextClassifier"]
+
+# What Zhao et al. take for texts that say nothing.
+CONTENT_FREE = ("N/A", "[MASK]", "")
+BETWEEN_EXAMPLES = "\n\n"
+# Positions taken of a network that bounds none.
+MANY_POSITIONS = 2048
+
+
+class LabelLikelihood(nn.Module):
+    """Left-padded prompts → the log-likelihood of each label as what comes next, (batch, n_labels).
+
+    The prompt is run once; its state is repeated for the labels.
+
+    Parameters
+    ----------
+    network : GenerativeNetwork
+    label_ids : list of list of int
+        The tokens of each label.
+    """
+
+    label_ids: Tensor
+    label_mask: Tensor
+
+    def __init__(self, network: GenerativeNetwork, label_ids: list[list[int]]) -> None:
+        super().__init__()
+        self.network = network
+        self.n_labels, self.longest = len(label_ids), max(map(len, label_ids))
+        padded = [ids + [0] * (self.longest - len(ids)) for ids in label_ids]
+        real = [[1.0] * len(ids) + [0.0] * (self.longest - len(ids)) for ids in label_ids]
+        self.register_buffer("label_ids", torch.tensor(padded))
+        self.register_buffer("label_mask", torch.tensor(real))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the log-likelihoods of prompts (batch, length), shape (batch, n_labels)."""
+        hidden, state = self.network.decode(input_ids, attention_mask)
+        first = self.network.head(hidden[:, -1]).log_softmax(dim=-1)
+        total = first[:, self.label_ids[:, 0]]
+        if self.longest == 1:
+            return total
+        tokens = self.label_ids.repeat(len(input_ids), 1)
+        repeated = {name: tensor.repeat_interleave(self.n_labels, dim=0) for name, tensor in state.items()}
+        mask = torch.cat(
+            [attention_mask.repeat_interleave(self.n_labels, dim=0), torch.ones_like(tokens[:, 1:])], dim=1
+        )
+        hidden, _ = self.network.decode(tokens[:, :-1], mask, **repeated)
+        scores = self.network.head(hidden).log_softmax(dim=-1)
+        each = scores.gather(2, tokens[:, 1:, None]).squeeze(2) * self.label_mask[:, 1:].repeat(len(input_ids), 1)
+        return total + each.sum(dim=1).reshape(-1, self.n_labels)
+
+
+class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
+    r"""Classify texts by how likely a language model takes each label to be what comes next.
+
+    Nothing is trained. With ``n_examples=0`` it learns from `fit` only which labels there are (zero-shot); above that,
+    so many rows and their labels are written before each text (few-shot; Brown et al. 2020). What a language model
+    thinks of a label without any text can be taken out again (`calibrate`).
+
+    Parameters
+    ----------
+    language_model : CausalLM, FrozenEstimator or str
+        A fitted `CausalLM`, or a local folder or hub id of any ``transformers.AutoModelForCausalLM``. scikit-learn's
+        ``clone``, and so every search and ensemble, forgets what an estimator has learned unless it is wrapped in
+        ``sklearn.frozen.FrozenEstimator``.
+    template : str, default="{text}\n{label}"
+        How a text and its label are written; ``{label}`` stands at the end.
+    labels : dict, default=None
+        Class → how it is written, if not by its own name.
+    n_examples : int, default=0
+        Rows of `fit` that are written before each text, drawn in the proportions of the classes. Each is cut to
+        `example_length` characters.
+    example_length : int, default=200
+    calibrate : bool, default=True
+        Divide the likelihood of each label by the one that it has behind texts without content: "N/A", "[MASK]" and
+        nothing (Zhao et al. 2021).
+    batch_size : int, default=32
+        Texts that are run at a time.
+    device : str, default="auto"
+        A torch device; ``"auto"`` takes a GPU where torch sees one, else the CPU.
+    random_state : int, RandomState or None, default=None
+        Of the choice of examples.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    class_prior_ : ndarray of float, shape (n_classes,)
+        The classes' share in `fit`, the prediction for a missing row.
+    examples_ : list of str
+        The examples as they are written before each text.
+    bias_ : ndarray of float, shape (n_classes,)
+        The log-likelihoods that are subtracted; 0 without `calibrate`.
+    module_ : torch.nn.Module
+        Prompts → the log-likelihood of each label.
+    preprocessor_ : PromptPreprocessor
+        How texts become prompts.
+    n_features_in_ : int
+        1.
+    feature_names_in_ : ndarray of shape (1,)
+        The column's name, where it had one.
+
+    References
+    ----------
+    Brown et al. (2020). Language models are few-shot learners. NeurIPS.
+
+    Zhao, Wallace, Feng, Klein, Singh (2021). Calibrate before use: improving few-shot performance of language models.
+    ICML.
+
+    Examples
+    --------
+    >>> from mmensemble_estimators import CausalLM, ZeroShotTextClassifier
+    >>> texts = ["an apple is a fruit", "a pear is a fruit", "a car is a vehicle", "a bus is a vehicle"] * 8
+    >>> lm = CausalLM(max_epochs=40, vocab_size=300, learning_rate=3e-3, random_state=0).fit(texts)
+    >>> clf = ZeroShotTextClassifier(lm, template="{text} is a {label}", calibrate=False)
+    >>> clf.fit(None, ["fruit", "vehicle"]).predict(["a pear", "a bus"]).tolist()
+    ['fruit', 'vehicle']
+    """
+
+    modality: ClassVar[str] = "text"
+
+    module_: LabelLikelihood
+    preprocessor_: PromptPreprocessor
+    classes_: np.ndarray
+
+    def __init__(
+        self,
+        language_model: Any,
+        *,
+        template: str = "{text}\n{label}",
+        labels: Mapping[Any, str] | None = None,
+        n_examples: int = 0,
+        example_length: int = 200,
+        calibrate: bool = True,
+        batch_size: int = 32,
+        device: str = "auto",
+        random_state: Any = None,
+    ) -> None:
+        self.language_model = language_model
+        self.template = template
+        self.labels = labels
+        self.n_examples = n_examples
+        self.example_length = example_length
+        self.calibrate = calibrate
+        self.batch_size = batch_size
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Learn which labels there are, and choose examples.
+
+        Parameters
+        ----------
+        X : sequence of str, or frame or array of one column, n_samples rows; or None
+            With None, `y` are the labels, and there are no examples.
+        y : array-like of shape (n_samples,)
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ConfigurationError
+            For a parameter that cannot work, a language model that is not fitted, or examples that do not fit into it.
+        DataError
+            For a cell that is no text, or a `y` of one class.
+        """
+        if y is None:
+            raise DataError(f"{type(self).__name__}.fit requires y to be passed, but the target y is None")
+        before, between = self._template()
+        check_integers(self, n_examples=0, example_length=1, batch_size=1)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        self.classes_, counts = np.unique(y, return_counts=True)
+        if len(self.classes_) < 2:
+            raise DataError(f"y has one class only, {self.classes_[0]!r}; there is nothing to tell apart")
+        self.class_prior_ = counts / counts.sum()
+        model = self._language_model()
+        space = between[len(between.rstrip(" ")) :]
+        written = [f"{space}{self._label(label)}" for label in self.classes_.tolist()]
+        tokenizer = read_tokenizer(model.preprocessor_.tokenizer, None)
+        label_ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in written]
+        if not all(label_ids):
+            raise ConfigurationError(f"a label is written by no token: {written}")
+        self.examples_ = self._examples(X, y)
+        self._language_model_ = model
+        self._prefix = "".join(f"{example}{BETWEEN_EXAMPLES}" for example in self.examples_) + before
+        self._suffix = between.rstrip(" ")
+        self._longest = (model.module_.max_length or MANY_POSITIONS) - max(map(len, label_ids)) + 1
+        if X is None:
+            self.n_features_in_ = 1
+            self.preprocessor_ = self._fit_preprocessor([])
+        else:
+            check_consistent_length(leaf_cells(X), y)
+            self._encode_to_fit(X)
+        self.module_ = LabelLikelihood(model.module_, label_ids).eval()
+        self.bias_ = np.zeros(len(self.classes_))
+        if self.calibrate:
+            raw = self._run(self.module_, self.preprocessor_.encode(list(CONTENT_FREE))).astype(np.float64)
+            self.bias_ = logsumexp(raw, axis=0) - np.log(len(CONTENT_FREE))
+        return self
+
+    def _template(self) -> tuple[str, str]:
+        """Return what stands before the text, and between it and the label."""
+        before, found, rest = str(self.template).partition("{text}")
+        between, also, after = rest.partition("{label}")
+        if not found or not also or after:
+            raise ConfigurationError(
+                f"template must hold {{text}} and behind it, at its end, {{label}}; it is {self.template!r}"
+            )
+        return before, between
+
+    def _language_model(self) -> CausalLM:
+        model = self.language_model
+        if isinstance(model, FrozenEstimator):
+            model = model.estimator
+        if isinstance(model, (str, os.PathLike)):
+            return CausalLM.load(os.fspath(model))
+        if not isinstance(model, CausalLM):
+            raise ConfigurationError(f"language_model must be a fitted CausalLM or a folder, not {model!r}")
+        if not hasattr(model, "module_"):
+            raise ConfigurationError(
+                "language_model is not fitted. If it was, clone forgot what it had learned: give "
+                "sklearn.frozen.FrozenEstimator(the fitted one)"
+            )
+        return model
+
+    def _label(self, label: Any) -> str:
+        if self.labels is None:
+            return str(label)
+        if label not in self.labels:
+            raise ConfigurationError(f"labels does not say how the class {label!r} is written")
+        return str(self.labels[label])
+
+    def _examples(self, X: Any, y: np.ndarray) -> list[str]:
+        if not self.n_examples:
+            return []
+        cells = [] if X is None else leaf_cells(X)
+        rows = np.asarray([row for row, cell in enumerate(cells) if isinstance(cell, str)], dtype=np.int64)
+        if len(rows) < self.n_examples:
+            raise DataError(f"n_examples={self.n_examples} and there are {len(rows)} texts", column=self._column)
+        if len(rows) > self.n_examples:
+            _, sizes = np.unique(y[rows], return_counts=True)
+            fits = sizes.min() > 1 and len(sizes) <= min(self.n_examples, len(rows) - self.n_examples)
+            _, rows = train_test_split(
+                rows,
+                test_size=self.n_examples,
+                stratify=y[rows] if fits else None,
+                random_state=check_random_state(self.random_state),
+            )
+        return [
+            self.template.replace("{label}", self._label(label)).replace("{text}", cells[row][: self.example_length], 1)
+            for row, label in zip(rows, y[rows].tolist(), strict=True)
+        ]
+
+    def _fit_preprocessor(self, cells: Cells) -> PromptPreprocessor:
+        known = self._language_model_.preprocessor_
+        preprocessor = PromptPreprocessor(
+            known.tokenizer,
+            max_length=self._longest,
+            pad_id=known.pad_id,
+            prefix=self._prefix,
+            suffix=self._suffix,
+        )
+        taken = PromptPreprocessor(known.tokenizer).encode_whole([f"{self._prefix}{self._suffix}"]).lengths[0]
+        if taken >= self._longest:
+            raise ConfigurationError(
+                f"template and examples take {taken} tokens, and the language model has room for {self._longest}; "
+                "fewer examples, or a smaller example_length, leave some for the text"
+            )
+        return preprocessor
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probability of each label among the labels.
+
+        Parameters
+        ----------
+        X : sequence of str, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples, n_classes)
+            Columns in the order of `classes_`; a missing row gets the classes' share in `fit`.
+
+        Raises
+        ------
+        DataError
+            For a cell that is no text; it names the row and the column.
+        """
+        encoded = self._encode(X)
+        if len(encoded) == 0:
+            return np.zeros((0, len(self.classes_)))
+        raw = np.asarray(self._run(self.module_, encoded), dtype=np.float64)
+        probabilities: np.ndarray = softmax(raw - self.bias_, axis=1)
+        probabilities[~encoded.present] = self.class_prior_
+        return probabilities
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable label of each row.
+
+        Parameters
+        ----------
+        X : sequence of str, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        probabilities = self.predict_proba(X)
+        return Classification(self.classes_).predict(probabilities)
+
+    def cache_stamp(self) -> Any:
+        model = self.language_model
+        return folder_stamp(os.fspath(model)) if isinstance(model, (str, os.PathLike)) else None
+
+    def __onnx_graph__(self, source: Any) -> Any:
+        """Take part in `mmensemble.to_graph`: prompts, the language model, and the labels behind it."""
+        from mmensemble_estimators._export_generator import likelihood_graph
+
+        check_is_fitted(self, "module_")
+        return likelihood_graph(self, source)

@@ -180,7 +180,7 @@ class AudioClassifier(AudioEstimator, TorchClassifier):
         Samples per second to which sounds are resampled, at least 4000. None is 16000, or what `pretrained` wants.
     max_seconds : float, default=None
         The longest sound; the rest is cut. None is 10, or what `pretrained` takes at most: Whisper 30, AST 10.24.
-    augmentation : tuple of {"shift", "mask", "gain"}, default=("shift", "mask")
+    augmentation : tuple of {"shift", "mask", "gain"}, default=()
         What is varied at random in training: move by up to a tenth of the length; blank two spans of time and two of
         frequency, each of up to an eighth (Park et al. 2019); up to 6 dB louder or softer. Not with
         ``fine_tune="head"``, where each sound passes the network once.
@@ -234,7 +234,7 @@ class AudioClassifier(AudioEstimator, TorchClassifier):
         pooling: str | None = None,
         sampling_rate: int | None = None,
         max_seconds: float | None = None,
-        augmentation: tuple[str, ...] = ("shift", "mask"),
+        augmentation: tuple[str, ...] = (),
         max_epochs: int = 20,
         batch_size: int = 32,
         learning_rate: float | None = None,
@@ -290,7 +290,7 @@ class AudioRegressor(AudioEstimator, TorchRegressor):
         As in `AudioClassifier`.
     max_seconds : float, default=None
         As in `AudioClassifier`.
-    augmentation : tuple of {"shift", "mask", "gain"}, default=("shift", "mask")
+    augmentation : tuple of {"shift", "mask", "gain"}, default=()
         As in `AudioClassifier`.
     <<training>>
     <<stopping>>
@@ -321,7 +321,7 @@ class AudioRegressor(AudioEstimator, TorchRegressor):
         pooling: str | None = None,
         sampling_rate: int | None = None,
         max_seconds: float | None = None,
-        augmentation: tuple[str, ...] = ("shift", "mask"),
+        augmentation: tuple[str, ...] = (),
         max_epochs: int = 20,
         batch_size: int = 32,
         learning_rate: float | None = None,

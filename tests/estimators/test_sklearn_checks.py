@@ -1,7 +1,7 @@
-"""scikit-learn's own checks of estimators, over the text and image estimators.
+"""scikit-learn's own checks of estimators, over the text, image and audio estimators.
 
 The checks make numeric matrices, and skip an estimator whose tags say that it takes none. So they run on subclasses
-whose cells are made of rows of numbers, a text or a picture each. The checks of how a matrix is validated (shapes, NaN,
+whose cells are made of rows of numbers: texts, pictures, sounds. The checks of how a matrix is validated (shapes, NaN,
 names) thereby test `validate_data`; all others test the estimators. test_common runs those that need no data.
 """
 
@@ -19,9 +19,17 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from mmensemble_estimators import ImageClassifier, ImageRegressor, TextClassifier, TextRegressor, _network
+from mmensemble_estimators import (
+    AudioClassifier,
+    AudioRegressor,
+    ImageClassifier,
+    ImageRegressor,
+    TextClassifier,
+    TextRegressor,
+    _network,
+)
 from mmensemble_estimators.backbones.text import TextEncoder
-from tests.instances import Convolution
+from tests.instances import Bands, Convolution
 
 
 def texts_of(X: np.ndarray) -> list[str]:
@@ -36,6 +44,13 @@ def pictures_of(X: np.ndarray) -> list[np.ndarray]:
     grey = (np.clip(np.asarray(X, dtype=float), -4, 4) * 31 + 127).astype(np.uint8)
     columns = np.arange(32) * X.shape[1] // 32
     return [np.tile(row[columns], (32, 1)) for row in grey]
+
+
+def sounds_of(X: np.ndarray) -> list[np.ndarray]:
+    """Play each number as the loudness of a tone, 4 ten thousand times that of -4."""
+    loudness = 10 ** (np.clip(np.asarray(X, dtype=float), -4, 4) / 2) / 100
+    pitches = np.geomspace(200, 4000, X.shape[1])[:, None]
+    return list(loudness @ np.sin(2 * np.pi * pitches * np.arange(3200) / 16000 + pitches))
 
 
 class FromNumbers:
@@ -78,6 +93,14 @@ class ImageRegressorFromNumbers(FromNumbers, ImageRegressor):
     cells_of = staticmethod(pictures_of)
 
 
+class AudioClassifierFromNumbers(FromNumbers, AudioClassifier):
+    cells_of = staticmethod(sounds_of)
+
+
+class AudioRegressorFromNumbers(FromNumbers, AudioRegressor):
+    cells_of = staticmethod(sounds_of)
+
+
 class SmallGPT(TextEncoder):
     def __init__(self) -> None:
         config = GPT2Config(vocab_size=258, n_embd=32, n_layer=1, n_head=2, n_positions=24, use_cache=False)
@@ -104,11 +127,21 @@ IMAGE = {
     "learning_rate": 2e-2,
     "random_state": 0,
 }
+AUDIO = {
+    "backbone": Bands,
+    "augmentation": (),
+    "max_epochs": 8,
+    "batch_size": 16,
+    "learning_rate": 5e-2,
+    "random_state": 0,
+}
 FROM_NUMBERS = [
     TextClassifierFromNumbers(**TEXT),
     TextRegressorFromNumbers(**TEXT),
     ImageClassifierFromNumbers(**IMAGE),
     ImageRegressorFromNumbers(**IMAGE),
+    AudioClassifierFromNumbers(**AUDIO),
+    AudioRegressorFromNumbers(**AUDIO),
 ]
 
 
@@ -164,7 +197,7 @@ class Pixels(nn.Module):
 @pytest.mark.parametrize("estimator", FROM_NUMBERS, ids=lambda estimator: type(estimator).__name__)
 def test_weight_equals_repeated_rows(estimator: BaseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_network, "HEAD_DROPOUT", 0.0)
-    backbone = WordSum if isinstance(estimator, (TextClassifier, TextRegressor)) else Pixels
+    backbone = {"text": WordSum, "image": Pixels, "audio": Bands}[estimator.modality]
     # One batch holds all rows. A high rate makes any difference plain.
     estimator = clone(estimator).set_params(backbone=backbone, batch_size=1000, learning_rate=0.1, warmup_fraction=0.0)
     rng = np.random.RandomState(0)

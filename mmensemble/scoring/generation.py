@@ -297,7 +297,8 @@ def _search(
         if step + 1 == longest:
             break
 
-        going = _largest(candidate_scores + np.where(ends, _NEVER, 0.0), beams)
+        candidate_scores[ends] += _NEVER
+        going = _largest(candidate_scores, beams)
         scores = np.take_along_axis(candidate_scores, going, axis=1)
         running = np.take_along_axis(candidates, going[:, :, None], axis=1)
         tokens, origin = np.take_along_axis(token, going, axis=1), np.take_along_axis(beam, going, axis=1)

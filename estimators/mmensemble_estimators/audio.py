@@ -220,7 +220,7 @@ class AudioClassifier(AudioEstimator, TorchClassifier):
     >>> seconds = np.arange(8000) / 16000
     >>> low = [np.sin(2 * np.pi * pitch * seconds) for pitch in rng.uniform(100, 300, 12)]
     >>> high = [np.sin(2 * np.pi * pitch * seconds) for pitch in rng.uniform(1000, 3000, 12)]
-    >>> clf = AudioClassifier(max_epochs=4, random_state=0)
+    >>> clf = AudioClassifier(max_epochs=8, batch_size=8, random_state=0)
     >>> clf.fit(low + high, ["low"] * 12 + ["high"] * 12).predict([low[0], high[0]]).tolist()
     ['low', 'high']
     """

@@ -12,9 +12,19 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import r2_score
+from sklearn.multioutput import MultiOutputClassifier
 
-from mmensemble import MultimodalClassifier, OnnxPredictor, SoftVoting, Stacking, export_onnx, on_column
+from mmensemble import (
+    MultimodalClassifier,
+    MultimodalRegressor,
+    OnnxPredictor,
+    SoftVoting,
+    Stacking,
+    export_onnx,
+    on_column,
+)
 from mmensemble.cli import main
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError, ModelFileError, ParityError
 from mmensemble.export import onnx_file
@@ -326,6 +336,37 @@ class TestExternalData:
         with pytest.raises(ConfigurationError, match=r"model\.onnx is a folder"):
             self.export(heavy, wide, folder / "model.onnx", 0, monkeypatch)
         assert names(folder) == ["model.onnx"]
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_figures_of_a_regression(X: pd.DataFrame, folder: Path, columns: int) -> None:
+    y = 50 * X[["c", "b"]].fillna(0.0).to_numpy()[:, :columns] + 200
+    y = y.ravel() if columns == 1 else y
+    members = [("left", Ridge(), ["a"]), ("right", Ridge(), ["b", "c"])]
+    model = MultimodalRegressor(members, fusion=SoftVoting()).fit(X, y)
+    parity = export_onnx(model, folder / "model.onnx", verify=X, verify_y=y).parity
+    expected, scored = model.predict(X), OnnxPredictor(folder / "model.onnx", device="cpu").predict(X)
+    relative = np.abs(expected - scored).max() / np.abs(expected).max()
+    assert parity == {
+        "n_rows": 30,
+        "max_abs_difference": pytest.approx(relative, rel=1e-6),
+        "tolerance": 1e-4,
+        "score": pytest.approx(r2_score(y, scored)),
+        "reference_score": pytest.approx(r2_score(y, expected)),
+    }
+    shown = CliRunner().invoke(main, ["inspect", str(folder / "model.onnx"), "--json"])
+    assert json.loads(shown.output)["parity"] == parity
+
+
+def test_figures_of_several_label_columns(X: pd.DataFrame, folder: Path) -> None:
+    numbers = X.fillna(0.0)
+    y = np.column_stack([np.where(numbers["c"] > 0, "up", "down"), np.where(numbers["b"] > 0, "in", "out")])
+    model = on_column(["b", "c"], MultiOutputClassifier(LogisticRegression(C=0.05))).fit(numbers, y)
+    parity = export_onnx(model, folder / "model.onnx", verify=numbers, verify_y=y).parity
+    scored = OnnxPredictor(folder / "model.onnx", device="cpu").predict(numbers)
+    right = (scored == y).all(axis=1).mean()
+    assert 0.3 < right < 1, "a row counts where both of its labels are right"
+    assert (parity["score"], parity["reference_score"], parity["equal_labels"]) == (right, right, 1.0)
 
 
 def test_rows_to_verify_that_the_estimator_cannot_score(folder: Path, X: Any) -> None:

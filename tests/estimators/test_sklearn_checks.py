@@ -1,8 +1,8 @@
-"""scikit-learn's own checks of estimators, over the text, image and audio estimators.
+"""scikit-learn's own checks of estimators, over the text, image, audio and video estimators.
 
 The checks make numeric matrices, and skip an estimator whose tags say that it takes none. So they run on subclasses
-whose cells are made of rows of numbers: texts, pictures, sounds. The checks of how a matrix is validated (shapes, NaN,
-names) thereby test `validate_data`; all others test the estimators. test_common runs those that need no data.
+whose cells are made of rows of numbers: texts, pictures, sounds, clips. How a matrix is validated (shapes, NaN,
+names) is thereby checked of `validate_data`; all else of the estimators. test_common runs what needs no data.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from mmensemble_estimators import (
     ImageRegressor,
     TextClassifier,
     TextRegressor,
+    VideoClassifier,
+    VideoRegressor,
     _network,
 )
 from mmensemble_estimators.backbones.text import TextEncoder
@@ -101,6 +103,24 @@ class AudioRegressorFromNumbers(FromNumbers, AudioRegressor):
     cells_of = staticmethod(sounds_of)
 
 
+def clips_of(X: np.ndarray) -> list[np.ndarray]:
+    """Show each picture for two frames."""
+    return [np.stack([picture, picture]) for picture in pictures_of(X)]
+
+
+class VideoClassifierFromNumbers(FromNumbers, VideoClassifier):
+    cells_of = staticmethod(clips_of)
+
+
+class VideoRegressorFromNumbers(FromNumbers, VideoRegressor):
+    cells_of = staticmethod(clips_of)
+
+
+class MeanOfFrames(Convolution):
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return super().forward(pixel_values.mean(dim=1))
+
+
 class SmallGPT(TextEncoder):
     def __init__(self) -> None:
         config = GPT2Config(vocab_size=258, n_embd=32, n_layer=1, n_head=2, n_positions=24, use_cache=False)
@@ -135,6 +155,7 @@ AUDIO = {
     "learning_rate": 5e-2,
     "random_state": 0,
 }
+VIDEO = {**IMAGE, "backbone": MeanOfFrames, "n_frames": 2}
 FROM_NUMBERS = [
     TextClassifierFromNumbers(**TEXT),
     TextRegressorFromNumbers(**TEXT),
@@ -142,6 +163,8 @@ FROM_NUMBERS = [
     ImageRegressorFromNumbers(**IMAGE),
     AudioClassifierFromNumbers(**AUDIO),
     AudioRegressorFromNumbers(**AUDIO),
+    VideoClassifierFromNumbers(**VIDEO),
+    VideoRegressorFromNumbers(**VIDEO),
 ]
 
 
@@ -194,10 +217,15 @@ class Pixels(nn.Module):
         return self.layer(pixel_values)
 
 
+class Frames(Pixels):
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return super().forward(pixel_values.mean(dim=1))
+
+
 @pytest.mark.parametrize("estimator", FROM_NUMBERS, ids=lambda estimator: type(estimator).__name__)
 def test_weight_equals_repeated_rows(estimator: BaseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_network, "HEAD_DROPOUT", 0.0)
-    backbone = {"text": WordSum, "image": Pixels, "audio": Bands}[estimator.modality]
+    backbone = {"text": WordSum, "image": Pixels, "audio": Bands, "video": Frames}[estimator.modality]
     # One batch holds all rows. A high rate makes any difference plain.
     estimator = clone(estimator).set_params(backbone=backbone, batch_size=1000, learning_rate=0.1, warmup_fraction=0.0)
     rng = np.random.RandomState(0)

@@ -87,6 +87,7 @@ CUDA_KERNELS = {
     "Sub": Kernel(14, ARITHMETIC),
     "Sum": Kernel(13, FLOATS),
     "Tanh": Kernel(13, FLOATS),
+    "Tile": Kernel(13, NUMBERS),
     "Transpose": Kernel(23, ANY),
     "Trilu": Kernel(14, ANY),
     "Unsqueeze": Kernel(23, ANY),

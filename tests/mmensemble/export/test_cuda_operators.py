@@ -22,6 +22,7 @@ _DEFAULT_IMAGE_NETWORK = [
     "calibrated",
     "concat_fusion",
     "cross_attention_fusion",
+    "cross_attention_fusion_with_clip",
     "grid_search",
     "hard_voting",
     "image",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script, where `tests` is no installed package
 
-from tests.benchmarks import memory, scoring, search, training
+from tests.benchmarks import generation, memory, scoring, search, training
+from tests.benchmarks.generation import as_cost_table
 from tests.benchmarks.memory import as_memory_table
 from tests.benchmarks.search import as_search_table
 from tests.benchmarks.side_by_side import as_table, plot
@@ -23,14 +24,20 @@ SEARCHED_ROWS = 240
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1000, help="rows to fit on and to score")
-    parser.add_argument("--only", choices=["scoring", "training", "memory", "search"], help="one part of them")
+    parser.add_argument(
+        "--only", choices=["scoring", "training", "generation", "memory", "search"], help="one part of them"
+    )
+    parser.add_argument("--pretrained", help="folder of SmolLM2 (packaged.smollm2_folder), to generate with it as well")
     parser.add_argument("--output", type=Path, default=Path("benchmark_output"))
     arguments = parser.parse_args()
-    results, peaks, ratios = [], [], []
+    results, costs, peaks, ratios = [], [], [], []
     if arguments.only in (None, "scoring"):
         results += scoring.run(n_rows=arguments.rows)
     if arguments.only in (None, "training"):
         results += training.run(n_rows=arguments.rows)
+    if arguments.only in (None, "generation"):
+        compared, costs = generation.run(pretrained=arguments.pretrained)
+        results += compared
     if arguments.only in (None, "memory") and sys.platform == "linux":
         peaks += memory.run(n_rows=arguments.rows)
     if arguments.only in (None, "search"):
@@ -38,6 +45,8 @@ def main() -> None:
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     if results:
         print(f"{as_table(results)}\n\n{machine}; medians, in turn with the reference in one process\n")
+    if costs:
+        print(f"{as_cost_table(costs)}\n\none text, exported in float32; medians\n")
     if peaks:
         print(f"{as_memory_table(peaks)}\n\nrise of the peak resident set, each in a process of its own")
     if ratios:
@@ -46,6 +55,7 @@ def main() -> None:
     written = {
         "machine": machine,
         "results": [result.to_dict() for result in results],
+        "generation": [cost.to_dict() for cost in costs],
         "memory": [peak.to_dict() for peak in peaks],
         "search": [ratio.to_dict() for ratio in ratios],
     }

@@ -140,6 +140,32 @@ assert report.n_rows == 14 and report.n_errors == 0, report
     assert not set(loaded) & set(UNUSED)
 
 
+def test_score_clips(run: Any, tmp_path: Path) -> None:
+    from mmensemble import export_onnx, score_file
+    from mmensemble_estimators import VideoClassifier
+    from tests.estimators.test_video import as_animation, as_film
+
+    rng = np.random.default_rng(0)
+    arrays = rng.integers(0, 256, (12, 4, 32, 32, 3), dtype=np.uint8)
+    clips = [written(array) for written, array in zip([as_film, as_animation] * 6, arrays, strict=True)]
+    model = VideoClassifier(image_size=32, n_frames=2, max_epochs=1, random_state=0).fit(clips, ["a", "b"] * 6)
+    export_onnx(model, tmp_path / "model.onnx")
+    (tmp_path / "clip.mp4").write_bytes(clips[0])
+    cells = [*({"bytes": data, "path": None} for data in clips), {"bytes": None, "path": str(tmp_path / "clip.mp4")}]
+    pq.write_table(pa.table({"video": [*cells, None]}), tmp_path / "clips.parquet")
+    score_file(tmp_path / "model.onnx", tmp_path / "clips.parquet", tmp_path / "expected.parquet", device="cpu")
+    program = """
+from mmensemble.cli import main
+main()
+"""
+    printed = run(
+        program, "score", str(tmp_path / "model.onnx"), str(tmp_path / "clips.parquet"),
+        "--output", str(tmp_path / "scores.parquet"), "--device", "cpu",
+    )  # fmt: skip
+    assert printed.startswith("14 rows (0 errors) in ")
+    assert_same_scores(tmp_path / "scores.parquet", tmp_path / "expected.parquet")
+
+
 def test_predictor_on_plain_columns(run: Any, quickstart: Any) -> None:
     program = """
 import json

@@ -141,25 +141,23 @@ def _ast_states(backbone: Any, features: Tensor, mask: Tensor) -> tuple[Tensor, 
     patches = (patches + positions).flatten(2).transpose(1, 2)
     hidden = torch.cat([first.expand(len(features), -1, -1), patches], dim=1)
     hidden = embeddings.dropout(hidden)
-    n_real = (mask.sum(dim=1) - config.patch_size) // config.time_stride + 1
-    real = torch.arange(n_steps, device=mask.device) < n_real[:, None]
-    mask = torch.cat([torch.ones_like(mask[:, :2]), real.repeat(1, bands)], dim=1)
+    real = _steps(mask, config.patch_size, config.time_stride)[:, None].expand(-1, bands, -1).flatten(1)
+    mask = torch.cat([torch.ones_like(mask[:, :2]), real], dim=1)
     return cast(Tensor, backbone.layernorm(_layers(backbone.layers, hidden, mask))), mask
 
 
 def _wav2vec2_states(backbone: Any, samples: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Run wav2vec 2.0 or HuBERT; where a first layer is normalised over time, over a row's own time."""
-    config, lengths, hidden = backbone.config, mask.sum(dim=1), samples.unsqueeze(1)
+    config, hidden = backbone.config, samples.unsqueeze(1)
     for layer, kernel, stride in zip(
         backbone.feature_extractor.conv_layers, config.conv_kernel, config.conv_stride, strict=True
     ):
-        lengths = (lengths - kernel) // stride + 1
+        mask = _steps(mask, kernel, stride)
         if isinstance(getattr(layer, "layer_norm", None), nn.GroupNorm):
             hidden = layer.conv(hidden)
-            hidden = layer.activation(_instance_norm(hidden, _first(hidden.shape[2], lengths), layer.layer_norm))
+            hidden = layer.activation(_instance_norm(hidden, mask, layer.layer_norm))
         else:
             hidden = layer(hidden)
-    mask = _first(hidden.shape[2], lengths)
     projected = backbone.feature_projection(hidden.transpose(1, 2))
     hidden = projected[0] if isinstance(projected, tuple) else projected
     hidden = hidden * mask.unsqueeze(-1).to(hidden.dtype)
@@ -170,9 +168,9 @@ def _wav2vec2_states(backbone: Any, samples: Tensor, mask: Tensor) -> tuple[Tens
     return _layers(encoder.layers, encoder.dropout(encoder.layer_norm(hidden)), mask), mask
 
 
-def _first(length: int, lengths: Tensor) -> Tensor:
-    """Return a mask (batch, length) of each row's first so many."""
-    return torch.arange(length, device=lengths.device) < lengths[:, None]
+def _steps(mask: Tensor, kernel: int, stride: int) -> Tensor:
+    """Return which steps of a convolution without padding see real places alone, by the last place that each sees."""
+    return mask[:, kernel - 1 :: stride]
 
 
 def _instance_norm(hidden: Tensor, mask: Tensor, norm: nn.GroupNorm) -> Tensor:
@@ -180,8 +178,9 @@ def _instance_norm(hidden: Tensor, mask: Tensor, norm: nn.GroupNorm) -> Tensor:
     real = mask.unsqueeze(1).to(hidden.dtype)
     count = real.sum(dim=2, keepdim=True)
     mean = (hidden * real).sum(dim=2, keepdim=True) / count
-    variance = ((hidden - mean) * real).square().sum(dim=2, keepdim=True) / count
-    return (hidden - mean) * torch.rsqrt(variance + norm.eps) * norm.weight[:, None] + norm.bias[:, None]
+    centred = (hidden - mean) * real
+    variance = (centred * centred).sum(dim=2, keepdim=True) / count
+    return centred / torch.sqrt(variance + norm.eps) * norm.weight[:, None] + norm.bias[:, None]
 
 
 def _layers(layers: Any, hidden: Tensor, mask: Tensor) -> Tensor:

@@ -83,6 +83,7 @@ CUDA_KERNELS = {
     "Softmax": Kernel(13, FLOATS),
     "Softplus": Kernel(1, FLOATS),
     "Split": Kernel(18, ANY),
+    "Sqrt": Kernel(13, FLOATS),
     "Squeeze": Kernel(23, ANY),
     "Sub": Kernel(14, ARITHMETIC),
     "Sum": Kernel(13, FLOATS),

@@ -160,12 +160,12 @@ class VideoClassifier(VideoEstimator, TorchClassifier):
     --------
     >>> import numpy as np
     >>> from mmensemble_estimators import VideoClassifier
-    >>> lighter = [np.full((8, 32, 32), 10 * i, dtype=np.uint8) + np.arange(0, 80, 10, dtype=np.uint8)[:, None, None]
-    ...            for i in range(12)]
-    >>> darker = [clip[::-1] for clip in lighter]
-    >>> clf = VideoClassifier(image_size=32, max_epochs=6, random_state=0)
-    >>> clf.fit(lighter + darker, ["lighter"] * 12 + ["darker"] * 12).predict([lighter[0], darker[0]]).tolist()
-    ['lighter', 'darker']
+    >>> rng = np.random.default_rng(0)
+    >>> dark = [rng.integers(0, 80, (5, 32, 32), dtype=np.uint8) for _ in range(12)]
+    >>> light = [rng.integers(170, 250, (9, 32, 32), dtype=np.uint8) for _ in range(12)]
+    >>> clf = VideoClassifier(image_size=32, max_epochs=4, random_state=0)
+    >>> clf.fit(dark + light, ["dark"] * 12 + ["light"] * 12).predict([dark[0], light[0]]).tolist()
+    ['dark', 'light']
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
@@ -51,8 +52,10 @@ from mmensemble_estimators import (
     ConcatFusion,
     CrossAttentionFusion,
     GatedFusion,
+    ImageCaptioner,
     ImageClassifier,
     ImageRegressor,
+    Seq2SeqGenerator,
     TextClassifier,
     TextRegressor,
     VideoClassifier,
@@ -144,6 +147,21 @@ def video() -> VideoClassifier:
 def language_model(**params: Any) -> CausalLM:
     settings = {"n_layers": 1, "embedding_size": 16, "vocab_size": 300, "max_length": 48}
     return CausalLM(max_epochs=1, random_state=0, **{**settings, **params})
+
+
+@cache
+def fitted_translator() -> FrozenEstimator:
+    model = Seq2SeqGenerator(max_epochs=1, vocab_size=300, max_length=48, random_state=0)
+    return FrozenEstimator(
+        model.fit(pd.Series(["red apple", "green pear"] * 4, name="name"), ["roter Apfel", "grüne Birne"] * 4)
+    )
+
+
+@cache
+def fitted_captioner() -> FrozenEstimator:
+    model = ImageCaptioner(image_size=32, max_epochs=1, vocab_size=300, max_length=16, random_state=0)
+    pictures = [np.full((32, 32), shade, dtype=np.uint8) for shade in (0, 255)]
+    return FrozenEstimator(model.fit(pd.Series(pictures * 4, name="picture"), ["black", "white"] * 4))
 
 
 @cache
@@ -333,6 +351,8 @@ _FROZEN = {
     "test_fit_changes_neither_data_nor_parameters": "the language model is fitted before, and is a parameter",
 }
 _REFUSES_0_ROWS = {"test_no_rows": "scikit-learn's transformers and classifiers refuse 0 rows"}
+
+_FROZEN_STEP = {"test_nested_parameters_are_set": "a frozen estimator shows no parameters of its own"}
 
 INSTANCES = [
     Instance("text", text, ("name",), "cells"),
@@ -524,6 +544,32 @@ INSTANCES = [
         ),
         ("name",),
         expected_failures=_REFUSES_0_ROWS,
+    ),
+    Instance(
+        "pipeline_over_translator",
+        lambda: Pipeline(
+            [
+                ("column", ColumnSelector("name")),
+                ("embed", fitted_translator()),
+                ("scale", StandardScaler()),
+                ("classify", LogisticRegression(C=0.1)),
+            ]
+        ),
+        ("name",),
+        expected_failures={**_REFUSES_0_ROWS, **_FROZEN_STEP},
+    ),
+    Instance(
+        "pipeline_over_captioner",
+        lambda: Pipeline(
+            [
+                ("column", ColumnSelector("picture")),
+                ("embed", fitted_captioner()),
+                ("scale", StandardScaler()),
+                ("classify", LogisticRegression(C=0.1)),
+            ]
+        ),
+        ("picture",),
+        expected_failures={**_REFUSES_0_ROWS, **_FROZEN_STEP},
     ),
     Instance("zero_shot", zero_shot, ("name",), "cells", expected_failures=_FROZEN),
     Instance(

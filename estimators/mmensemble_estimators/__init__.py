@@ -10,6 +10,7 @@ from mmensemble.exceptions import MissingDependencyError
 
 try:
     from mmensemble_estimators.audio import AudioClassifier, AudioRegressor
+    from mmensemble_estimators.captioning import ImageCaptioner
     from mmensemble_estimators.fusion import (
         AttentionFusion,
         BilinearFusion,
@@ -19,6 +20,7 @@ try:
     )
     from mmensemble_estimators.image import ImageClassifier, ImageRegressor
     from mmensemble_estimators.language_model import CausalLM
+    from mmensemble_estimators.sequence_to_sequence import Seq2SeqGenerator
     from mmensemble_estimators.text import TextClassifier, TextRegressor
     from mmensemble_estimators.video import VideoClassifier, VideoRegressor
     from mmensemble_estimators.zero_shot import ZeroShotTextClassifier
@@ -37,8 +39,10 @@ __all__ = [
     "ConcatFusion",
     "CrossAttentionFusion",
     "GatedFusion",
+    "ImageCaptioner",
     "ImageClassifier",
     "ImageRegressor",
+    "Seq2SeqGenerator",
     "TextClassifier",
     "TextRegressor",
     "VideoClassifier",

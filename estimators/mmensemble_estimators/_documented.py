@@ -45,6 +45,44 @@ _PARTS = {
     class_weight : dict, "balanced" or None, default=None
         As in scikit-learn's classifiers, for one column of labels.
 """,
+    "writer": """\
+    num_beams : int, default=1
+        Beams of `predict`, which is greedy with 1.
+    max_epochs : int, default=20
+        Passes over the fitting rows.
+    batch_size : int, default=32
+        Rows per step.
+    learning_rate : float, default=None
+        Highest learning rate of AdamW, reached after the warm-up; a cosine takes it to 0. None takes {rate}.
+    weight_decay : float, default=0.01
+        AdamW's decoupled weight decay.
+    warmup_fraction : float, default=0.1
+        Share of the steps over which the learning rate rises from 0.
+    early_stopping : bool, default=False
+        Set `validation_fraction` of the rows aside, stop when their loss has not fallen for 5 epochs, and restore the
+        best weights.
+    validation_fraction : float, default=0.1
+        Share of the rows set aside by `early_stopping`.
+    warm_start : bool, default=False
+        Let a further `fit` go on from the weights that are there, instead of forgetting them.
+    label_smoothing : float, default=0.1
+        Share of each token that the loss spreads over the vocabulary (Szegedy et al. 2016).
+""",
+    "writer_fitted": """\
+    module_ : GenerativeNetwork
+        The trained network, in evaluation mode.
+    preprocessor_ : {preprocessor}
+        How cells become arrays.
+    target_preprocessor_ : TextPreprocessor
+        How texts become tokens.
+    history_ : pandas.DataFrame
+        A row per epoch: ``epoch``, ``train_loss`` (mean smoothed cross-entropy per token), its exponential
+        ``train_perplexity``, with `early_stopping` ``valid_loss`` and ``valid_perplexity``, and ``dur`` in seconds.
+    n_features_in_ : int
+        1.
+    feature_names_in_ : ndarray of shape (1,)
+        The column's name, where it had one.
+""",
     "device": """\
     device : str, default="auto"
         A torch device; ``"auto"`` takes a GPU where torch sees one, else the CPU.

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
+from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
 
 import mmensemble
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from mmensemble_estimators._base import TorchEstimator
     from mmensemble_estimators._leaf import TorchLeaf
 
-__all__ = ["STATE", "load", "params_of", "read_state", "reading", "restore", "save", "state_text"]
+__all__ = ["STATE", "WEIGHTS", "load", "params_of", "read_state", "reading", "restore", "save", "state_text", "write"]
 
 # 2: a head may normalise its embedding, "normalised". In 1 none did.
 FORMAT_VERSION = 2
@@ -50,13 +51,18 @@ def save(estimator: TorchEstimator, folder: Path) -> None:
         normalised=estimator.module_.head_network().norm is not None,
         target=estimator._target.to_dict(),
     )
+    write(folder, text, estimator.module_)
+
+
+def write(folder: Path, text: str, module: nn.Module) -> None:
+    """Write what `state_text` returned, and the weights of a network, both or neither."""
     folder.mkdir(parents=True, exist_ok=True)
-    device = next(estimator.module_.parameters()).device
+    device = next(module.parameters()).device
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as draft:
         try:
-            save_model(estimator.module_.cpu(), os.path.join(draft, WEIGHTS))
+            save_model(module.cpu(), os.path.join(draft, WEIGHTS))
         finally:
-            estimator.module_.to(device)
+            module.to(device)
         Path(draft, STATE).write_text(text, encoding="utf-8")
         shutil.copymode(Path(draft, STATE), Path(draft, WEIGHTS))  # safetensors lets nobody else read it
         for name in (WEIGHTS, STATE):

@@ -14,6 +14,7 @@ from mmensemble_estimators._augmentation import AUGMENTATIONS, vary_clips
 from mmensemble_estimators._base import TorchEstimator
 from mmensemble_estimators._classifier import TorchClassifier
 from mmensemble_estimators._documented import documented
+from mmensemble_estimators._leaf import TorchLeaf
 from mmensemble_estimators._parameters import check_choice, check_integers
 from mmensemble_estimators._regressor import TorchRegressor
 from mmensemble_estimators.backbones.encoder import Encoder
@@ -34,8 +35,8 @@ __all__ = ["ImageClassifier", "ImageRegressor"]
 IMAGE_SIZE = 64
 
 
-class ImageEstimator(TorchEstimator):
-    """What the image estimators share."""
+class ImageLeaf(TorchLeaf):
+    """What all estimators of images share: how cells become pixels, and the encoder of them."""
 
     modality: ClassVar[str] = "image"
     _learning_rate_from_scratch: ClassVar[float] = 2e-3
@@ -93,6 +94,10 @@ class ImageEstimator(TorchEstimator):
     ) -> dict[str, np.ndarray]:
         pixels = self._batch(encoded, rows)["pixels"]
         return {"pixels": vary_clips(pixels[:, None], self.augmentation, rng)[:, 0]}
+
+
+class ImageEstimator(ImageLeaf, TorchEstimator):
+    """What the image estimators that predict share."""
 
 
 @documented(rate="2e-3", smoothing="0.0", preprocessor="ImagePreprocessor")

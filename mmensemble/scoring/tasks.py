@@ -322,7 +322,8 @@ class Generation(Task):
     @property
     def further_inputs(self) -> list[str]:
         states = [f"state.{name}" for name in (*self.encoded, *self.state)]
-        return [*states, "decoder.input_ids", "decoder.attention_mask"] if self.start_ids else states
+        further = ["decoder.encode", "decoder.input_ids", "decoder.attention_mask"]
+        return [*states, *further] if self.start_ids else states
 
     def predict(self, outputs: np.ndarray) -> np.ndarray:
         self.check_scores()

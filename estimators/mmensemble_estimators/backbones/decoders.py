@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import TensorSpec
-from mmensemble_estimators.backbones.generative import State, causal_mask
+from mmensemble_estimators.backbones.generative import State
 
 __all__ = [
     "DECODERS",
@@ -35,6 +35,7 @@ N_HEADS = 4
 DROPOUT = 0.1
 
 SOURCE = ("batch", "source")
+STATES = ("hidden", "cell")  # of an LSTM
 
 
 class Decoder(nn.Module, ABC):
@@ -68,7 +69,7 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, input_ids: Tensor, attention_mask: Tensor | None, **state: Tensor) -> tuple[Tensor, State]:
-        """Run some more tokens; see `GenerativeNetwork.decode`."""
+        """Run some more tokens; see `GenerativeNetwork.decode`. What is written has no padding before it."""
 
     @abstractmethod
     def state_spec(self) -> dict[str, TensorSpec]:
@@ -122,7 +123,7 @@ class TransformerDecoder(Decoder):
         one, memory = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, size)
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         with torch.no_grad():
-            scores = self.head(self._run(one, one + 1, memory, (one + 1).bool(), cache))
+            scores = self.head(self._run(one, memory, (one + 1).bool(), cache))
             if model.config.is_encoder_decoder:
                 own = model(encoder_outputs=BaseModelOutput(memory), decoder_input_ids=one).logits
             else:
@@ -135,19 +136,13 @@ class TransformerDecoder(Decoder):
             )
         return [(layer.keys.shape[1], layer.keys.shape[3]) for layer in layers]
 
-    def _run(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        states: Tensor,
-        mask: Tensor,
-        cache: EncoderDecoderCache,
-    ) -> Tensor:
-        length = input_ids.shape[1]
+    def _run(self, input_ids: Tensor, states: Tensor, mask: Tensor, cache: EncoderDecoderCache) -> Tensor:
         # Masks of four axes are taken by transformers as they are, and ONNX Runtime's Attention wants them spelt out.
+        (n_rows, length), past = input_ids.shape, cache.get_seq_length()
+        causal = torch.ones(length, past + length, dtype=torch.bool, device=input_ids.device).tril(past)
         hidden: Tensor = self.network(
             input_ids=input_ids,
-            attention_mask=causal_mask(attention_mask, length),
+            attention_mask=causal[None, None].expand(n_rows, -1, -1, -1),
             encoder_hidden_states=states,
             encoder_attention_mask=mask[:, None, None, :].expand(-1, -1, length, -1),
             past_key_values=cache,
@@ -158,8 +153,7 @@ class TransformerDecoder(Decoder):
     def remember(self, states: Tensor, mask: Tensor) -> State:
         # A token that counts for nothing makes each layer compute the keys and values of the memory.
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        nothing = mask.new_zeros(len(mask), 1, dtype=torch.int64)
-        self._run(nothing, torch.ones_like(nothing), self.bridge(states), mask, cache)
+        self._run(mask.new_zeros(mask.shape[0], 1, dtype=torch.int64), self.bridge(states), mask, cache)
         memory = {"source_mask": mask}
         for number, layer in enumerate(cache.cross_attention_cache.layers):
             memory[f"source_key.{number}"], memory[f"source_value.{number}"] = layer.keys, layer.values
@@ -184,11 +178,9 @@ class TransformerDecoder(Decoder):
         memory = DynamicCache([(state[f"source_key.{n}"], state[f"source_value.{n}"]) for n in layers])
         cache = EncoderDecoderCache(past, memory)
         cache.is_updated = dict.fromkeys(layers, True)
-        if attention_mask is None:
-            attention_mask = input_ids.new_ones(input_ids.shape[0], past.get_seq_length() + input_ids.shape[1])
         mask = state["source_mask"]
         # With keys and values at hand, the memory itself only says that there is one.
-        hidden = self._run(input_ids, attention_mask, state["source_key.0"].flatten(2), mask, cache)
+        hidden = self._run(input_ids, state["source_key.0"].flatten(2), mask, cache)
         grown = {}
         for number, layer in enumerate(past.layers):
             grown[f"key.{number}"], grown[f"value.{number}"] = layer.keys, layer.values
@@ -219,7 +211,7 @@ class LSTMDecoder(Decoder):
         self.max_length = None
         self.embedding = nn.Embedding(vocab_size, size)
         self.dropout = nn.Dropout(DROPOUT)
-        self.lstm = nn.LSTM(size, size, num_layers=N_LAYERS, dropout=DROPOUT, batch_first=True)
+        self.layers = nn.ModuleList([nn.LSTM(size, size, batch_first=True) for _ in range(N_LAYERS)])
         self.key = nn.Linear(memory_size, size)
         self.value = nn.Linear(memory_size, size)
         self.combine = nn.Linear(2 * size, size)
@@ -234,18 +226,23 @@ class LSTMDecoder(Decoder):
 
     def state_spec(self) -> dict[str, TensorSpec]:
         spec = TensorSpec("float32", ("batch", N_LAYERS, self.embedding_size))
-        return {"hidden": spec, "cell": spec}
+        return dict.fromkeys(STATES, spec)
 
     def decode(self, input_ids: Tensor, attention_mask: Tensor | None, **state: Tensor) -> tuple[Tensor, State]:
         n_rows, length = input_ids.shape
         key, value, mask = (state[name].unsqueeze(1) for name in ("source_key", "source_value", "source_mask"))
         nothing = key.new_zeros(n_rows, N_LAYERS, self.embedding_size)
-        past = tuple(state.get(name, nothing).transpose(0, 1).contiguous() for name in ("hidden", "cell"))
-        states, last = self.lstm(self.dropout(self.embedding(input_ids)), past)
+        past = [state.get(name, nothing).transpose(0, 1) for name in STATES]
+        states, hiddens, cells = self.embedding(input_ids), [], []
+        for number, layer in enumerate(self.layers):
+            before = [part[number : number + 1] for part in past]
+            states, hidden, cell = _run_lstm(layer, self.dropout(states), *before)
+            hiddens.append(hidden[0])
+            cells.append(cell[0])
         mask = mask.unsqueeze(2).expand(-1, -1, length, -1)
         seen = scaled_dot_product_attention(states.unsqueeze(1), key, value, attn_mask=mask).squeeze(1)
-        hidden = torch.tanh(self.combine(torch.cat([states, seen], dim=2)))
-        return self.dropout(hidden), dict(zip(("hidden", "cell"), (s.transpose(0, 1) for s in last), strict=True))
+        attended = self.dropout(torch.tanh(self.combine(torch.cat([states, seen], dim=2))))
+        return attended, dict(zip(STATES, (torch.stack(hiddens, dim=1), torch.stack(cells, dim=1)), strict=True))
 
     def head(self, hidden: Tensor) -> Tensor:
         scores: Tensor = self.lm_head(hidden)
@@ -253,6 +250,37 @@ class LSTMDecoder(Decoder):
 
     def architecture(self) -> dict[str, Any]:
         return {"lstm": {"vocab_size": self.vocab_size, "size": self.embedding_size, "memory_size": self.memory_size}}
+
+
+def _run_lstm(layer: Any, vectors: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Run an LSTM from a state (1, batch, size) on; in an export as the one operator, of which torch makes a loop.
+
+    Returns
+    -------
+    states : Tensor of float, shape (batch, length, size)
+    hidden, cell : Tensor of float, shape (1, batch, size)
+        After the last of them.
+    """
+    if not torch.onnx.is_in_onnx_export():
+        states, (hidden, cell) = layer(vectors, (hidden.contiguous(), cell.contiguous()))
+        return states, hidden, cell
+    size, steps = layer.hidden_size, vectors.transpose(0, 1)
+
+    def gates(weight: Any) -> Tensor:
+        # torch has input, forget, cell and output gates in this order, ONNX input, output, forget and cell gates.
+        ordered: Tensor = weight.reshape(4, size, -1)[[0, 3, 1, 2]].reshape(1, *weight.shape)
+        return ordered
+
+    bias = torch.cat([gates(layer.bias_ih_l0), gates(layer.bias_hh_l0)], dim=1)
+    state = (1, vectors.shape[0], size)
+    states, hidden, cell = torch.onnx.ops.symbolic_multi_out(
+        "LSTM",
+        (steps, gates(layer.weight_ih_l0), gates(layer.weight_hh_l0), bias, None, hidden, cell),
+        {"hidden_size": size},
+        dtypes=[vectors.dtype] * 3,
+        shapes=[(steps.shape[0], *state), state, state],
+    )
+    return states.squeeze(1).transpose(0, 1), hidden, cell
 
 
 def transformer_config(*, vocab_size: int, max_length: int, **changes: Any) -> MBartConfig:

@@ -1,0 +1,347 @@
+"""What the estimators that write a text about a row share: training on target texts, prediction, score, storage."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from safetensors.torch import load_model
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
+
+from mmensemble.exceptions import DataError
+from mmensemble.metrics import chrf_score
+from mmensemble.preprocessing import Cells, Encoded, TextPreprocessor
+from mmensemble.preprocessing.frames import leaf_cells
+from mmensemble_estimators._generator import TorchGenerator
+from mmensemble_estimators._lora import with_lora
+from mmensemble_estimators._parameters import check_fractions, check_integers
+from mmensemble_estimators._storage import WEIGHTS, params_of, read_state, reading, restore, state_text, write
+from mmensemble_estimators.backbones.sequence_to_sequence import EncoderDecoder
+
+__all__ = ["EncoderDecoderGenerator"]
+
+
+class EncoderDecoderGenerator(TorchGenerator):
+    """An estimator that reads a row and writes a text about it.
+
+    A subclass says how the preprocessors of rows and of texts are made, and how the network is built.
+    """
+
+    _learning_rate_from_scratch: ClassVar[float] = 2e-3
+
+    vocab_size: int
+    max_length: int
+    num_beams: int
+    label_smoothing: float
+
+    module_: EncoderDecoder
+    target_preprocessor_: TextPreprocessor
+    _starts: list[int]
+    _ends: list[int]
+
+    @abstractmethod
+    def _fit_target_preprocessor(self, cells: Cells, targets: list[str]) -> TextPreprocessor:
+        """Return how target texts become tokens, and set by which ones a text starts and ends."""
+
+    @abstractmethod
+    def _build_network(self) -> EncoderDecoder:
+        """Return an untrained (or pretrained) network for the fitted preprocessors."""
+
+    @abstractmethod
+    def _rebuild_network(self, architecture: dict[str, Any]) -> EncoderDecoder:
+        """Return an untrained network from its saved architecture."""
+
+    @abstractmethod
+    def _training_batch(
+        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
+    ) -> dict[str, np.ndarray]:
+        """Return the arrays of the rows of a training batch, varied at random where the estimator augments."""
+
+    def _trained_on(self, texts: list[str]) -> TextPreprocessor:
+        """Return a byte-level BPE tokenizer trained on texts; its end token starts a text too."""
+        preprocessor = TextPreprocessor.train(texts, vocab_size=self.vocab_size, max_length=self.max_length)
+        self._starts = self._ends = preprocessor.encode([""]).items[0].tolist()
+        return preprocessor
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        # A token and the end; the 256 bytes and two special tokens.
+        check_integers(self, max_length=2, vocab_size=258, num_beams=1)
+        check_fractions(self, "label_smoothing")
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train the network to write the texts.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+            Rows that are None or NaN are missing and are left out.
+        y : array-like of str, shape (n_samples,)
+            The text that belongs to each row.
+        sample_weight : array-like of float, shape (n_samples,), default=None
+            A weight of 2 counts in the loss as the row given twice.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            For a cell that cannot be read, or a target that is no text; it names the row.
+        ConfigurationError
+            For a parameter that cannot work, or a training that diverges.
+        DeviceError
+            If a `device` is named that torch cannot use here.
+        """
+        afresh = not (self.warm_start and hasattr(self, "module_"))
+        return self._fit(X, y, sample_weight, afresh=afresh, epochs=self.max_epochs)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train for one epoch on some rows, on top of what was learned before.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+            The first call's rows and texts train the tokenizer.
+        y : array-like of str, shape (n_samples,)
+        sample_weight : array-like of float, shape (n_samples,), default=None
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, afresh=not hasattr(self, "module_"), epochs=1)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> Self:
+        if y is None:
+            raise DataError(f"{type(self).__name__}.fit requires y to be passed, but the target y is None")
+        self._check_parameters()
+        targets = _as_targets(y)
+        cells = leaf_cells(X)
+        check_consistent_length(cells, targets)
+        if afresh:
+            self.target_preprocessor_ = self._fit_target_preprocessor(cells, targets)
+        cells, encoded = self._encode_to_fit(X, afresh=afresh)
+        written = self.target_preprocessor_.encode(targets)
+        weight = np.asarray(
+            _check_sample_weight(sample_weight, encoded.present[:, None], dtype=np.float64, ensure_non_negative=True)
+        )
+        rows = np.flatnonzero(encoded.present & (weight > 0))
+        if not len(rows):
+            raise DataError("no row is present and has a weight above 0; there is nothing to fit", column=self._column)
+        rng = check_random_state(self.random_state)
+
+        def batch(chosen: np.ndarray) -> dict[str, np.ndarray]:
+            return {**self._text_batch(written, chosen), **self._training_batch(cells, encoded, chosen, rng)}
+
+        self._train(
+            self._build_network,
+            rows,
+            batch,
+            n_tokens=written.lengths,
+            weight=weight,
+            rng=rng,
+            afresh=afresh,
+            epochs=epochs,
+            lengths=encoded.lengths + written.lengths,
+            label_smoothing=self.label_smoothing,
+        )
+        return self
+
+    @contextmanager
+    def _adapted(self) -> Iterator[None]:
+        """Freeze what `fine_tune` says, or put LoRA adapters in, which are merged into the weights afterwards."""
+        trained = [(parameter, parameter.requires_grad) for parameter in self.module_.parameters()]
+        try:
+            if self.fine_tune == "lora":
+                # Those of a head that shares its weights with the tokens' vectors could not be merged into one alone.
+                with with_lora(SimpleNamespace(backbone=self.module_), leave_out="decoder.lm_head"):
+                    yield
+            else:
+                if self.fine_tune == "head":
+                    self.module_.encoder.requires_grad_(False)
+                yield
+        finally:
+            for parameter, requires_grad in trained:
+                parameter.requires_grad_(requires_grad)
+
+    def _text_batch(self, written: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the target texts of some rows from the start tokens on."""
+        texts = self.target_preprocessor_.collate(written, rows)
+        start = np.tile(np.asarray(self._start_ids, dtype=np.int64), (len(rows), 1))
+        return {
+            "token_ids": np.hstack([start, texts["input_ids"]]),
+            "token_mask": np.hstack([np.ones_like(start), texts["attention_mask"]]),
+        }
+
+    @property
+    def _start_ids(self) -> list[int]:
+        return self._starts
+
+    @property
+    def _end_ids(self) -> list[int]:
+        return self._ends
+
+    @property
+    def _written_by(self) -> str:
+        return self.target_preprocessor_.tokenizer
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Write the most probable text for each row: greedily, or by a search with `num_beams`.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        ndarray of object, shape (n_samples,)
+            Strings; None where the row is missing.
+
+        Raises
+        ------
+        DataError
+            For a cell that cannot be read; it names the row and the column.
+        """
+        check_is_fitted(self, "module_")
+        longest = self.max_length
+        if self.module_.max_length is not None:
+            longest = min(longest, self.module_.max_length - len(self._start_ids))
+        texts: np.ndarray = self.generate(X, max_new_tokens=longest, temperature=0, num_beams=self.num_beams)
+        return texts[:, 0]
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return the chrF of `predict`, which suits texts of any length and language: see `mmensemble.metrics`.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+        y : sequence of str, or of sequences of str, length n_samples
+            The reference of each row, or its references.
+
+        Returns
+        -------
+        float
+            In [0, 100]. A row that is missing counts as an empty text.
+
+        Raises
+        ------
+        MissingDependencyError
+            If sacrebleu is not installed.
+        """
+        return chrf_score(y, self.predict(X))
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Embed rows by the encoder's pooled representation.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, embedding_size)
+            Zeros where the row is missing.
+        """
+        encoded = self._encode(X)
+        if len(encoded) == 0:
+            return np.zeros((0, self.module_.encoder.embedding_size), dtype=np.float32)
+        embedding = np.asarray(self._run(self.module_.encoder, encoded))
+        embedding[~encoded.present] = 0.0
+        return embedding
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of `transform`'s columns: the class name in lower case and a number.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of str objects, shape (embedding_size,)
+        """
+        check_is_fitted(self, "module_")
+        prefix = type(self).__name__.lower()
+        return np.asarray([f"{prefix}{i}" for i in range(self.module_.encoder.embedding_size)], dtype=object)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted estimator as a folder of safetensors and JSON; nothing in it is pickled.
+
+        Parameters
+        ----------
+        folder : str or path
+            Made where it is not there. Files of an earlier `save` in it are replaced.
+
+        Raises
+        ------
+        ConfigurationError
+            If a parameter has no JSON form, as a ``RandomState``.
+        """
+        check_is_fitted(self, "module_")
+        text = state_text(
+            self,
+            architecture=self.module_.architecture(),
+            target_preprocessor=self.target_preprocessor_.to_dict(),
+            start_ids=self._starts,
+            end_ids=self._ends,
+        )
+        write(Path(folder), text, self.module_)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        folder : str or path
+
+        Returns
+        -------
+        estimator
+            Fitted, of this class.
+
+        Raises
+        ------
+        ModelFileError
+            If the folder is damaged, holds another class, or was written by a newer version.
+        """
+        state = read_state(cls, Path(folder))
+        with reading(Path(folder)):
+            estimator = cls(**params_of(state))
+            restore(estimator, state)
+            estimator.target_preprocessor_ = TextPreprocessor.from_dict(state["target_preprocessor"])
+            estimator._starts, estimator._ends = ([int(i) for i in state[key]] for key in ("start_ids", "end_ids"))
+            with torch.random.fork_rng(devices=[]):
+                estimator.module_ = estimator._rebuild_network(state["architecture"])
+            load_model(estimator.module_, Path(folder, WEIGHTS))
+        estimator.module_.eval()
+        return estimator
+
+    def __onnx_graph__(self, source: Any) -> Any:
+        """Take part in `mmensemble.to_graph` as a step that embeds. Alone, it is exported to generate."""
+        from mmensemble_estimators._export_generator import embedding_graph
+
+        check_is_fitted(self, "module_")
+        return embedding_graph(self, source, self.module_.encoder)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+
+def _as_targets(y: Any) -> list[str]:
+    targets = list(leaf_cells(y))
+    for row, text in enumerate(targets):
+        if not isinstance(text, str):
+            raise DataError(f"a target text is expected as str, not {type(text).__name__}", row=row)
+    return targets

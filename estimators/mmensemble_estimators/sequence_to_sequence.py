@@ -1,0 +1,212 @@
+"""The estimator that writes a text for a text: translations, summaries, answers."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedConfig
+
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.preprocessing import Cells, Encoded, TextPreprocessor
+from mmensemble_estimators._documented import documented
+from mmensemble_estimators._encoder_decoder import EncoderDecoderGenerator
+from mmensemble_estimators._parameters import check_choice, check_fractions
+from mmensemble_estimators.backbones.pretrained import load_tokenizer, loading, pad_id
+from mmensemble_estimators.backbones.sequence_to_sequence import (
+    SEQUENCE_BACKBONES,
+    EncoderDecoder,
+    encoder_decoder_from_architecture,
+    encoder_decoder_from_config,
+    encoder_decoder_from_model,
+)
+from mmensemble_estimators.backbones.text import POOLINGS
+
+__all__ = ["Seq2SeqGenerator"]
+
+# Of `subword_dropout` None, for a network from scratch. A pretrained tokenizer's words must not be cut.
+SUBWORD_DROPOUT = 0.1
+
+
+@documented(
+    rate='2e-3 from scratch, 5e-5 for pretrained weights, and 5e-4 with ``fine_tune="lora"``',
+    preprocessor="TextPreprocessor",
+)
+class Seq2SeqGenerator(EncoderDecoderGenerator):
+    """Write a text for a text, as its translation, its summary or an answer, with attention to what is read.
+
+    From scratch, one byte-level BPE tokenizer is trained on the fitting texts of both sides, so any pair of languages
+    works and nothing is downloaded. In training each token is predicted from the source and the right tokens before
+    it.
+
+    Parameters
+    ----------
+    backbone : {"transformer", "lstm"} or transformers config, default="transformer"
+        The architecture: a transformer (Vaswani et al. 2017) of 2 + 2 layers and 128 features, whose source, target and
+        scores share the tokens' vectors; or a bidirectional LSTM that is read by two layers of LSTM with global
+        attention (Luong et al. 2015; the idea is Bahdanau et al. 2015); or what the config of an encoder-decoder says,
+        as ``T5Config``, with a vocabulary of the tokenizer's size.
+    pretrained : str, default=None
+        A local folder or hub id of any model that ``transformers.AutoModelForSeq2SeqLM`` loads, with its tokenizer.
+        Wins over `backbone`.
+    fine_tune : {"all", "lora"}, default="all"
+        What is trained: the whole network; or low-rank adapters of rank 8 on every linear layer but the last (Hu et al.
+        2022; needs the extra ``lora``), merged into the weights after training.
+    pooling : {"mean", "last", "cls", "max"}, default="mean"
+        How the states of the encoder become `transform`'s embedding.
+    vocab_size : int, default=4000
+        Most entries in the tokenizer's vocabulary, at least 258.
+    subword_dropout : float, default=None
+        In training, each source is cut before each character with this probability and no token crosses a cut, so that
+        the network sees a word in many segmentations. The idea is BPE-dropout (Provilkov et al. 2020). None takes 0.1
+        from scratch and 0 for pretrained weights.
+    max_length : int, default=128
+        Longest source and longest target in tokens; the rest is cut.
+    <<writer>>
+    <<device>>
+
+    Attributes
+    ----------
+    <<writer_fitted>>
+
+    References
+    ----------
+    Vaswani et al. (2017). Attention is all you need. NeurIPS.
+
+    Bahdanau, Cho, Bengio (2015). Neural machine translation by jointly learning to align and translate. ICLR.
+
+    Luong, Pham, Manning (2015). Effective approaches to attention-based neural machine translation. EMNLP.
+
+    Provilkov, Emelianenko, Voita (2020). BPE-dropout: simple and effective subword regularization. ACL.
+
+    Hu et al. (2022). LoRA: low-rank adaptation of large language models. ICLR.
+
+    Examples
+    --------
+    >>> from mmensemble_estimators import Seq2SeqGenerator
+    >>> english = ["red apple", "green pear", "red pear", "green apple"] * 8
+    >>> german = ["roter Apfel", "grüne Birne", "rote Birne", "grüner Apfel"] * 8
+    >>> translator = Seq2SeqGenerator(max_epochs=10, vocab_size=300, max_length=24, random_state=0)
+    >>> translator.fit(english, german).predict(["red pear", "green apple"])
+    array(['rote Birne', 'grüner Apfel'], dtype=object)
+    """
+
+    modality: ClassVar[str] = "text"
+    preprocessor_: TextPreprocessor
+
+    def __init__(
+        self,
+        *,
+        backbone: Any = "transformer",
+        pretrained: str | None = None,
+        fine_tune: str = "all",
+        pooling: str = "mean",
+        vocab_size: int = 4000,
+        subword_dropout: float | None = None,
+        max_length: int = 128,
+        num_beams: int = 1,
+        max_epochs: int = 20,
+        batch_size: int = 32,
+        learning_rate: float | None = None,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.1,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        label_smoothing: float = 0.1,
+        device: str = "auto",
+        precision: str = "fp32",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.fine_tune = fine_tune
+        self.pooling = pooling
+        self.vocab_size = vocab_size
+        self.subword_dropout = subword_dropout
+        self.max_length = max_length
+        self.num_beams = num_beams
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.label_smoothing = label_smoothing
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        built = isinstance(self.backbone, PreTrainedConfig)
+        if not built and not (isinstance(self.backbone, str) and self.backbone in SEQUENCE_BACKBONES):
+            raise ConfigurationError(
+                f"backbone must be one of {sorted(SEQUENCE_BACKBONES)} or a transformers config of an encoder-decoder, "
+                f"not {self.backbone!r}"
+            )
+        if built and not self.backbone.is_encoder_decoder:
+            raise ConfigurationError(
+                f"backbone must be the config of an encoder-decoder, as T5Config, not {type(self.backbone).__name__}"
+            )
+        check_choice("pooling", self.pooling, POOLINGS)
+        if self.subword_dropout is not None:
+            check_fractions(self, "subword_dropout")
+
+    @property
+    def _subword_dropout(self) -> float:
+        if self.subword_dropout is not None:
+            return self.subword_dropout
+        return 0.0 if self.pretrained is not None else SUBWORD_DROPOUT
+
+    def _fit_target_preprocessor(self, cells: Cells, targets: list[str]) -> TextPreprocessor:
+        if self.pretrained is not None:
+            tokenizer = load_tokenizer(self.pretrained)
+            with loading(self.pretrained):
+                config = AutoConfig.from_pretrained(self.pretrained)
+            self._starts, self._ends = [int(config.decoder_start_token_id)], np.atleast_1d(config.eos_token_id).tolist()
+            return TextPreprocessor(
+                tokenizer.backend_tokenizer.to_str(), max_length=self.max_length, pad_id=pad_id(tokenizer)
+            )
+        # One vocabulary for both sides (Sennrich et al. 2016): what is alike in both, as names, is the same token.
+        return self._trained_on([*(cell for cell in cells if isinstance(cell, str)), *targets])
+
+    def _fit_preprocessor(self, cells: Cells) -> TextPreprocessor:
+        return self.target_preprocessor_
+
+    def _build_network(self) -> EncoderDecoder:
+        pooling = self.pooling or "mean"
+        if self.pretrained is not None:
+            with loading(self.pretrained):
+                model = AutoModelForSeq2SeqLM.from_pretrained(self.pretrained)
+            network = encoder_decoder_from_model(model, attention="own", pooling=pooling)
+        elif isinstance(self.backbone, PreTrainedConfig):
+            vocab_size = self.target_preprocessor_.vocab_size
+            network = encoder_decoder_from_config(
+                self.backbone, vocab_size=vocab_size, attention="own", pooling=pooling
+            )
+        else:
+            network = SEQUENCE_BACKBONES[self.backbone](
+                vocab_size=self.target_preprocessor_.vocab_size, max_length=self.max_length, pooling=pooling
+            )
+        positions = network.max_length
+        if positions is not None and self.max_length > positions:
+            raise ConfigurationError(
+                f"max_length={self.max_length} is more than the {positions} positions that the network has"
+            )
+        return network
+
+    def _rebuild_network(self, architecture: dict[str, Any]) -> EncoderDecoder:
+        return encoder_decoder_from_architecture(architecture)
+
+    def _training_batch(
+        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
+    ) -> dict[str, np.ndarray]:
+        if not self._subword_dropout:
+            return self._batch(encoded, rows)
+        recoded = self.preprocessor_.encode_cut([cells[row] for row in rows], self._subword_dropout, rng)
+        return self._batch(recoded, np.arange(len(rows)))

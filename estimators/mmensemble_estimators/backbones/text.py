@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, BertConfig, GPT2Config, PreTrain
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble_estimators.backbones.encoder import Encoder
+from mmensemble_estimators.backbones.lstm import run_lstm
 
 __all__ = [
     "POOLINGS",
@@ -170,11 +171,11 @@ class BidirectionalLSTM(nn.Module):
         vectors = self.dropout(self.embedding(input_ids))
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         mirrored = (attention_mask.sum(dim=1, keepdim=True) - 1 - positions).clamp(min=0).unsqueeze(-1)
-        # The first state is spelt out and `gather` is used, because torch.export fixes the batch size otherwise.
-        state = vectors.new_zeros(1, len(input_ids), self.forwards.hidden_size)
-        there, _ = self.forwards(vectors, (state, state))
+        # `shape[0]` instead of `len`, and `gather`, because torch.export fixes the batch size otherwise.
+        state = vectors.new_zeros(1, input_ids.shape[0], self.forwards.hidden_size)
+        there, *_ = run_lstm(self.forwards, vectors, state, state)
         reversed_vectors = vectors.gather(1, mirrored.expand(-1, -1, vectors.shape[2]))
-        back, _ = self.backwards(reversed_vectors, (state, state))
+        back, *_ = run_lstm(self.backwards, reversed_vectors, state, state)
         return torch.cat([there, back.gather(1, mirrored.expand(-1, -1, back.shape[2]))], dim=2)
 
 

@@ -73,6 +73,18 @@ def test_attention_and_gelu_of_the_own_backbones_are_single_operators(exported: 
     assert not found.keys() & CHAINS
 
 
+def test_an_lstm_is_one_operator_however_often_it_is_exported(
+    fitted: Fitted, exported: Exported, items: pd.DataFrame, tmp_path: Path
+) -> None:
+    # torch's exporter manages that once in a process.
+    model = fitted("text_lstm")
+    for path in (exported("text_lstm"), tmp_path / "again.onnx", tmp_path / "fp16.onnx"):
+        if not path.exists():
+            export_onnx(model, path, verify=items["name"], precision="fp16" if path.stem == "fp16" else "fp32")
+        assert operators(path, inside=True)["LSTM"] == 2
+        assert not operators(path, inside=True)["Loop"]
+
+
 def test_the_resnet_is_convolutions_and_one_mean(exported: Exported) -> None:
     found = operators(exported("image"), inside=True)
     assert (found["Conv"], found["ReduceMean"], found["BatchNormalization"], found["Gather"]) == (9, 1, 0, 0)

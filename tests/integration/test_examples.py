@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # What each one writes beside its figure and its numbers.
 ALSO_WRITES = {"multi_task": ["multi_task.onnx"], "fused_pretrained": ["fused_pretrained.onnx"]}
 # What `make data` must have fetched for it.
-NEEDS = {"spoken_language": "asterisk_sounds"}
+NEEDS = {"spoken_language": ["asterisk_sounds"], "three_modalities": ["tuxpaint_stamps", "animated_emoji"]}
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "quickstart")
 
 
@@ -32,14 +32,16 @@ def test_all_are_known() -> None:
         "search_strategies",
         "spoken_language",
         "text_from_scratch",
+        "three_modalities",
     ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_example(name: str, tmp_path: Path, environment: dict[str, str]) -> None:
-    if name in NEEDS and not data_folder(None, NEEDS[name]).exists():
-        pytest.skip(f"needs {NEEDS[name]}, which `make data` fetches")
+    absent = [data for data in NEEDS.get(name, []) if not data_folder(None, data).exists()]
+    if absent:
+        pytest.skip(f"needs {' and '.join(absent)}, which `make data` fetches")
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--fast", "--output", str(tmp_path / "output")]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -100,6 +100,15 @@ class Preprocessor(ABC):
     def tensors(self) -> dict[str, TensorSpec]:
         """The arrays that `collate` returns, ``present`` excepted."""
 
+    @property
+    def row_bytes(self) -> int:
+        """What a row's arrays take in memory; one that is long along a dynamic axis takes more."""
+        total = 0
+        for spec in self.tensors.values():
+            fixed = [axis for axis in spec.shape[1:] if isinstance(axis, int)]
+            total += int(np.prod(fixed)) * np.dtype(spec.dtype).itemsize
+        return total
+
     @abstractmethod
     def encode(self, *columns: Cells) -> Encoded:
         """Encode rows, given one sequence of cells per column. Never raises for a bad cell: see `Encoded.errors`."""

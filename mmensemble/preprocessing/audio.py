@@ -129,6 +129,11 @@ class AudioPreprocessor(Preprocessor):
         samples = round(self.max_seconds * self.sampling_rate)
         return samples if self.features == "waveform" else samples // self._hop
 
+    @property
+    def row_bytes(self) -> int:
+        """What a row of `max_seconds` takes, so that a window of long sounds is no larger than one of images."""
+        return self.max_length * super().row_bytes
+
     def _features(self, sound: np.ndarray) -> np.ndarray:
         """Return frames (n, n_mels) or samples (n,) of a sound, float32."""
         if self.features == "waveform" and self.normalise and len(sound):

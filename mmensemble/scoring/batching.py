@@ -78,11 +78,7 @@ def usual_batch_size(feeds: Sequence[Feed]) -> int:
 
 def window_size(feeds: Sequence[Feed], batch_size: int) -> int:
     """Choose the rows of a window: whole batches, and few enough for their arrays to take about 16 MiB."""
-    row_bytes = 1
-    for feed in feeds:
-        for spec in feed.preprocessor.tensors.values():
-            fixed = [axis for axis in spec.shape[1:] if isinstance(axis, int)]
-            row_bytes += int(np.prod(fixed)) * np.dtype(spec.dtype).itemsize
+    row_bytes = 1 + sum(feed.preprocessor.row_bytes for feed in feeds)
     rows = min(_WINDOW_ROWS, _WINDOW_BYTES // row_bytes)
     return max(1, rows // batch_size) * batch_size
 

@@ -361,3 +361,8 @@ def test_json_round_trip() -> None:
 def test_unknown_features() -> None:
     with pytest.raises(ConfigurationError, match="features must be 'log_mel'"):
         AudioPreprocessor(features="mfcc")  # type: ignore[arg-type]
+
+
+def test_a_row_counts_as_long_as_it_may_be() -> None:
+    assert AudioPreprocessor(n_mels=20, max_seconds=2.0).row_bytes == 200 * (20 * 4 + 8)
+    assert AudioPreprocessor(features="waveform", max_seconds=2.0).row_bytes == 32000 * (4 + 8)

@@ -136,19 +136,34 @@ def inspect(model: Path, as_json: bool) -> None:
         click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
         return
     click.echo(f"{facts['file']}  {facts['bytes'] / 2**20:.1f} MiB")
-    click.echo(f"task:     {facts['task']}")
+    click.echo(f"task:     {_task(facts)}")
     if facts["classes"] is not None:
         click.echo(f"classes:  {', '.join(map(str, facts['classes']))}")
     click.echo("inputs:")
     for feed in facts["inputs"]:
         click.echo(f"  {feed['name']}: {feed['modality']} from {', '.join(map(str, feed['columns']))}")
-        for name, tensor in feed["tensors"].items():
-            click.echo(f"    {name}  {tensor['dtype']}  ({', '.join(map(str, tensor['shape']))})")
+        _echo_tensors(feed["tensors"])
+    if facts["generation"] is not None:
+        click.echo("state:")
+        _echo_tensors(facts["generation"]["state"])
     for title in ("provenance", "parity"):
         click.echo(f"{title}:" if facts[title] else f"{title}: none recorded")
         for key, value in facts[title].items():
             click.echo(f"  {key}: {value}")
     click.echo(f"devices here: {', '.join(facts['devices'])} (ONNX Runtime {facts['onnxruntime']})")
+
+
+def _task(facts: dict[str, Any]) -> str:
+    generation = facts["generation"]
+    if generation is None:
+        return str(facts["task"])
+    most = generation["max_length"]
+    return f"generation{'' if most is None else f' of at most {most} tokens'}, from {generation['vocab_size']}"
+
+
+def _echo_tensors(tensors: dict[str, Any]) -> None:
+    for name, tensor in tensors.items():
+        click.echo(f"    {name}  {tensor['dtype']}  ({', '.join(map(str, tensor['shape']))})")
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -174,10 +189,25 @@ def _facts(path: Path) -> dict[str, Any]:
             }
             for feed in manifest.feeds
         ],
+        "generation": _generation(manifest.task),
         "provenance": manifest.provenance,
         "parity": manifest.parity,
         "devices": [device for device in DEVICES if why_not(device) is None],
         "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def _generation(task: Any) -> dict[str, Any] | None:
+    """Return what describes a model that writes texts, without its tokenizer, which is long."""
+    if task.name != "generation":
+        return None
+    state = {f"state.{name}": dataclasses.asdict(spec) for name, spec in {**task.encoded, **task.state}.items()}
+    return {
+        "vocab_size": task.width,
+        "max_length": task.max_length,
+        "start_ids": task.start_ids,
+        "end_ids": task.end_ids,
+        "state": state,
     }
 
 

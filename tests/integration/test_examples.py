@@ -15,9 +15,17 @@ from mmensemble.datasets._folders import data_folder
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 # What each one writes beside its figure and its numbers.
-ALSO_WRITES = {"multi_task": ["multi_task.onnx"], "fused_pretrained": ["fused_pretrained.onnx"]}
+ALSO_WRITES = {
+    "multi_task": ["multi_task.onnx"],
+    "fused_pretrained": ["fused_pretrained.onnx"],
+    "language_model": ["language_model.onnx"],
+}
 # What `make data` must have fetched for it.
-NEEDS = {"spoken_language": ["asterisk_sounds"], "three_modalities": ["tuxpaint_stamps", "animated_emoji"]}
+NEEDS = {
+    "language_model": ["fortunes"],
+    "spoken_language": ["asterisk_sounds"],
+    "three_modalities": ["tuxpaint_stamps", "animated_emoji"],
+}
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "quickstart")
 
 
@@ -25,6 +33,7 @@ def test_all_are_known() -> None:
     assert NAMES == [
         "fused_pretrained",
         "images",
+        "language_model",
         "missing_modalities",
         "multi_task",
         "pretrained_text",

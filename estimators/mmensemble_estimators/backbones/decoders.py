@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import TensorSpec
 from mmensemble_estimators.backbones.generative import State
+from mmensemble_estimators.backbones.lstm import run_lstm
 
 __all__ = [
     "DECODERS",
@@ -236,7 +237,7 @@ class LSTMDecoder(Decoder):
         states, hiddens, cells = self.embedding(input_ids), [], []
         for number, layer in enumerate(self.layers):
             before = [part[number : number + 1] for part in past]
-            states, hidden, cell = _run_lstm(layer, self.dropout(states), *before)
+            states, hidden, cell = run_lstm(layer, self.dropout(states), *before)
             hiddens.append(hidden[0])
             cells.append(cell[0])
         mask = mask.unsqueeze(2).expand(-1, -1, length, -1)
@@ -250,37 +251,6 @@ class LSTMDecoder(Decoder):
 
     def architecture(self) -> dict[str, Any]:
         return {"lstm": {"vocab_size": self.vocab_size, "size": self.embedding_size, "memory_size": self.memory_size}}
-
-
-def _run_lstm(layer: Any, vectors: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Run an LSTM from a state (1, batch, size) on; in an export as the one operator, of which torch makes a loop.
-
-    Returns
-    -------
-    states : Tensor of float, shape (batch, length, size)
-    hidden, cell : Tensor of float, shape (1, batch, size)
-        After the last of them.
-    """
-    if not torch.onnx.is_in_onnx_export():
-        states, (hidden, cell) = layer(vectors, (hidden.contiguous(), cell.contiguous()))
-        return states, hidden, cell
-    size, steps = layer.hidden_size, vectors.transpose(0, 1)
-
-    def gates(weight: Any) -> Tensor:
-        # torch has input, forget, cell and output gates in this order, ONNX input, output, forget and cell gates.
-        ordered: Tensor = weight.reshape(4, size, -1)[[0, 3, 1, 2]].reshape(1, *weight.shape)
-        return ordered
-
-    bias = torch.cat([gates(layer.bias_ih_l0), gates(layer.bias_hh_l0)], dim=1)
-    state = (1, vectors.shape[0], size)
-    states, hidden, cell = torch.onnx.ops.symbolic_multi_out(
-        "LSTM",
-        (steps, gates(layer.weight_ih_l0), gates(layer.weight_hh_l0), bias, None, hidden, cell),
-        {"hidden_size": size},
-        dtypes=[vectors.dtype] * 3,
-        shapes=[(steps.shape[0], *state), state, state],
-    )
-    return states.squeeze(1).transpose(0, 1), hidden, cell
 
 
 def transformer_config(*, vocab_size: int, max_length: int, **changes: Any) -> MBartConfig:

@@ -45,6 +45,7 @@ CUDA_KERNELS = {
     "Concat": Kernel(13, ANY),
     "ConstantOfShape": Kernel(9, ANY),
     "Conv": Kernel(22, FLOATS),
+    "CumSum": Kernel(14, NUMBERS),
     "Div": Kernel(14, ARITHMETIC),
     "Equal": Kernel(13, NUMBERS | BOOL),
     "Exp": Kernel(13, FLOATS),

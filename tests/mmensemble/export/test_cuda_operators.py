@@ -30,6 +30,7 @@ _DEFAULT_IMAGE_NETWORK = [
     "image_regressor",
     "image_regressor_of_two",
     "median_of_regressors",
+    "pipeline_over_captioner",
     "pipeline_over_embedding",
     "same_column_twice",
     "soft_voting",

@@ -63,6 +63,7 @@ CUDA_KERNELS = {
     "Less": Kernel(13, NUMBERS),
     "LessOrEqual": Kernel(16, NUMBERS),
     "Log": Kernel(13, FLOATS),
+    "LogSoftmax": Kernel(13, FLOATS),
     "MatMul": Kernel(13, FLOATS),
     "Max": Kernel(13, NUMBERS),
     "MaxPool": Kernel(12, FLOATS | {"uint8"}),

@@ -377,13 +377,6 @@ INSTANCES = [
     Instance("audio_ast", lambda: audio_of(ast()), ("sound",), "cells", "multilabel"),
     Instance("audio_config", lambda: audio_of(whisper(), pooling="max"), ("sound",), "cells", "columns"),
     Instance(
-        "audio_callable",
-        lambda: audio_of(Bands, learning_rate=0.1, augmentation=("shift", "mask", "gain")),
-        ("sound",),
-        "cells",
-    ),
-    Instance("audio_regressor", audio_regressor, ("sound",), "cells", "numbers"),
-    Instance(
         "audio_regressor_of_two", lambda: audio_regressor(backbone=wav2vec2()), ("sound",), "cells", "number_table"
     ),
     Instance("video", video, ("clip",), "cells"),

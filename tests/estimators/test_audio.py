@@ -50,7 +50,7 @@ from mmensemble_estimators import (
 )
 from mmensemble_estimators.backbones.audio import audio_encoder_from_config
 from tests.conftest import ALL_MISSING, WITHOUT_NAME, WITHOUT_SOUND
-from tests.instances import NUMBERS, ast, imputed_numbers, text, wav2vec2, whisper
+from tests.instances import NUMBERS, Bands, ast, imputed_numbers, text, wav2vec2, whisper
 
 RATE = 16000
 RNG = np.random.default_rng(0)
@@ -231,9 +231,8 @@ def test_whisper_on_a_sound_of_full_length(folders: dict[str, str]) -> None:
     np.testing.assert_allclose(embedded, states.mean(dim=1), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["whisper", "wav2vec2"])
-def test_exported_pretrained_model(folders: dict[str, str], tmp_path: Path, name: str) -> None:
-    model = classifier(pretrained=folders[name], max_seconds=None, learning_rate=1e-3).fit(SOUNDS, LABELS)
+def test_exported_pretrained_model(folders: dict[str, str], tmp_path: Path) -> None:
+    model = classifier(pretrained=folders["whisper"], max_seconds=None, learning_rate=1e-3).fit(SOUNDS, LABELS)
     export_onnx(model, tmp_path / "model.onnx")
     cells = [*SOUNDS, None, np.tile(SOUNDS[0], 9)]
     for batch_size in (1, 5):
@@ -260,6 +259,17 @@ def test_save_and_load(folders: dict[str, str], tmp_path: Path, name: str) -> No
     loaded = AudioClassifier.load(tmp_path / "model")
     np.testing.assert_allclose(loaded.predict_proba(SOUNDS), model.predict_proba(SOUNDS), rtol=0, atol=1e-6)
     assert repr(loaded) == repr(model)
+
+
+def test_module_of_ones_own(tmp_path: Path) -> None:
+    params = {"backbone": Bands, "learning_rate": 0.1, "augmentation": ("shift", "mask", "gain"), "max_epochs": 20}
+    model = classifier(**params).fit(SOUNDS[:8], LABELS[:8])
+    assert model.score(SOUNDS[8:], LABELS[8:]) == 1.0
+    alone = np.concatenate([model.transform([sound]) for sound in SOUNDS])
+    np.testing.assert_allclose(model.transform(SOUNDS), alone, rtol=0, atol=1e-5)
+    model.save(tmp_path / "model")
+    loaded = AudioClassifier.load(tmp_path / "model", backbone=Bands)
+    np.testing.assert_allclose(loaded.predict_proba(SOUNDS), model.predict_proba(SOUNDS), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "quic
 
 def test_all_are_known() -> None:
     assert NAMES == [
+        "captions",
         "fused_pretrained",
         "images",
         "language_model",
@@ -42,6 +43,7 @@ def test_all_are_known() -> None:
         "spoken_language",
         "text_from_scratch",
         "three_modalities",
+        "translation",
     ]
 
 

@@ -278,7 +278,8 @@ class Generation(Task):
 
     A step of the graph takes ``input_ids`` and ``attention_mask``, of the one feed where the prompt is tokens and of
     ``decoder`` where the feed is encoded first, and ``state.<name>`` for every tensor of the state; it gives ``logits``
-    and ``next.<name>``. What is encoded once is given by ``encoded.<name>`` from the feed's inputs alone.
+    and ``next.<name>``. What is encoded once is given by ``encoded.<name>`` from the feed's inputs alone, in a run in
+    which ``decoder.encode`` is true.
 
     Parameters
     ----------

@@ -227,6 +227,7 @@ def test_task_is_kept_as_json() -> None:
         tokenizer="{}",
     )
     assert task_from_dict(task.to_dict()) == task
-    assert task.further_inputs == ["state.mask", "state.key.0", "decoder.input_ids", "decoder.attention_mask"]
+    decoder = ["decoder.encode", "decoder.input_ids", "decoder.attention_mask"]
+    assert task.further_inputs == ["state.mask", "state.key.0", *decoder]
     with pytest.raises(AttributeError, match="use generate"):
         task.predict(np.zeros((1, 9)))

@@ -178,6 +178,7 @@ def test_it_needs_neither_torch_nor_scikit_learn(exported: Callable[[str], Path]
     assert done.stdout.splitlines() == [fitted("gpt").generate(["gre"], temperature=0)[0, 0], "[]"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_other_precisions(tmp_path: Path, precision: Any) -> None:
     path = tmp_path / "model.onnx"

@@ -12,13 +12,24 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from transformers import BartConfig, BartForConditionalGeneration, BertConfig, PreTrainedTokenizerFast, T5Config
 
-from mmensemble import ConfigurationError, DataError, ModelFileError, OnnxPredictor, export_onnx
+from mmensemble import (
+    ConfigurationError,
+    DataError,
+    ModelFileError,
+    MultimodalClassifier,
+    OnnxPredictor,
+    export_onnx,
+)
 from mmensemble.metrics import chrf_score, chrf_scorer
 from mmensemble.preprocessing import TextPreprocessor
-from mmensemble_estimators import ImageCaptioner, Seq2SeqGenerator
+from mmensemble_estimators import ConcatFusion, ImageCaptioner, Seq2SeqGenerator
 
 ENGLISH = ["red apple", "green pear", "red pear", "green apple"] * 8
 GERMAN = ["roter Apfel", "grüne Birne", "rote Birne", "grüner Apfel"] * 8
@@ -285,3 +296,17 @@ def test_pretrained_writes_what_transformers_writes(folder: Path) -> None:
         )
         expected = tokenizer.decode(ids[0], skip_special_tokens=True)
         assert model.generate([text], max_new_tokens=8, temperature=0)[0, 0] == expected
+
+
+def test_embeds_in_a_joint_fusion(fitted: Seq2SeqGenerator, tmp_path: Path) -> None:
+    X = pd.DataFrame({"english": ENGLISH, "length": [float(len(text)) for text in ENGLISH]})
+    members = [
+        ("text", make_pipeline(FrozenEstimator(fitted), LogisticRegression()), "english"),
+        ("facts", make_pipeline(StandardScaler(), LogisticRegression()), ["length"]),
+    ]
+    model = MultimodalClassifier(members, fusion=ConcatFusion(max_epochs=5, random_state=0))
+    model.fit(X, [text.split()[1] for text in ENGLISH])
+    X.iloc[0, 0] = None
+    export_onnx(model, tmp_path / "model.onnx")
+    predictor = OnnxPredictor(tmp_path / "model.onnx", device="cpu")
+    np.testing.assert_allclose(predictor.predict_proba(X), model.predict_proba(X), rtol=0, atol=1e-5)

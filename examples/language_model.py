@@ -86,8 +86,8 @@ def main() -> None:
     lm = CausalLM(
         vocab_size=600 if arguments.fast else 4000,
         max_length=96,
-        max_epochs=1 if arguments.fast else 4,
-        learning_rate=3e-3,
+        max_epochs=1 if arguments.fast else 5,
+        learning_rate=4e-3,
         random_state=0,
     )
     start = time.perf_counter()

@@ -99,7 +99,8 @@ class Instance:
     """An estimator and what it takes.
 
     `columns` are the columns of `items` that it reads. A leaf takes the cells of its one column. `target` is the kind
-    of `y` that it is fitted to. `expected_failures` maps the name of a common check to the reason why it fails.
+    of `y` that it is fitted to. `not_exported` are the columns of members whose weight is 0. `expected_failures` maps the
+    name of a common check to the reason why it fails.
     """
 
     id: str
@@ -107,7 +108,13 @@ class Instance:
     columns: tuple[str, ...]
     takes: Literal["cells", "frame"] = "frame"
     target: TargetKind = "classes"
+    not_exported: tuple[str, ...] = ()
     expected_failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exported_columns(self) -> list[str]:
+        """The columns that the exported model reads."""
+        return [column for column in self.columns if column not in self.not_exported]
 
     def of(self, items: Any) -> Any:
         """Return what the estimator takes of the items."""
@@ -419,6 +426,7 @@ INSTANCES = [
         lambda: multimodal_of_labels(EnsembleSelection(n_rounds=5, cv=2), MultiOutputClassifier(LogisticRegression())),
         ("name", *NUMBERS),
         target="columns",
+        not_exported=("name",),  # the text is too weak to be selected
     ),
     Instance(
         "stacking_of_labels",

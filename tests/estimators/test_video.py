@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
-from torch import nn
 from transformers import (
     TimesformerModel,
     VideoMAEImageProcessor,
@@ -52,7 +51,7 @@ from mmensemble_estimators import (
     VideoClassifier,
 )
 from mmensemble_estimators.backbones.image import HALF
-from mmensemble_estimators.backbones.video import video_encoder_from_model, video_encoder_from_scratch
+from mmensemble_estimators.backbones.video import video_encoder_from_model
 from tests.instances import Changes, Convolution, WordVectors, timesformer, videomae
 
 SIZE, N_FRAMES = 32, 4
@@ -237,14 +236,6 @@ def test_flip_is_off_by_default() -> None:
 
 
 # Networks
-
-
-def test_pooling_of_the_frame_network_is_that_of_torch() -> None:
-    network = video_encoder_from_scratch("cnn", VideoPreprocessor(size=33), pooling=None).backbone.frame_network
-    for size in ((2, 2), (16, 17), (33, 32)):
-        maps = torch.randn(2, 3, *size)
-        expected = nn.functional.max_pool2d(maps, 3, stride=2, padding=1)
-        assert torch.equal(network.embedder.pooler(maps), expected)
 
 
 def test_transform(fitted: VideoClassifier, clips: list[np.ndarray]) -> None:

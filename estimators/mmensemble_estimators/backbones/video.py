@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig, ResNetModel
+from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from mmensemble.exceptions import ConfigurationError
@@ -98,8 +98,6 @@ class FramesTransformer(nn.Module):
     def __init__(self, frame_config: PreTrainedConfig, n_frames: int) -> None:
         super().__init__()
         self.frame_network = AutoModel.from_config(frame_config)
-        if isinstance(self.frame_network, ResNetModel):
-            self.frame_network.embedder.pooler = _MaxPool()
         self.n_frames = n_frames
         self.over_frames = AutoModel.from_config(
             BertConfig(
@@ -127,23 +125,6 @@ class FramesTransformer(nn.Module):
     def architecture(self) -> dict[str, Any]:
         """Return what it is built from, as JSON values."""
         return {"frame_config": self.frame_network.config.to_diff_dict(), "n_frames": self.n_frames}
-
-
-class _MaxPool(nn.Module):
-    """``nn.MaxPool2d(3, stride=2, padding=1)`` by slices and maxima: ONNX Runtime has no CUDA kernel of MaxPool."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Halve the height and width of maps (batch, size, height, width)."""
-        return _max_of_3(_max_of_3(maps).mT).mT
-
-
-def _max_of_3(maps: Tensor) -> Tensor:
-    """Return the maxima of rows 2 i - 1, 2 i and 2 i + 1, of those that are there."""
-    even, odd = maps[:, :, 0::2], maps[:, :, 1::2]
-    n_above = even.shape[2] - 1
-    above = torch.cat([odd[:, :, :1], odd[:, :, :n_above]], dim=2)
-    below = odd if odd.shape[2] > n_above else torch.cat([odd, odd[:, :, -1:]], dim=2)
-    return torch.maximum(torch.maximum(above, even), below)
 
 
 def video_encoder_from_scratch(name: str, preprocessor: VideoPreprocessor, *, pooling: str | None) -> VideoEncoder:

@@ -36,6 +36,8 @@ _DEFAULT_IMAGE_NETWORK = [
     "soft_voting",
     "stacking_classifier",
     "stacking_with_passthrough",
+    "video",
+    "video_regressor",
     "voting_classifier",
 ]
 ON_CPU = {

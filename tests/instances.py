@@ -99,8 +99,8 @@ class Instance:
     """An estimator and what it takes.
 
     `columns` are the columns of `items` that it reads. A leaf takes the cells of its one column. `target` is the kind
-    of `y` that it is fitted to. `not_exported` are the columns of members whose weight is 0. `expected_failures` maps the
-    name of a common check to the reason why it fails.
+    of `y` that it is fitted to. `not_exported` are the columns of members whose weight is 0. `expected_failures` maps
+    the name of a common check to the reason why it fails.
     """
 
     id: str

@@ -78,12 +78,14 @@ def plot(results: list[Result], path: Path) -> None:
     speedups = [result.speedup for result in results]
     met = [result.target is None or result.speedup >= result.target for result in results]
     bars = axes.barh(places, speedups, color=["tab:blue" if good else "tab:orange" for good in met])
-    axes.bar_label(bars, [f"{speedup:.2f}×" for speedup in speedups], padding=3)
+    axes.bar_label(bars, [f"{speedup:.2f}×" for speedup in speedups], label_type="center", color="white", fontsize=8)
     aimed = [(place, result.target) for place, result in zip(places, results, strict=True) if result.target]
     axes.scatter([target for _, target in aimed], [place for place, _ in aimed], marker="|", s=160, color="black")
     axes.axvline(1.0, color="grey", linewidth=0.8)
     axes.set_yticks(places, [f"{result.name} | {result.reference}" for result in results], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(results) - 0.5, -0.5)
     axes.set_xscale("log")
-    axes.set_xlabel("times as fast as the reference; black mark: aimed at; orange: missed")
+    axes.set_xlim(left=0.25)
+    axes.xaxis.set_major_formatter("{x:g}×")
+    axes.set_xlabel("speed / reference; mark: aimed at; orange: missed", fontsize=9)
     figure.savefig(path, dpi=120)

@@ -158,7 +158,7 @@ def _task(facts: dict[str, Any]) -> str:
     if generation is None:
         return str(facts["task"])
     most = generation["max_length"]
-    return f"generation{'' if most is None else f' of at most {most} tokens'}, from {generation['vocab_size']}"
+    return f"generation{'' if most is None else f' of at most {most} tokens'}, vocabulary of {generation['vocab_size']}"
 
 
 def _echo_tensors(tensors: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ Every preprocessor emits, next to its own arrays, ``present``: False where the r
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ __all__ = [
 PRESENT = "present"
 
 Cells = Sequence[Any] | np.ndarray
+Path = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -174,3 +176,16 @@ def is_missing_file(cell: object) -> bool:
     if isinstance(cell, dict):
         return cell.get("bytes") is None and cell.get("path") is None
     return is_missing(cell)
+
+
+def not_empty(path: Path) -> Path:
+    """Return a path, unless it is empty, as a quoted empty cell of a CSV file is.
+
+    Raises
+    ------
+    ValueError
+        If it is empty.
+    """
+    if not os.fspath(path):
+        raise ValueError("the path is empty; what is missing is None, or in a CSV file an empty cell without quotes")
+    return path

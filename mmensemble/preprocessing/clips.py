@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmensemble.exceptions import MissingDependencyError
+from mmensemble.preprocessing._base import not_empty
 
 __all__ = ["even_times", "frames_of"]
 
@@ -53,7 +54,7 @@ def frames_of(cell: Any, n_frames: int) -> Iterator[Image.Image]:
     if isinstance(cell, (bytes, bytearray, memoryview)):
         return _decoded(nullcontext(io.BytesIO(cell)), n_frames)
     if isinstance(cell, (str, os.PathLike)):
-        return _decoded(open(cell, "rb"), n_frames)
+        return _decoded(open(not_empty(cell), "rb"), n_frames)
     raise TypeError(
         f"{type(cell).__name__} is none of: path, bytes, {{'bytes', 'path'}}, uint8 array; "
         "convert the column to one of them"

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing_file
+from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing_file, not_empty
 from mmensemble.preprocessing.pictures import Resize, to_square
 
 __all__ = ["ImagePreprocessor"]
@@ -115,7 +115,7 @@ def _open(cell: Any) -> Image.Image:
     if isinstance(cell, (bytes, bytearray, memoryview)):
         return Image.open(io.BytesIO(cell))
     if isinstance(cell, (str, os.PathLike)):
-        with open(cell, "rb") as file:
+        with open(not_empty(cell), "rb") as file:
             image = Image.open(io.BytesIO(file.read()))
         return image
     if isinstance(cell, np.ndarray):

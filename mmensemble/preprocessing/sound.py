@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from mmensemble.exceptions import MissingDependencyError
-from mmensemble.preprocessing._base import is_missing
+from mmensemble.preprocessing._base import is_missing, not_empty
 
 __all__ = ["is_missing_sound", "read_sound"]
 
@@ -92,7 +92,7 @@ def _opened(source: Any) -> Iterator[IO[bytes]]:
     if isinstance(source, (bytes, bytearray, memoryview)):
         yield io.BytesIO(source)
     else:
-        with open(source, "rb") as file:
+        with open(not_empty(source), "rb") as file:
             yield file
 
 

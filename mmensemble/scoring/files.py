@@ -22,7 +22,7 @@ from mmensemble.scoring.parts import Parts
 from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.scoring.providers import Device, ResolvedDevice
 from mmensemble.scoring.readers import Reader, file_format, open_reader
-from mmensemble.scoring.tasks import Task
+from mmensemble.scoring.tasks import Generation, Task
 from mmensemble.scoring.writers import check_writable, open_writer
 
 if TYPE_CHECKING:
@@ -128,6 +128,10 @@ def score_file(
     with closing(open_reader(source)) as reader:
         if not isinstance(model, OnnxPredictor):
             model = OnnxPredictor(model, device=device, batch_size=batch_size, n_threads=n_threads)
+        if isinstance(model.manifest.task, Generation):
+            raise ConfigurationError(
+                f"{model.path} writes texts and has no scores; use OnnxPredictor.generate in Python"
+            )
         _check_columns(source, reader.schema.names, [*model.manifest.columns, *keep])
         task = model.manifest.task
         schema = _output_schema(reader.schema, keep, task)

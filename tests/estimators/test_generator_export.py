@@ -138,6 +138,15 @@ def test_predicting_and_writing_are_told_apart(exported: Callable[[str], Path]) 
     assert predictor.generate([]).shape == (0, 1)
 
 
+def test_a_file_that_writes_scores_no_file(exported: Callable[[str], Path], tmp_path: Path) -> None:
+    pd.DataFrame({"line": ["a"]}).to_csv(tmp_path / "in.csv", index=False)
+    command = ["score", str(exported("gpt")), str(tmp_path / "in.csv"), "-o", str(tmp_path / "out.csv")]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code != 0
+    assert "writes texts and has no scores; use OnnxPredictor.generate" in result.output
+    assert "Traceback" not in result.output
+
+
 def test_a_pickled_predictor_writes_the_same(exported: Callable[[str], Path]) -> None:
     predictor = OnnxPredictor(exported("gpt"), device="cpu")
     again = pickle.loads(pickle.dumps(predictor))
@@ -146,7 +155,7 @@ def test_a_pickled_predictor_writes_the_same(exported: Callable[[str], Path]) ->
 
 def test_inspect(exported: Callable[[str], Path]) -> None:
     shown = CliRunner().invoke(main, ["inspect", str(exported("gpt"))], catch_exceptions=False).output
-    assert "task:     generation of at most 48 tokens, from 300" in shown
+    assert "task:     generation of at most 48 tokens, vocabulary of 300" in shown
     assert "text: prompt from line" in shown
     assert "state.key.0  float32  (batch, 2, past, 16)" in shown
     facts = json.loads(CliRunner().invoke(main, ["inspect", str(exported("gpt")), "--json"]).output)

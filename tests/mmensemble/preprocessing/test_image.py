@@ -320,3 +320,9 @@ def test_json_round_trip() -> None:
     assert copy == image
     assert image != ImagePreprocessor(size=5, resize="shortest_edge", resize_to=7)
     np.testing.assert_array_equal(copy.encode([COLORS]).items, image.encode([COLORS]).items)
+
+
+def test_an_empty_path_is_told_from_a_missing_picture() -> None:
+    encoded = ImagePreprocessor(size=8).encode(["", None])
+    assert list(encoded.errors) == [0]
+    assert "the path is empty; what is missing is None" in encoded.errors[0]

@@ -164,6 +164,7 @@ def _plot(costs: pd.DataFrame, accuracies: pd.DataFrame, texts: np.ndarray) -> p
     figure = plt.figure(figsize=(15, 5.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 1.7])
     costs.plot.bar(ax=left, color=["tab:gray", "tab:blue"], rot=0, width=0.75)
+    left.set_ylim(top=1.25 * costs.to_numpy().max())  # room for the legend
     left.set(ylabel="bits per character", title="What a held-out text costs")
     colours = {"n": "tab:gray", "s": "tab:orange", "l": "tab:blue"}
     for name, group in accuracies.groupby("model", sort=False):

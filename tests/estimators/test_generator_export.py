@@ -145,6 +145,7 @@ def test_a_file_that_writes_scores_no_file(exported: Callable[[str], Path], tmp_
     assert result.exit_code != 0
     assert "writes texts and has no scores; use OnnxPredictor.generate" in result.output
     assert "Traceback" not in result.output
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_a_pickled_predictor_writes_the_same(exported: Callable[[str], Path]) -> None:
@@ -162,15 +163,6 @@ def test_inspect(exported: Callable[[str], Path]) -> None:
     assert facts["task"] == "generation"
     assert facts["generation"]["end_ids"] == [1]
     assert "tokenizer" not in facts["generation"]
-
-
-def test_it_is_refused_where_rows_are_scored(exported: Callable[[str], Path], tmp_path: Path) -> None:
-    pd.DataFrame({"line": ["a"]}).to_parquet(tmp_path / "rows.parquet")
-    arguments = ["score", str(exported("gpt")), str(tmp_path / "rows.parquet"), "-o", str(tmp_path / "scores.parquet")]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code != 0
-    assert "use generate" in result.output + str(result.exception)
-    assert not (tmp_path / "scores.parquet").exists()
 
 
 def test_it_needs_neither_torch_nor_scikit_learn(exported: Callable[[str], Path]) -> None:

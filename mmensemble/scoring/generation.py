@@ -21,7 +21,7 @@ from mmensemble.preprocessing import PRESENT, Encoded, Preprocessor, PromptPrepr
 from mmensemble.preprocessing.text import read_tokenizer
 from mmensemble.scoring.tasks import Generation
 
-__all__ = ["Decoder", "GenerationSettings", "generate_texts", "generate_tokens", "log_softmax"]
+__all__ = ["Decoder", "GenerationSettings", "generate_texts", "generate_tokens", "log_softmax", "room_for_prompt"]
 
 # A score that no sequence reaches: of what must not be chosen.
 _NEVER = -1e9
@@ -325,6 +325,26 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
     return np.take_along_axis(some, order, axis=1)
 
 
+def room_for_prompt(task: Generation, settings: GenerationSettings) -> int | None:
+    """Return how many tokens a prompt may have, so that what is written behind it fits; None for any number.
+
+    Raises
+    ------
+    ConfigurationError
+        If `max_new_tokens` is more than the network can write.
+    """
+    if task.max_length is None:
+        return None
+    room = task.max_length - settings.max_new_tokens
+    least = max(1, len(task.start_ids))
+    if room < least:
+        raise ConfigurationError(
+            f"max_new_tokens={settings.max_new_tokens} is too many: the network has {task.max_length} positions, "
+            f"and {least} or more of them are taken before"
+        )
+    return room
+
+
 def generate_texts(
     decoder: Decoder,
     preprocessor: Preprocessor,
@@ -333,6 +353,7 @@ def generate_texts(
     settings: GenerationSettings,
     *,
     batch_size: int,
+    first_row: int = 0,
 ) -> np.ndarray:
     """Continue encoded rows, batch by batch.
 
@@ -347,6 +368,8 @@ def generate_texts(
     settings : GenerationSettings
     batch_size : int
         Most sequences that are written side by side.
+    first_row : int, default=0
+        The number of the first row in the data, of which these rows are a piece.
 
     Returns
     -------
@@ -358,16 +381,9 @@ def generate_texts(
     ConfigurationError
         If `max_new_tokens` is more than the network can write.
     """
-    if task.max_length is not None:
-        room = task.max_length - settings.max_new_tokens
-        least = max(1, len(task.start_ids))
-        if room < least:
-            raise ConfigurationError(
-                f"max_new_tokens={settings.max_new_tokens} is too many: the network has {task.max_length} positions, "
-                f"and {least} or more of them are taken before"
-            )
-        if isinstance(preprocessor, PromptPreprocessor):
-            encoded = preprocessor.shortened(encoded, room)
+    room = room_for_prompt(task, settings)
+    if room is not None and isinstance(preprocessor, PromptPreprocessor):
+        encoded = preprocessor.shortened(encoded, room)
     tokenizer = read_tokenizer(task.tokenizer or preprocessor.to_dict()["tokenizer"], None)
     texts = np.full((len(encoded), settings.num_return_sequences), None, dtype=object)
     together = max(1, batch_size // max(settings.num_beams, settings.num_return_sequences))
@@ -377,7 +393,7 @@ def generate_texts(
         rows = present[first : first + together]
         inputs = preprocessor.collate(encoded, rows)
         del inputs[PRESENT]
-        written = generate_tokens(decoder, inputs, settings, end_ids=task.end_ids, rows=rows)
+        written = generate_tokens(decoder, inputs, settings, end_ids=task.end_ids, rows=first_row + rows)
         for row, sequences in zip(rows, written, strict=True):
             before = task.start_ids or encoded.items[row].tolist()
             texts[row] = [_text(tokenizer, before, sequence.tolist()) for sequence in sequences]

@@ -206,6 +206,19 @@ def test_texts_are_in_the_order_of_the_rows_and_none_where_missing(prompts: Prom
     assert texts_of(prompts, ["a", "b"], num_beams=2, num_return_sequences=2, temperature=1).shape == (2, 2)
 
 
+def test_a_piece_of_the_rows_gets_what_it_gets_among_all(prompts: PromptPreprocessor) -> None:
+    task = Generation(vocab_size=258, end_ids=[1], start_ids=[], max_length=None, state={}, encoded={})
+    settings = GenerationSettings.of(max_new_tokens=5, num_return_sequences=2, random_state=3)
+
+    def write(cells: list, **options) -> list:
+        chain = Chain(np.full((258, 258), 1 / 258))
+        return generate_texts(chain, prompts, prompts.encode(cells), task, settings, batch_size=4, **options).tolist()
+
+    cells = ["a", "bcd", None, "ef", "a"]
+    assert write(cells[:2]) + write(cells[2:], first_row=2) == write(cells)
+    assert write(cells[:1]) != write(cells[:1], first_row=4)
+
+
 def test_a_text_that_is_too_long_is_refused_and_a_prompt_that_is_too_long_keeps_its_end(
     prompts: PromptPreprocessor,
 ) -> None:

@@ -1,38 +1,24 @@
-"""What the torch estimators share: parameters, the way from cells to a trained network, prediction, pickling."""
+"""What the torch estimators that predict share: training of an encoder and a head, prediction, storage."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import TransformerMixin
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
 from mmensemble.exceptions import DataError
 from mmensemble.preprocessing import Cells, Encoded, Preprocessor
-from mmensemble_estimators._frozen import (
-    embed,
-    frozen_encoder,
-    own_encoder,
-    real_tokens,
-    tokens,
-)
-from mmensemble_estimators._leaf import LEARNING_RATE_OF, TorchLeaf
-from mmensemble_estimators._lora import with_lora
+from mmensemble_estimators._frozen import embed, frozen_encoder, own_encoder, real_tokens, tokens
 from mmensemble_estimators._network import Network
 from mmensemble_estimators._targets import ClassTarget, Target
-from mmensemble_estimators._training import (
-    TrainingData,
-    seeded,
-    train,
-)
+from mmensemble_estimators._trained import TrainedLeaf
+from mmensemble_estimators._training import TrainingData, seeded, train
 from mmensemble_estimators.backbones.encoder import Encoder
 
 __all__ = ["TorchEstimator"]
@@ -44,7 +30,7 @@ _NO_HEAD = "This %(name)s has no head of its own: it is not fitted, or only as a
 HEAD_LEARNING_RATE_TIMES_SIZE = 0.6
 
 
-class TorchEstimator(TransformerMixin, TorchLeaf):
+class TorchEstimator(TrainedLeaf):
     """A scikit-learn estimator of one modality that predicts: an encoder and a head, trained on a target `y`.
 
     A subclass says how its preprocessor is fitted and how its encoder is built; the rest is here.
@@ -72,14 +58,9 @@ class TorchEstimator(TransformerMixin, TorchLeaf):
         """Return what `y` is, and `y` checked."""
 
     def _rate(self) -> float:
-        """Return the learning rate, chosen by what is trained where it is None."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        if self.fine_tune == "head":
+        if self.learning_rate is None and self.fine_tune == "head":
             return HEAD_LEARNING_RATE_TIMES_SIZE / self._n_features_out
-        if self.fine_tune == "lora":
-            return LEARNING_RATE_OF["lora"]
-        return LEARNING_RATE_OF["pretrained"] if self._is_pretrained else self._learning_rate_from_scratch
+        return super()._rate()
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> Self:
         if y is None:
@@ -87,25 +68,22 @@ class TorchEstimator(TransformerMixin, TorchLeaf):
         self._check_parameters()
         cells, encoded = self._encode_to_fit(X, afresh=afresh)
         check_consistent_length(encoded.present, y)
-        weight = np.asarray(
-            _check_sample_weight(sample_weight, encoded.present[:, None], dtype=np.float64, ensure_non_negative=True)
-        )
+        weight = self._row_weights(encoded, sample_weight)
         if afresh:
             self._target, y = self._learn_target(y, weight)
         else:
             y = self._target.check(y)
         target = self._target.encode(y)
         weight = weight * self._class_weights(y)
-        rows = np.flatnonzero(encoded.present & (weight > 0))
-        if not len(rows):
-            raise DataError("no row is present and has a weight above 0; there is nothing to fit", column=self._column)
-
+        rows = self._rows_to_fit(encoded, weight)
         rng = check_random_state(self.random_state)
         fitting, validating = self._split(rows, rng, stratify=y if isinstance(self._target, ClassTarget) else None)
         settings = self._settings(epochs)
         with seeded(int(rng.randint(2**31)), settings.device):
             if afresh:
                 self.module_ = Network(self._new_encoder(), self._target.n_outputs, normalised=self.fine_tune == "head")
+            if self.fine_tune != "head":
+                self.module_.encoder = own_encoder(self.module_.encoder)
             with self._trainable():
                 network: nn.Module = self.module_
                 if self.fine_tune == "head":
@@ -140,41 +118,15 @@ class TorchEstimator(TransformerMixin, TorchLeaf):
     def _class_weights(self, y: np.ndarray) -> np.ndarray:
         return np.ones(len(y))
 
-    @contextmanager
-    def _trainable(self) -> Iterator[None]:
-        """Freeze what `fine_tune` says, or put LoRA adapters in, which are merged into the weights afterwards.
-
-        A further fit may want something else: what could be trained before can be trained again.
-        """
-        if self.fine_tune != "head":
-            self.module_.encoder = own_encoder(self.module_.encoder)
-        encoder = self.module_.encoder
-        trained = [(parameter, parameter.requires_grad) for parameter in encoder.parameters()]
-        try:
-            if self.fine_tune == "lora":
-                with with_lora(encoder):
-                    yield
-            else:
-                if self.fine_tune == "head":
-                    encoder.requires_grad_(False)
-                yield
-        finally:
-            for parameter, requires_grad in trained:
-                parameter.requires_grad_(requires_grad)
-
     def _new_encoder(self) -> Encoder:
         if self.fine_tune == "head" and self._is_pretrained:
             return frozen_encoder(self, self.preprocessor_)
         return self._build_encoder(self.preprocessor_)
 
     def _embed(self, encoded: Encoded) -> np.ndarray:
-        """Return the embeddings, (n_rows, embedding_size) float32; zeros where missing."""
-        encoder = self.module_.encoder
-        if self.fine_tune == "head":
-            return embed(encoder, encoded, lambda function, rows: self._run(function, encoded, rows))
-        embedding = np.asarray(self._run(encoder, encoded))
-        embedding[~encoded.present] = 0.0
-        return embedding
+        if self.fine_tune != "head":
+            return super()._embed(encoded)
+        return embed(self.module_.encoder, encoded, lambda function, rows: self._run(function, encoded, rows))
 
     def _tokens(self, encoded: Encoded) -> list[np.ndarray]:
         """Return each row's tokens by the frozen encoder, (length, embedding_size) float32."""
@@ -202,42 +154,6 @@ class TorchEstimator(TransformerMixin, TorchLeaf):
         outputs = self._target.outputs(self._raw_outputs(encoded))
         outputs[~encoded.present] = self._target.fill
         return outputs
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Embed rows by the pooled representation under the head.
-
-        Parameters
-        ----------
-        X : sequence of cells, or frame or array of one column, n_samples rows
-
-        Returns
-        -------
-        ndarray of float32, shape (n_samples, embedding_size)
-            Zeros where the row is missing.
-        """
-        encoded = self._encode(X)
-        if len(encoded) == 0:
-            return np.zeros((0, self._n_features_out), dtype=np.float32)
-        return self._embed(encoded)
-
-    @property
-    def _n_features_out(self) -> int:
-        return int(self.module_.encoder.embedding_size)
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the names of `transform`'s columns: the class name in lower case and a number.
-
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        ndarray of str objects, shape (embedding_size,)
-        """
-        check_is_fitted(self)
-        prefix = type(self).__name__.lower()
-        return np.asarray([f"{prefix}{i}" for i in range(self._n_features_out)], dtype=object)
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted estimator as a folder of safetensors and JSON; nothing in it is pickled.
@@ -285,7 +201,6 @@ class TorchEstimator(TransformerMixin, TorchLeaf):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.target_tags.multi_output = True
-        tags.transformer_tags.preserves_dtype = []  # an embedding is float32, whatever the cells are
         return tags
 
     def __onnx_graph__(self, source: Any) -> Any:

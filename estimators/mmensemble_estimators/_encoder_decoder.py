@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from safetensors.torch import load_model
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from mmensemble.exceptions import DataError
 from mmensemble.metrics import chrf_score
 from mmensemble.preprocessing import Cells, Encoded, TextPreprocessor
 from mmensemble.preprocessing.frames import leaf_cells
 from mmensemble_estimators._generator import TorchGenerator
-from mmensemble_estimators._lora import with_lora
 from mmensemble_estimators._parameters import check_fractions, check_integers
 from mmensemble_estimators._storage import WEIGHTS, params_of, read_state, reading, restore, state_text, write
 from mmensemble_estimators.backbones.sequence_to_sequence import EncoderDecoder
@@ -35,6 +31,7 @@ class EncoderDecoderGenerator(TorchGenerator):
     """
 
     _learning_rate_from_scratch: ClassVar[float] = 2e-3
+    _adapted: ClassVar[str] = ""  # the whole network
 
     vocab_size: int
     max_length: int
@@ -131,12 +128,8 @@ class EncoderDecoderGenerator(TorchGenerator):
             self.target_preprocessor_ = self._fit_target_preprocessor(cells, targets)
         cells, encoded = self._encode_to_fit(X, afresh=afresh)
         written = self.target_preprocessor_.encode(targets)
-        weight = np.asarray(
-            _check_sample_weight(sample_weight, encoded.present[:, None], dtype=np.float64, ensure_non_negative=True)
-        )
-        rows = np.flatnonzero(encoded.present & (weight > 0))
-        if not len(rows):
-            raise DataError("no row is present and has a weight above 0; there is nothing to fit", column=self._column)
+        weight = self._row_weights(encoded, sample_weight)
+        rows = self._rows_to_fit(encoded, weight)
         rng = check_random_state(self.random_state)
 
         def batch(chosen: np.ndarray) -> dict[str, np.ndarray]:
@@ -155,23 +148,6 @@ class EncoderDecoderGenerator(TorchGenerator):
             label_smoothing=self.label_smoothing,
         )
         return self
-
-    @contextmanager
-    def _adapted(self) -> Iterator[None]:
-        """Freeze what `fine_tune` says, or put LoRA adapters in, which are merged into the weights afterwards."""
-        trained = [(parameter, parameter.requires_grad) for parameter in self.module_.parameters()]
-        try:
-            if self.fine_tune == "lora":
-                # Those of a head that shares its weights with the tokens' vectors could not be merged into one alone.
-                with with_lora(SimpleNamespace(backbone=self.module_), leave_out="decoder.lm_head"):
-                    yield
-            else:
-                if self.fine_tune == "head":
-                    self.module_.encoder.requires_grad_(False)
-                yield
-        finally:
-            for parameter, requires_grad in trained:
-                parameter.requires_grad_(requires_grad)
 
     def _text_batch(self, written: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the target texts of some rows from the start tokens on."""
@@ -238,40 +214,6 @@ class EncoderDecoderGenerator(TorchGenerator):
             If sacrebleu is not installed.
         """
         return chrf_score(y, self.predict(X))
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Embed rows by the encoder's pooled representation.
-
-        Parameters
-        ----------
-        X : sequence of cells, or frame or array of one column, n_samples rows
-
-        Returns
-        -------
-        ndarray of float32, shape (n_samples, embedding_size)
-            Zeros where the row is missing.
-        """
-        encoded = self._encode(X)
-        if len(encoded) == 0:
-            return np.zeros((0, self.module_.encoder.embedding_size), dtype=np.float32)
-        embedding = np.asarray(self._run(self.module_.encoder, encoded))
-        embedding[~encoded.present] = 0.0
-        return embedding
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the names of `transform`'s columns: the class name in lower case and a number.
-
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        ndarray of str objects, shape (embedding_size,)
-        """
-        check_is_fitted(self, "module_")
-        prefix = type(self).__name__.lower()
-        return np.asarray([f"{prefix}{i}" for i in range(self.module_.encoder.embedding_size)], dtype=object)
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted estimator as a folder of safetensors and JSON; nothing in it is pickled.

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import TransformerMixin
-from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from mmensemble.scoring.generation import GenerationSettings, generate_texts
 from mmensemble.scoring.tasks import Generation
-from mmensemble_estimators._leaf import LEARNING_RATE_OF, TorchLeaf
-from mmensemble_estimators._lora import with_lora
+from mmensemble_estimators._trained import TrainedLeaf
 from mmensemble_estimators._training import TrainingData, as_tensors, resolve_device, seeded, train
 from mmensemble_estimators.backbones.generative import GenerativeNetwork, State
 
@@ -133,7 +128,7 @@ class TorchDecoder:
         return logits, _DecoderState(state.attention_mask, state.encoded, grown)
 
 
-class TorchGenerator(TransformerMixin, TorchLeaf):
+class TorchGenerator(TrainedLeaf):
     """An estimator of one modality that writes texts.
 
     A subclass says how its network is built, what it is trained on, and by which tokens its texts start and end.
@@ -157,13 +152,6 @@ class TorchGenerator(TransformerMixin, TorchLeaf):
     @abstractmethod
     def _written_by(self) -> str | None:
         """The tokenizer of what is written, as JSON; None is the preprocessor's own."""
-
-    def _rate(self) -> float:
-        if self.learning_rate is not None:
-            return self.learning_rate
-        if self.fine_tune == "lora":
-            return LEARNING_RATE_OF["lora"]
-        return LEARNING_RATE_OF["pretrained"] if self._is_pretrained else self._learning_rate_from_scratch
 
     def _learning_rates(self) -> list[tuple[str, float, float]]:
         """Return the optimiser's groups: pattern over parameter names, learning rate, weight decay."""
@@ -212,7 +200,7 @@ class TorchGenerator(TransformerMixin, TorchLeaf):
         with seeded(int(rng.randint(2**31)), settings.device):
             if afresh:
                 self.module_ = build()
-            with self._adapted():
+            with self._trainable():
                 history = train(
                     TokenLoss(self.module_, label_smoothing),
                     TrainingData(fitting, batch, nothing, weight, lengths=lengths),
@@ -226,22 +214,6 @@ class TorchGenerator(TransformerMixin, TorchLeaf):
             if f"{name}_loss" in history:
                 history[f"{name}_perplexity"] = np.exp(history[f"{name}_loss"])
         self._record(history, afresh=afresh)
-
-    @contextmanager
-    def _adapted(self) -> Iterator[None]:
-        """Put LoRA adapters in where `fine_tune` says so; they are merged into the weights afterwards."""
-        if self.fine_tune != "lora":
-            yield
-            return
-        trained = [(parameter, parameter.requires_grad) for parameter in self.module_.parameters()]
-        try:
-            # Adapters are put into the modules that are there, so the network need not know of them. Those of a head
-            # that shares its weights with the token embedding could not be merged into one without the other.
-            with with_lora(SimpleNamespace(backbone=self.module_.backbone), leave_out="lm_head"):
-                yield
-        finally:
-            for parameter, requires_grad in trained:
-                parameter.requires_grad_(requires_grad)
 
     def _task(self) -> Generation:
         network = self.module_
@@ -321,11 +293,6 @@ class TorchGenerator(TransformerMixin, TorchLeaf):
         decoder = self.token_decoder()
         encoded = self._encode(prompts)
         return generate_texts(decoder, self.preprocessor_, encoded, self._task(), settings, batch_size=self.batch_size)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # an embedding is float32, whatever the cells are
-        return tags
 
     def __onnx_generator__(self, source: Any) -> Any:
         """Take part in `mmensemble.export_onnx`, which writes a generator as a step with a state."""

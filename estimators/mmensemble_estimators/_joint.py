@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self, cast
 
@@ -23,6 +22,7 @@ from mmensemble.preprocessing import PRESENT
 from mmensemble.preprocessing.frames import n_rows
 from mmensemble.targets import LearnedTask
 from mmensemble_estimators._base import TorchEstimator
+from mmensemble_estimators._fine_tuning import frozen
 from mmensemble_estimators._members import fit_rows, rows_of
 from mmensemble_estimators._parameters import check_fractions, check_integers, check_rates
 from mmensemble_estimators._targets import Target, target_of
@@ -228,7 +228,7 @@ class JointFusion(Fusion):
             loss = self.target_.loss(self.label_smoothing)
             histories = []
             if self.frozen_epochs:
-                with _frozen(encoders):
+                with frozen(*encoders):
                     first = replace(settings, max_epochs=self.frozen_epochs)
                     histories.append(train(self.network_, data, first, loss=loss, learning_rates=rates))
             histories.append(train(self.network_, data, settings, loss=loss, learning_rates=rates))
@@ -321,16 +321,3 @@ def fit_joint(
     """Train a joint fusion, which is what a store keeps of it."""
     fusion._train(members, X, target, sample_weight)
     return fusion
-
-
-@contextmanager
-def _frozen(encoders: Sequence[nn.Module]) -> Iterator[None]:
-    """Train nothing of the encoders inside the block."""
-    trained = [parameter for encoder in encoders for parameter in encoder.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)

@@ -14,9 +14,9 @@ from mmensemble_estimators._augmentation import AUGMENTATIONS, vary_clips
 from mmensemble_estimators._base import TorchEstimator
 from mmensemble_estimators._classifier import TorchClassifier
 from mmensemble_estimators._documented import documented
-from mmensemble_estimators._leaf import TorchLeaf
 from mmensemble_estimators._parameters import check_choice, check_integers
 from mmensemble_estimators._regressor import TorchRegressor
+from mmensemble_estimators._trained import TrainedLeaf
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.image import (
     HALF,
@@ -35,7 +35,7 @@ __all__ = ["ImageClassifier", "ImageRegressor"]
 IMAGE_SIZE = 64
 
 
-class ImageLeaf(TorchLeaf):
+class ImageLeaf(TrainedLeaf):
     """What all estimators of images share: how cells become pixels, and the encoder of them."""
 
     modality: ClassVar[str] = "image"

@@ -13,9 +13,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from tokenizers import Tokenizer
-from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
 from mmensemble.exceptions import ConfigurationError, DataError
@@ -29,36 +28,17 @@ from mmensemble_estimators._storage import STATE, params_of, read_state, reading
 from mmensemble_estimators._training import resolve_device, run_in_batches
 from mmensemble_estimators.backbones.generative import (
     CausalNetwork,
-    GenerativeNetwork,
     build_causal_gpt,
     causal_network_from_config,
 )
 from mmensemble_estimators.backbones.pretrained import load_tokenizer, loading, no_progress_bar, pad_id
+from mmensemble_estimators.backbones.text import PooledStates
 
 __all__ = ["CausalLM"]
 
 POOLINGS = ("mean", "last", "max")
 # Tokens that `CausalLM.load` takes for `max_length` of a network that allows more.
 LOADED_LENGTH = 1024
-
-
-class PooledStates(nn.Module):
-    """Left-padded tokens → one embedding per row, of a network's last hidden states at the real ones."""
-
-    def __init__(self, network: GenerativeNetwork, pooling: str) -> None:
-        super().__init__()
-        self.network = network
-        self.pooling = pooling
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embed token ids (batch, length) as (batch, embedding_size)."""
-        hidden, _ = self.network.decode(input_ids, attention_mask)
-        if self.pooling == "last":
-            return hidden[:, -1]
-        real = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        if self.pooling == "max":
-            return (hidden + (real - 1.0) * 1e4).amax(dim=1)
-        return (hidden * real).sum(dim=1) / real.sum(dim=1)
 
 
 @documented(rate="1e-3", preprocessor="PromptPreprocessor")
@@ -132,6 +112,7 @@ class CausalLM(TorchGenerator):
     """
 
     modality: ClassVar[str] = "text"
+    _adapted: ClassVar[str] = "backbone"
 
     module_: CausalNetwork
     preprocessor_: PromptPreprocessor
@@ -260,11 +241,8 @@ class CausalLM(TorchGenerator):
     def _fit(self, X: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> Self:
         self._check_parameters()
         cells, encoded = self._encode_to_fit(X, afresh=afresh)
-        weight = np.asarray(
-            _check_sample_weight(sample_weight, encoded.present[:, None], dtype=np.float64, ensure_non_negative=True)
-        )
         pieces, row_of = self._pieces(cells)
-        weight = weight[row_of]
+        weight = self._row_weights(encoded, sample_weight)[row_of]
         rows = np.flatnonzero(weight > 0)
         if not len(rows):
             raise DataError("no text has a token to predict and a weight above 0; nothing to fit", column=self._column)
@@ -425,38 +403,9 @@ class CausalLM(TorchGenerator):
         """
         return math.exp(-self.score(X))
 
-    def transform(self, X: Any) -> np.ndarray:
-        """Embed texts by the pooled last hidden states.
-
-        Parameters
-        ----------
-        X : sequence of str, or frame or array of one column, n_samples rows
-
-        Returns
-        -------
-        ndarray of float32, shape (n_samples, embedding_size)
-            Zeros where the row is missing.
-        """
-        encoded = self._encode(X)
-        if len(encoded) == 0:
-            return np.zeros((0, self.module_.embedding_size), dtype=np.float32)
-        embedding = np.asarray(self._run(PooledStates(self.module_, self.pooling), encoded))
-        embedding[~encoded.present] = 0.0
-        return embedding
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the names of `transform`'s columns: ``causallm`` and a number.
-
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        ndarray of str objects, shape (embedding_size,)
-        """
-        check_is_fitted(self, "module_")
-        return np.asarray([f"causallm{i}" for i in range(self.module_.embedding_size)], dtype=object)
+    @property
+    def _embedder(self) -> PooledStates:
+        return PooledStates(self.module_, self.pooling)
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted model as a folder that `load`, ``TextClassifier(pretrained=)`` and transformers read.
@@ -547,7 +496,7 @@ class CausalLM(TorchGenerator):
         from mmensemble_estimators._export_generator import embedding_graph
 
         check_is_fitted(self, "module_")
-        return embedding_graph(self, source, PooledStates(self.module_, self.pooling))
+        return embedding_graph(self, source, self._embedder)
 
 
 def _pretrained_network(folder: Any) -> CausalNetwork:

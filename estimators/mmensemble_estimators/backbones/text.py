@@ -13,12 +13,14 @@ from transformers import AutoConfig, AutoModel, BertConfig, GPT2Config, PreTrain
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble_estimators.backbones.encoder import Encoder
+from mmensemble_estimators.backbones.generative import GenerativeNetwork
 from mmensemble_estimators.backbones.lstm import run_lstm
 
 __all__ = [
     "POOLINGS",
     "TEXT_BACKBONES",
     "ModuleEncoder",
+    "PooledStates",
     "TextEncoder",
     "text_encoder_from_architecture",
     "text_encoder_from_config",
@@ -151,6 +153,28 @@ def pool(states: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
     if pooling == "max":
         return (states + (real - 1.0) * 1e4).amax(dim=1)
     return (states * real).sum(dim=1) / real.sum(dim=1)
+
+
+class PooledStates(Encoder):
+    """Left-padded tokens → one embedding per row, of a network's last hidden states at the real ones.
+
+    Parameters
+    ----------
+    network : GenerativeNetwork
+    pooling : {"mean", "last", "max"}
+        As in `TextEncoder`.
+    """
+
+    def __init__(self, network: GenerativeNetwork, pooling: str) -> None:
+        super().__init__()
+        self.network = network
+        self.embedding_size = network.embedding_size
+        self.pooling = pooling
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embed token ids (batch, length) as (batch, embedding_size)."""
+        hidden, _ = self.network.decode(input_ids, attention_mask)
+        return hidden[:, -1] if self.pooling == "last" else pool(hidden, attention_mask, self.pooling)
 
 
 class BidirectionalLSTM(nn.Module):

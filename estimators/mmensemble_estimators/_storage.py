@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,13 +33,26 @@ if TYPE_CHECKING:
     from mmensemble_estimators._base import TorchEstimator
     from mmensemble_estimators._leaf import TorchLeaf
 
-__all__ = ["STATE", "WEIGHTS", "load", "params_of", "read_state", "reading", "restore", "save", "state_text", "write"]
+__all__ = [
+    "STATE",
+    "load",
+    "params_of",
+    "read_state",
+    "reading",
+    "replacing",
+    "restore",
+    "save",
+    "state_text",
+    "with_weights",
+    "write",
+]
 
 # 2: a head may normalise its embedding, "normalised". In 1 none did.
 FORMAT_VERSION = 2
 STATE, WEIGHTS = "estimator.json", "weights.safetensors"
 
 T = TypeVar("T", bound="TorchEstimator")
+M = TypeVar("M", bound=nn.Module)
 
 
 def save(estimator: TorchEstimator, folder: Path) -> None:
@@ -56,17 +69,29 @@ def save(estimator: TorchEstimator, folder: Path) -> None:
 
 def write(folder: Path, text: str, module: nn.Module) -> None:
     """Write what `state_text` returned, and the weights of a network, both or neither."""
+    with replacing(folder, text, module) as draft:
+        save_model(module, str(draft / WEIGHTS))
+
+
+@contextmanager
+def replacing(folder: Path, text: str, module: nn.Module) -> Iterator[Path]:
+    """Write what `state_text` returned, and what the block writes into the draft that it gets, all or nothing.
+
+    The network is on the CPU inside the block.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     device = next(module.parameters()).device
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as draft:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
+        draft = Path(name)
+        module.cpu()
         try:
-            save_model(module.cpu(), os.path.join(draft, WEIGHTS))
+            yield draft
         finally:
             module.to(device)
-        Path(draft, STATE).write_text(text, encoding="utf-8")
-        shutil.copymode(Path(draft, STATE), Path(draft, WEIGHTS))  # safetensors lets nobody else read it
-        for name in (WEIGHTS, STATE):
-            os.replace(Path(draft, name), folder / name)
+        (draft / STATE).write_text(text, encoding="utf-8")
+        for file in sorted(draft.iterdir(), key=lambda file: file.name == STATE):
+            shutil.copymode(draft / STATE, file)  # safetensors lets nobody else read what it writes
+            os.replace(file, folder / file.name)
 
 
 def state_text(estimator: TorchLeaf, **more: Any) -> str:
@@ -84,7 +109,8 @@ def state_text(estimator: TorchLeaf, **more: Any) -> str:
         "params": {name: _to_json(name, value) for name, value in estimator.get_params(deep=False).items()},
         **more,
         "preprocessor": estimator.preprocessor_.to_dict(),
-        "history": estimator.history_.to_dict(orient="list"),
+        # A network that was taken as it is has none.
+        "history": estimator.history_.to_dict(orient="list") if hasattr(estimator, "history_") else {},
         "feature_names_in": getattr(estimator, "feature_names_in_", np.array([])).tolist(),
     }
     try:
@@ -118,7 +144,8 @@ def read_state(cls: type[TorchLeaf], folder: Path) -> dict[str, Any]:
 def restore(estimator: TorchLeaf, state: dict[str, Any]) -> None:
     """Give an estimator what `state_text` wrote of what it has learned."""
     estimator.preprocessor_ = preprocessor_from_dict(state["preprocessor"])
-    estimator.history_ = pd.DataFrame(state["history"])
+    if state["history"] != {}:
+        estimator.history_ = pd.DataFrame(state["history"])
     estimator.n_features_in_ = 1
     names = state["feature_names_in"]
     if not isinstance(names, list):
@@ -143,6 +170,14 @@ def reading(folder: Path) -> Iterator[None]:
         raise ModelFileError(f"{folder} is damaged: {(str(error) or repr(error)).splitlines()[0]}") from error
 
 
+def with_weights(build: Callable[[], M], folder: Path) -> M:
+    """Build a network and give it the weights that `write` wrote; what is drawn at random meanwhile does not show."""
+    with torch.random.fork_rng(devices=[]):
+        module = build()
+    load_model(module, folder / WEIGHTS)
+    return module.eval()
+
+
 def load(cls: type[T], folder: Path, backbone: Any) -> T:
     """Read an estimator; see `TorchEstimator.load`."""
     state = read_state(cls, folder)
@@ -160,11 +195,10 @@ def load(cls: type[T], folder: Path, backbone: Any) -> T:
         normalised = state["format_version"] > 1 and state["normalised"]
         if not isinstance(normalised, bool):
             raise TypeError(f"normalised is {normalised!r}")
-        with torch.random.fork_rng(devices=[]):
-            encoder = estimator._rebuild_encoder(state["architecture"])
-            estimator.module_ = Network(encoder, target.n_outputs, normalised=normalised)
-        load_model(estimator.module_, folder / WEIGHTS)
-    estimator.module_.eval()
+        estimator.module_ = with_weights(
+            lambda: Network(estimator._rebuild_encoder(state["architecture"]), target.n_outputs, normalised=normalised),
+            folder,
+        )
     if target.task.classes is not None:
         estimator.classes_ = target.task.classes
         estimator.class_prior_ = target.fill

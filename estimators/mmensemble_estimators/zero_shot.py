@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from scipy.special import logsumexp, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.frozen import FrozenEstimator
@@ -15,17 +17,17 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
-from torch import Tensor, nn
 
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.preprocessing import Cells, PromptPreprocessor
 from mmensemble.preprocessing.frames import leaf_cells
 from mmensemble.preprocessing.text import read_tokenizer
-from mmensemble.scoring.tasks import Classification
+from mmensemble.scoring.tasks import Classification, task_from_dict
 from mmensemble_estimators._frozen import folder_stamp
 from mmensemble_estimators._leaf import TorchLeaf
+from mmensemble_estimators._likelihood import LabelLikelihood, shared_prefix
 from mmensemble_estimators._parameters import check_integers
-from mmensemble_estimators.backbones.generative import GenerativeNetwork
+from mmensemble_estimators._storage import STATE, params_of, read_state, reading, restore, state_text
 from mmensemble_estimators.language_model import CausalLM
 
 __all__ = ["ZeroShotTextClassifier"]
@@ -33,50 +35,10 @@ __all__ = ["ZeroShotTextClassifier"]
 # What Zhao et al. take for texts that say nothing.
 CONTENT_FREE = ("N/A", "[MASK]", "")
 BETWEEN_EXAMPLES = "\n\n"
+# Where `save` puts the language model, in its folder.
+LANGUAGE_MODEL = "language_model"
 # Positions taken of a network that bounds none.
 MANY_POSITIONS = 2048
-
-
-class LabelLikelihood(nn.Module):
-    """Left-padded prompts → the log-likelihood of each label as what comes next, (batch, n_labels).
-
-    The prompt is run once; its state is repeated for the labels.
-
-    Parameters
-    ----------
-    network : GenerativeNetwork
-    label_ids : list of list of int
-        The tokens of each label.
-    """
-
-    label_ids: Tensor
-    label_mask: Tensor
-
-    def __init__(self, network: GenerativeNetwork, label_ids: list[list[int]]) -> None:
-        super().__init__()
-        self.network = network
-        self.n_labels, self.longest = len(label_ids), max(map(len, label_ids))
-        padded = [ids + [0] * (self.longest - len(ids)) for ids in label_ids]
-        real = [[1.0] * len(ids) + [0.0] * (self.longest - len(ids)) for ids in label_ids]
-        self.register_buffer("label_ids", torch.tensor(padded))
-        self.register_buffer("label_mask", torch.tensor(real))
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return the log-likelihoods of prompts (batch, length), shape (batch, n_labels)."""
-        hidden, state = self.network.decode(input_ids, attention_mask)
-        first = self.network.head(hidden[:, -1]).log_softmax(dim=-1)
-        total = first[:, self.label_ids[:, 0]]
-        if self.longest == 1:
-            return total
-        tokens = self.label_ids.repeat(len(input_ids), 1)
-        repeated = {name: tensor.repeat_interleave(self.n_labels, dim=0) for name, tensor in state.items()}
-        mask = torch.cat(
-            [attention_mask.repeat_interleave(self.n_labels, dim=0), torch.ones_like(tokens[:, 1:])], dim=1
-        )
-        hidden, _ = self.network.decode(tokens[:, :-1], mask, **repeated)
-        scores = self.network.head(hidden).log_softmax(dim=-1)
-        each = scores.gather(2, tokens[:, 1:, None]).squeeze(2) * self.label_mask[:, 1:].repeat(len(input_ids), 1)
-        return total + each.sum(dim=1).reshape(-1, self.n_labels)
 
 
 class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
@@ -153,6 +115,9 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
     module_: LabelLikelihood
     preprocessor_: PromptPreprocessor
     classes_: np.ndarray
+    _language_model_: CausalLM
+    _label_ids: list[list[int]]
+    _prefix_ids: list[int]
 
     def __init__(
         self,
@@ -211,21 +176,21 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         space = between[len(between.rstrip(" ")) :]
         written = [f"{space}{self._label(label)}" for label in self.classes_.tolist()]
         tokenizer = read_tokenizer(model.preprocessor_.tokenizer, None)
-        label_ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in written]
-        if not all(label_ids):
+        self._label_ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in written]
+        if not all(self._label_ids):
             raise ConfigurationError(f"a label is written by no token: {written}")
         self.examples_ = self._examples(X, y)
         self._language_model_ = model
         self._prefix = "".join(f"{example}{BETWEEN_EXAMPLES}" for example in self.examples_) + before
         self._suffix = between.rstrip(" ")
-        self._longest = (model.module_.max_length or MANY_POSITIONS) - max(map(len, label_ids)) + 1
+        self._longest = (model.module_.max_length or MANY_POSITIONS) - max(map(len, self._label_ids)) + 1
         if X is None:
             self.n_features_in_ = 1
             self.preprocessor_ = self._fit_preprocessor([])
         else:
             check_consistent_length(leaf_cells(X), y)
             self._encode_to_fit(X)
-        self.module_ = LabelLikelihood(model.module_, label_ids).eval()
+        self.module_ = self._likelihood()
         self.bias_ = np.zeros(len(self.classes_))
         if self.calibrate:
             raw = self._run(self.module_, self.preprocessor_.encode(list(CONTENT_FREE))).astype(np.float64)
@@ -309,7 +274,11 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
                 f"template and examples take {taken} tokens, and the language model has room for {self._longest}; "
                 "fewer examples, or a smaller example_length, leave some for the text"
             )
-        return preprocessor
+        self._prefix_ids, rest = shared_prefix(preprocessor)
+        return rest
+
+    def _likelihood(self) -> LabelLikelihood:
+        return LabelLikelihood(self._language_model_.module_, self._label_ids, self._prefix_ids).eval()
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each label among the labels.
@@ -349,6 +318,78 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         """
         probabilities = self.predict_proba(X)
         return Classification(self.classes_).predict(probabilities)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted classifier, language model included, as safetensors and JSON; nothing in it is pickled.
+
+        Parameters
+        ----------
+        folder : str or path
+            Made where it is not there. Files of an earlier `save` in it are replaced. The language model is in the
+            folder ``language_model`` in it, which `CausalLM.load` and transformers read.
+
+        Raises
+        ------
+        ConfigurationError
+            If a parameter has no JSON form, as a ``RandomState``.
+        """
+        check_is_fitted(self, "module_")
+        folder = Path(folder)
+        bare = copy.copy(self)
+        if not isinstance(bare.language_model, (str, os.PathLike)):
+            bare.language_model = None
+        text = state_text(
+            bare,
+            task=Classification(self.classes_).to_dict(),
+            prior=self.class_prior_.tolist(),
+            examples=self.examples_,
+            bias=self.bias_.tolist(),
+            label_ids=self._label_ids,
+            prefix_ids=self._prefix_ids,
+        )
+        self._language_model_.save(folder / LANGUAGE_MODEL)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as draft:
+            Path(draft, STATE).write_text(text, encoding="utf-8")
+            os.replace(Path(draft, STATE), folder / STATE)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        folder : str or path
+
+        Returns
+        -------
+        ZeroShotTextClassifier
+            Fitted. Where `language_model` was no folder, it is the one that was saved, frozen.
+
+        Raises
+        ------
+        ModelFileError
+            If the folder is damaged, holds another class, or was written by a newer version.
+        """
+        place = Path(folder, LANGUAGE_MODEL)
+        state = read_state(cls, Path(folder))
+        read_state(CausalLM, place)
+        with reading(Path(folder)):
+            params, model = params_of(state), CausalLM.load(place)
+            if params["language_model"] is None:
+                params["language_model"] = FrozenEstimator(model)
+            estimator = cls(**params)
+            restore(estimator, state)
+            estimator._language_model_ = model
+            estimator.classes_ = classes = task_from_dict(state["task"]).classes
+            estimator.class_prior_, estimator.bias_ = (np.array(state[name], dtype=float) for name in ("prior", "bias"))
+            estimator.examples_ = state["examples"]
+            estimator._label_ids = [[int(token) for token in label] for label in state["label_ids"]]
+            estimator._prefix_ids = [int(token) for token in state["prefix_ids"]]
+            numbers = (estimator.class_prior_.shape, estimator.bias_.shape, (len(estimator._label_ids),))
+            if set(numbers) != {(len(classes),)} or not isinstance(estimator.examples_, list):
+                raise ValueError("prior, bias, label_ids or examples are not those of the classes")
+            estimator.module_ = estimator._likelihood()
+        return estimator
 
     def cache_stamp(self) -> Any:
         model = self.language_model

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +16,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import cross_val_score
 
-from mmensemble import ConfigurationError, DataError, OnnxPredictor, export_onnx
-from mmensemble_estimators import CausalLM, ZeroShotTextClassifier
+from mmensemble import ConfigurationError, DataError, ModelFileError, OnnxPredictor, export_onnx
+from mmensemble.preprocessing import PromptPreprocessor
+from mmensemble_estimators import CausalLM, TextClassifier, ZeroShotTextClassifier
+from mmensemble_estimators._likelihood import shared_prefix
 
 TEXTS = ["an apple is a fruit", "a pear is a fruit", "a car is a vehicle", "a bus is a vehicle", "a cat is a small pet"]
 WORDS = ["an apple", "a pear", "a car", "a bus", "a cat"]
@@ -56,6 +61,38 @@ def test_probabilities_are_those_of_whole_texts(lm: CausalLM) -> None:
     np.testing.assert_allclose(clf.predict_proba([*WORDS, "another"]), softmax(whole, axis=1), atol=1e-5)
 
 
+def test_examples_are_run_once_and_change_nothing(lm: CausalLM) -> None:
+    clf = of(lm, n_examples=3, random_state=0).fit(WORDS, KINDS)
+    before = "".join(f"{example}\n\n" for example in clf.examples_)
+    n_tokens = len(lm.preprocessor_.encode_whole([before.rstrip()]).items[0])
+    assert clf.module_.n_prefix == n_tokens >= 20
+    whole = [[log_likelihood_of(lm, f"{before}{w} is a", f" {label}") for label in clf.classes_] for w in (*WORDS, "")]
+    np.testing.assert_allclose(clf.predict_proba([*WORDS, ""]), softmax(whole, axis=1), atol=1e-5)
+    lengths = clf.preprocessor_.encode(WORDS).lengths
+    assert lengths.max() < 15
+    assert clf.predict_proba(["a car " * 100]).shape == (1, 3)  # cut to the place that is left
+
+
+@pytest.mark.parametrize(
+    ("prefix", "kept"),
+    [("", ""), ("Text: ", "Text:"), ('a b\n\nText: "', "a b\n\nText:"), ("word", ""), (" word", "")],
+)
+def test_prompts_share_what_they_begin_with(lm: CausalLM, prefix: str, kept: str) -> None:
+    prompts = PromptPreprocessor(lm.preprocessor_.tokenizer, max_length=40, prefix=prefix, suffix=" is")
+    ids, rest = shared_prefix(prompts)
+    assert ids == (lm.preprocessor_.encode_whole([kept]).items[0].tolist() if kept else [])
+    assert rest.max_length == 40 - len(ids)
+    whole, behind = (each.encode(["an apple", "", "a car " * 30]) for each in (prompts, rest))
+    assert [[*ids, *row] for row in behind.items] == [row.tolist() for row in whole.items]
+
+
+def test_a_tokenizer_that_looks_across_the_cut_shares_nothing(lm: CausalLM) -> None:
+    state = json.loads(lm.preprocessor_.tokenizer)
+    state["pre_tokenizer"]["add_prefix_space"] = True  # as SentencePiece has it
+    prompts = PromptPreprocessor(json.dumps(state), prefix="Text:\n", suffix=" is")
+    assert shared_prefix(prompts) == ([], prompts)
+
+
 def log_likelihood_of(lm: CausalLM, prompt: str, label: str) -> float:
     """By the transformers model on the whole text, one label at a time."""
     import torch
@@ -84,7 +121,7 @@ def test_examples_are_drawn_by_class_and_written_before(lm: CausalLM) -> None:
     assert len(clf.examples_) == 2
     assert {example.rpartition(" ")[2] for example in clf.examples_} == {"fruit", "vehicle"}
     assert all(len(example.split(" is a ")[0]) <= 8 for example in clf.examples_)
-    assert clf.preprocessor_.prefix == "".join(f"{example}\n\n" for example in clf.examples_)
+    assert clf.preprocessor_.prefix == "\n\n"  # the rest was run, and what it left is kept
     other = of(lm, n_examples=2, random_state=0).fit(WORDS[:4] * 3, KINDS[:4] * 3)
     assert other.examples_ == clf.examples_
     with pytest.raises(ConfigurationError, match="template and examples take"):
@@ -128,7 +165,7 @@ def test_export(lm: CausalLM, tmp_path: Path, params: dict) -> None:
 
 def test_labels_of_one_token_each(lm: CausalLM, tmp_path: Path) -> None:
     clf = of(lm).fit(WORDS[:4], KINDS[:4])
-    assert clf.module_.longest == 1
+    assert clf.module_.n_given == 0
     export_onnx(clf, tmp_path / "model.onnx", verify=WORDS)
 
 
@@ -147,6 +184,71 @@ def test_a_folder_is_a_language_model(lm: CausalLM, tmp_path: Path) -> None:
     clf = ZeroShotTextClassifier(str(tmp_path), template="{text} is a {label}", calibrate=False).fit(None, KINDS)
     np.testing.assert_allclose(clf.predict_proba(WORDS), of(lm).fit(None, KINDS).predict_proba(WORDS), atol=1e-6)
     assert clf.cache_stamp()
+
+
+@pytest.mark.parametrize(
+    ("params", "y"),
+    [
+        ({}, KINDS),
+        ({"calibrate": True, "n_examples": 3, "random_state": 0}, KINDS),
+        ({"labels": {0: "fruit", 1: "vehicle", 2: "small pet"}}, np.array([0, 0, 1, 1, 2])),
+        ({"labels": ["pear", "bus"]}, np.array([False, False, True, True, True])),
+    ],
+)
+def test_save_and_load(lm: CausalLM, tmp_path: Path, params: dict, y: Any) -> None:
+    clf = of(lm, **params).fit(pd.Series(WORDS, name="word"), y)
+    clf.save(tmp_path / "new" / "folder")
+    clf.save(tmp_path / "new" / "folder")
+    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == {"estimator.json", "language_model"}
+    loaded = ZeroShotTextClassifier.load(tmp_path / "new" / "folder")
+    shutil.rmtree(tmp_path / "new")
+    X = pd.Series([*WORDS, None], name="word")
+    np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
+    assert loaded.predict(X).dtype == clf.predict(X).dtype
+    assert loaded.predict(X).tolist() == clf.predict(X).tolist()
+    assert repr(loaded) == repr(clf)
+    assert {name for name in vars(loaded) if name.endswith("_")} == {name for name in vars(clf) if name.endswith("_")}
+    assert loaded.examples_ == clf.examples_
+    assert not loaded.module_.training
+    with pytest.raises(DataError, match="'word' was fitted"):
+        loaded.predict(pd.DataFrame({"other": WORDS}))
+    np.testing.assert_array_equal(clone(loaded).fit(WORDS, y).predict_proba(X), clf.predict_proba(X))
+
+
+def test_save_keeps_the_name_of_a_folder_and_needs_it_no_more(lm: CausalLM, tmp_path: Path) -> None:
+    # As transformers writes it, without what `save` adds.
+    lm.save(tmp_path / "lm")
+    (tmp_path / "lm" / "estimator.json").unlink()
+    clf = ZeroShotTextClassifier(tmp_path / "lm", template="{text} is a {label}").fit(None, KINDS)
+    clf.save(tmp_path / "saved")
+    shutil.rmtree(tmp_path / "lm")
+    loaded = ZeroShotTextClassifier.load(tmp_path / "saved")
+    assert loaded.language_model == str(tmp_path / "lm")
+    np.testing.assert_array_equal(loaded.predict_proba(WORDS), clf.predict_proba(WORDS))
+
+
+def test_what_cannot_be_saved_or_loaded(lm: CausalLM, tmp_path: Path) -> None:
+    with pytest.raises(NotFittedError):
+        of(lm).save(tmp_path / "model")
+    with pytest.raises(ConfigurationError, match=r"random_state=.* has no JSON form"):
+        of(lm, random_state=np.random.RandomState(0)).fit(WORDS, KINDS).save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    of(lm).fit(WORDS, KINDS).save(tmp_path / "model")
+    with pytest.raises(ModelFileError, match="holds a ZeroShotTextClassifier"):
+        TextClassifier.load(tmp_path / "model")
+    with pytest.raises(FileNotFoundError):
+        ZeroShotTextClassifier.load(tmp_path / "nowhere")
+    text = (tmp_path / "model" / "estimator.json").read_text(encoding="utf-8")
+    state = json.loads(text)
+    for key in ("task", "prior", "examples", "bias", "label_ids", "prefix_ids", "params", "preprocessor"):
+        for damaged in ({k: v for k, v in state.items() if k != key}, {**state, key: 3}, {**state, key: "nonsense"}):
+            (tmp_path / "model" / "estimator.json").write_text(json.dumps(damaged), encoding="utf-8")
+            with pytest.raises(ModelFileError, match="damaged"):
+                ZeroShotTextClassifier.load(tmp_path / "model")
+    (tmp_path / "model" / "estimator.json").write_text(text, encoding="utf-8")
+    (tmp_path / "model" / "language_model" / "estimator.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        ZeroShotTextClassifier.load(tmp_path / "model")
 
 
 def test_errors(lm: CausalLM) -> None:

@@ -168,6 +168,11 @@ class CausalNetwork(GenerativeNetwork):
         }
 
     def decode(self, input_ids: Tensor, attention_mask: Tensor | None, **state: Tensor) -> tuple[Tensor, State]:
+        """Run some more tokens; see `GenerativeNetwork.decode`.
+
+        An `attention_mask` (batch, length, past + length) tells of each token which ones it sees, itself among them.
+        Their number is its position: so several continuations of one prompt can stand side by side.
+        """
         n_layers = len(self._cache_shapes)
         layers = [(state[f"key.{layer}"], state[f"value.{layer}"]) for layer in range(n_layers)] if state else None
         if attention_mask is None and layers is None and self.training:
@@ -177,10 +182,14 @@ class CausalNetwork(GenerativeNetwork):
             past = 0 if layers is None else layers[0][0].shape[2]
             attention_mask = input_ids.new_ones(input_ids.shape[0], past + input_ids.shape[1])
         length = input_ids.shape[1]
-        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
+        if attention_mask.ndim == 3:
+            seen, positions = attention_mask.bool()[:, None], attention_mask.sum(dim=2) - 1
+        else:
+            seen, positions = causal_mask(attention_mask, length), attention_mask.cumsum(dim=1) - 1
+            positions = positions.clamp(min=0)[:, -length:]
         outputs = self.backbone.base_model(
             input_ids=input_ids,
-            attention_mask=causal_mask(attention_mask, length),
+            attention_mask=seen,
             position_ids=positions,
             past_key_values=DynamicCache(layers),
             use_cache=True,

@@ -12,10 +12,18 @@ Two kinds, as the two families of pretrained networks want them:
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
 __all__ = ["filter_bank", "log_mel"]
+
+# Of each filter, its first frequency bin and its weights from there on.
+Filters = tuple[tuple[int, np.ndarray], ...]
+
+# Frames that are transformed together: few enough for a processor's cache, which takes a third of the time of all of
+# them at once for a sound of 10 s, and many enough that numpy's calls cost little.
+_BLOCK = 64
 
 # Whisper: the smallest power, and the decades below the loudest that are kept.
 _FLOOR = 1e-10
@@ -55,12 +63,12 @@ def log_mel(sound: np.ndarray, *, sampling_rate: int, n_mels: int, n_fft: int, h
     sound = np.pad(sound, (0, max(0, half + 1 - len(sound))))
     after = max(0, (n_frames - 1) * hop_length + half - len(sound))
     padded = np.concatenate([sound[half:0:-1], sound, np.zeros(after, dtype=np.float32)])
-    frames = _frames(padded, n_fft, hop_length, n_frames) * _window(n_fft, periodic=True)
-    power = _power(frames, n_fft)
+    window = _window(n_fft, periodic=True)
     filters = _slaney_filters(n_fft // 2 + 1, n_mels, sampling_rate)
-    decades = np.log10(np.maximum(power @ filters, _FLOOR))
+    energies = _energies(_frames(padded, n_fft, hop_length, n_frames), n_fft, filters, lambda frames: frames * window)
+    decades = np.log10(np.maximum(energies, _FLOOR))
     scaled = (np.maximum(decades, decades.max() - _DECADES) + 4.0) / 4.0
-    return np.asarray(scaled, dtype=np.float32)
+    return np.asarray(scaled, dtype=np.float32, order="C")
 
 
 def filter_bank(sound: np.ndarray, *, sampling_rate: int, n_mels: int) -> np.ndarray:
@@ -87,23 +95,40 @@ def filter_bank(sound: np.ndarray, *, sampling_rate: int, n_mels: int) -> np.nda
     """
     length, hop = int(sampling_rate * _FRAME), int(sampling_rate * _HOP)
     n_fft = 1 << (length - 1).bit_length()
-    frames = _frames(sound, length, hop, 1 + (len(sound) - length) // hop).astype(np.float64)
-    frames -= frames.mean(axis=1, keepdims=True)
-    emphasised = frames.copy()
-    emphasised[:, 1:] -= _PREEMPHASIS * frames[:, :-1]
-    emphasised[:, 0] *= 1 - _PREEMPHASIS
-    power = _power(emphasised * _window(length, periodic=False), n_fft)
-    energies = np.log(np.maximum(power @ _kaldi_filters(n_fft, n_mels, sampling_rate), _EPSILON))
-    return np.asarray(energies, dtype=np.float32)
+    window = _window(length, periodic=False)
+
+    def emphasised(frames: np.ndarray) -> np.ndarray:
+        centred = frames - frames.mean(axis=1, keepdims=True, dtype=np.float64)
+        emphasised = centred.copy()
+        emphasised[:, 1:] -= _PREEMPHASIS * centred[:, :-1]
+        emphasised[:, 0] *= 1 - _PREEMPHASIS
+        return np.asarray(emphasised * window)
+
+    frames = _frames(sound, length, hop, 1 + (len(sound) - length) // hop)
+    energies = _energies(frames, n_fft, _kaldi_filters(n_fft, n_mels, sampling_rate), emphasised)
+    return np.asarray(np.log(np.maximum(energies, _EPSILON)), dtype=np.float32, order="C")
 
 
 def _frames(sound: np.ndarray, length: int, hop: int, n_frames: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(sound, length)[::hop][:n_frames]
 
 
-def _power(frames: np.ndarray, n_fft: int) -> np.ndarray:
-    spectrum = np.fft.rfft(frames, n_fft, axis=1)
-    return np.asarray(spectrum.real**2 + spectrum.imag**2)
+def _energies(
+    frames: np.ndarray, n_fft: int, filters: Filters, prepare: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Return what each filter lets through of each prepared frame, (n_frames, n_filters) float64.
+
+    A filter passes few bins, so it takes no product of matrices. That would be BLAS's, whose threads wait for each
+    other where the cores are busy: on two of them it took 12 ms for what takes 0.4 ms here.
+    """
+    power = np.empty((n_fft // 2 + 1, len(frames)))
+    for start in range(0, len(frames), _BLOCK):
+        spectrum = np.fft.rfft(prepare(frames[start : start + _BLOCK]), n_fft, axis=1).T
+        power[:, start : start + _BLOCK] = spectrum.real**2 + spectrum.imag**2
+    energies = np.empty((len(filters), len(frames)))
+    for energy, (first, weights) in zip(energies, filters, strict=True):
+        np.einsum("b,bf->f", weights, power[first : first + len(weights)], out=energy)
+    return energies.T
 
 
 @functools.lru_cache(maxsize=8)
@@ -114,7 +139,7 @@ def _window(length: int, *, periodic: bool) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def _slaney_filters(n_bins: int, n_mels: int, sampling_rate: int) -> np.ndarray:
+def _slaney_filters(n_bins: int, n_mels: int, sampling_rate: int) -> Filters:
     """Return the filters of Slaney's Auditory Toolbox (1998), each of area 1: linear to 1 kHz, logarithmic above."""
     step = np.log(6.4) / 27
 
@@ -125,11 +150,11 @@ def _slaney_filters(n_bins: int, n_mels: int, sampling_rate: int) -> np.ndarray:
     top = 15 + np.log(highest / 1000) / step if highest >= 1000 else 3 * highest / 200
     edges = to_hertz(np.linspace(0, top, n_mels + 2))
     filters = _triangles(np.linspace(0, sampling_rate / 2, n_bins), edges)
-    return np.asarray(filters * 2 / (edges[2:] - edges[:-2]))
+    return _without_zeros(filters * 2 / (edges[2:] - edges[:-2]))
 
 
 @functools.lru_cache(maxsize=8)
-def _kaldi_filters(n_fft: int, n_mels: int, sampling_rate: int) -> np.ndarray:
+def _kaldi_filters(n_fft: int, n_mels: int, sampling_rate: int) -> Filters:
     """Return Kaldi's filters, triangles on the mel scale."""
 
     def to_mel(hertz: np.ndarray) -> np.ndarray:
@@ -137,7 +162,7 @@ def _kaldi_filters(n_fft: int, n_mels: int, sampling_rate: int) -> np.ndarray:
 
     low, high = to_mel(np.array([_LOWEST, sampling_rate / 2]))
     bins = to_mel(np.arange(n_fft // 2 + 1) * sampling_rate / n_fft)
-    return _triangles(bins, np.linspace(low, high, n_mels + 2))
+    return _without_zeros(_triangles(bins, np.linspace(low, high, n_mels + 2)))
 
 
 def _triangles(bins: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -145,3 +170,10 @@ def _triangles(bins: np.ndarray, edges: np.ndarray) -> np.ndarray:
     rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     return np.maximum(0.0, np.minimum(rising, falling))
+
+
+def _without_zeros(filters: np.ndarray) -> Filters:
+    """Take each column's weights from the first to the last that is not 0; a narrow filter may have none."""
+    passed = [np.flatnonzero(weights) for weights in filters.T]
+    ends = [(bins[0], bins[-1] + 1) if len(bins) else (0, 0) for bins in passed]
+    return tuple((int(a), np.ascontiguousarray(w[a:b])) for (a, b), w in zip(ends, filters.T, strict=True))

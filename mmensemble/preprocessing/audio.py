@@ -26,8 +26,9 @@ class AudioPreprocessor(Preprocessor):
     """Sounds → ``input_features`` (batch, frames, n_mels) or ``input_values`` (batch, samples), and a mask.
 
     A cell is a path, encoded bytes, ``{"bytes", "path"}``, ``{"array", "sampling_rate"}`` or an array of floats of one
-    axis at `sampling_rate`. Any number of channels becomes their mean. Rows of a batch are padded with zeros to the
-    longest; ``attention_mask`` (int64) is 1 where a frame or sample is real.
+    axis at `sampling_rate`, from -1 to 1. Samples beyond 100 are an error: so far beyond full scale are integers of 16
+    bits that became floats and were not divided by 32768. Any number of channels becomes their mean. Rows of a batch
+    are padded with zeros to the longest; ``attention_mask`` (int64) is 1 where a frame or sample is real.
 
     Parameters
     ----------

@@ -8,13 +8,13 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mmensemble.exceptions import MissingDependencyError
+from mmensemble.preprocessing._av import open_by_av, require_av
 from mmensemble.preprocessing._base import not_empty
 
 __all__ = ["even_times", "frames_of"]
@@ -57,22 +57,23 @@ def frames_of(cell: Any, n_frames: int) -> Iterator[Image.Image]:
         return _decoded(open(not_empty(cell), "rb"), n_frames)
     raise TypeError(
         f"{type(cell).__name__} is none of: path, bytes, {{'bytes', 'path'}}, uint8 array; "
-        "convert the column to one of them"
+        "convert the column to one of them, a list of frames by numpy.stack"
     )
 
 
 def _checked(array: np.ndarray) -> np.ndarray:
     """Return T×H×W or T×H×W×C with 3 or 4 channels."""
     if array.dtype != np.uint8:
-        raise TypeError(f"an array must be uint8, not {array.dtype}")
+        raise TypeError(f"an array must be uint8, not {array.dtype}; scale it to 0 … 255 and convert it")
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
+        raise ValueError(
+            f"an array of shape {array.shape} looks like one picture, H×W or H×W×C; rows are clips, so give a single "
+            "clip as [clip], and a picture as the clip of one frame picture[None]"
+        )
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[:, :, :, 0]
     if array.size == 0 or not (array.ndim == 3 or (array.ndim == 4 and array.shape[3] in (3, 4))):
         raise ValueError(f"an array must be T×H×W or T×H×W×C with 1, 3 or 4 channels, not of shape {array.shape}")
-    if array.ndim == 3 and array.shape[2] in (3, 4):
-        raise ValueError(
-            f"an array of shape {array.shape} looks like one picture H×W×C; as a clip of one frame it is array[None]"
-        )
     return np.ascontiguousarray(array)
 
 
@@ -141,26 +142,16 @@ def _webp_durations(data: bytes) -> list[float]:
 
 
 def _video_frames(file: BinaryIO, n_frames: int) -> Iterator[Image.Image]:
-    with _opened_by_av(file) as container:
-        stream = container.streams.best("video")
-        if stream is None:
-            raise ValueError("it holds no video")
-        if stream.codec_context is None:
-            raise ValueError("it is of a codec that PyAV does not know")
-        stream.codec_context.thread_count = 1  # clips are decoded side by side
-        yield from _shown_at(container, stream, even_times(n_frames))
-
-
-@contextmanager
-def _opened_by_av(file: BinaryIO) -> Iterator[Any]:
+    av = require_av("video")
     try:
-        import av
-    except ImportError as error:
-        raise MissingDependencyError("av", "video") from error
-    try:
-        # Playlists and the like name other files and addresses; nothing but this one is read.
-        with av.open(file, mode="r", options={"protocol_whitelist": "none"}) as container:
-            yield container
+        with open_by_av(file, "video") as container:
+            stream = container.streams.best("video")
+            if stream is None:
+                raise ValueError("it holds no video")
+            if stream.codec_context is None:
+                raise ValueError("it is of a codec that PyAV does not know")
+            stream.codec_context.thread_count = 1  # clips are decoded side by side
+            yield from _shown_at(container, stream, even_times(n_frames))
     except av.FFmpegError as error:
         # The rest of its text is the name of the file, which in memory is none.
         raise ValueError(error.strerror) from error
@@ -221,8 +212,7 @@ def _from_before(container: Any, stream: Any, time: float) -> tuple[Iterator[Any
 
 def _frames_of_packets(container: Any, stream: Any) -> Iterator[Any]:
     """Decode what follows; leave damaged packets out, and end where the file is damaged."""
-    import av
-
+    av = require_av("video")
     packets = container.demux(stream)
     while True:
         try:

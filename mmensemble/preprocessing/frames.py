@@ -61,6 +61,13 @@ def leaf_cells(X: Any) -> Cells:
     """
     if isinstance(X, (str, bytes)) or not (hasattr(X, "__len__") or hasattr(X, "__iter__")):
         raise DataError(f"a sequence of cells is expected, not one {type(X).__name__}; wrap it in a list")
+    if isinstance(X, Mapping):
+        if len(X) != 1:
+            raise DataError(
+                f"one column is expected, not {len(X)} ({list(X)}); choose it with mmensemble.on_column, or, if this "
+                "is one cell, wrap it in a list"
+            )
+        return leaf_cells(next(iter(X.values())))
     if isinstance(X, np.ndarray):
         return X[:, 0] if X.ndim == 2 and X.shape[1] == 1 else X
     if isinstance(X, (list, tuple)):

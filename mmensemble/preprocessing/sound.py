@@ -15,17 +15,23 @@ from typing import IO, Any
 import numpy as np
 
 from mmensemble.exceptions import MissingDependencyError
+from mmensemble.preprocessing._av import open_by_av, require_av
 from mmensemble.preprocessing._base import is_missing, not_empty
 
 __all__ = ["is_missing_sound", "read_sound"]
 
 _SOURCES = "path, bytes, {'bytes', 'path'}, {'array', 'sampling_rate'}, 1-D float array"
+# The keys of a dict that hold a sound, and any of them is enough.
+_KEYS = ("bytes", "path", "array")
+# Files of floats may go beyond full scale, which is 1. 40 dB beyond it samples are integers that became floats.
+_LOUDEST = 100.0
 
 
 def is_missing_sound(cell: Any) -> bool:
     """Tell whether a cell says that there is no sound."""
     if isinstance(cell, dict):
-        return all(cell.get(key) is None for key in ("bytes", "path", "array"))
+        known = [cell[key] for key in _KEYS if key in cell]
+        return all(value is None for value in known or cell.values())
     return is_missing(cell)
 
 
@@ -35,7 +41,8 @@ def read_sound(cell: Any, *, sampling_rate: int, max_seconds: float) -> np.ndarr
     Parameters
     ----------
     cell : path, bytes, dict or sequence of float
-        A file, or samples: as an array of one axis at `sampling_rate`, or as ``{"array", "sampling_rate"}``.
+        A file, or samples from -1 to 1: as an array of one axis at `sampling_rate`, or as
+        ``{"array", "sampling_rate"}``.
     sampling_rate : int
         Samples per second of the result.
     max_seconds : float
@@ -48,36 +55,54 @@ def read_sound(cell: Any, *, sampling_rate: int, max_seconds: float) -> np.ndarr
 
     Raises
     ------
-    ValueError
-        For what is no sound, or one without samples, or with samples that are not finite.
+    TypeError, ValueError
+        For what is no sound, or one without samples, or with samples that are not finite, or beyond 100, as 16-bit
+        integers are that became floats and were not divided by 32768.
     MissingDependencyError
         If soundfile or PyAV is needed and not installed.
     """
-    if isinstance(cell, dict) and cell.get("array") is not None:
-        sound, rate = _samples(cell["array"]), _rate(cell.get("sampling_rate"))
-    elif isinstance(cell, dict):
-        sound, rate = _read(cell["bytes"] if cell.get("bytes") is not None else cell["path"], max_seconds)
+    if isinstance(cell, dict):
+        source = next((key for key in ("array", "bytes", "path") if cell.get(key) is not None), None)
+        if source is None:
+            raise ValueError(f"a dict must have 'array' and 'sampling_rate', 'bytes' or 'path', not {list(cell)}")
+        if source == "array":
+            sound, rate = _samples(cell["array"]), _rate(cell.get("sampling_rate"))
+        else:
+            sound, rate = _read(cell[source], max_seconds)
     elif isinstance(cell, (bytes, bytearray, memoryview, str, os.PathLike)):
         sound, rate = _read(cell, max_seconds)
     else:
         sound, rate = _samples(cell), sampling_rate
-    if not len(sound):
-        raise ValueError("it has no samples")
     sound = sound[: max(1, round(max_seconds * rate))]
-    if not np.isfinite(sound).all():
-        raise ValueError("it has samples that are NaN or infinite")
+    _check(sound)
+    sound = sound.astype(np.float32, copy=False)
     return sound if rate == sampling_rate else _resample(sound, rate, sampling_rate)
 
 
 def _samples(array: Any) -> np.ndarray:
+    if isinstance(array, (int, float, np.number)):
+        raise TypeError("a number is no sound; rows are sounds, so give a single waveform as [waveform]")
     if not isinstance(array, (np.ndarray, list, tuple)):
         raise TypeError(f"{type(array).__name__} is none of: {_SOURCES}; convert the column to one of them")
     samples = np.asarray(array)
     if samples.ndim != 1:
         raise ValueError(f"an array must have one axis, not the shape {samples.shape}; average the channels")
     if not np.issubdtype(samples.dtype, np.floating) and len(samples):
-        raise TypeError(f"an array must hold floats from -1 to 1, not {samples.dtype}; divide by the largest value")
-    return samples.astype(np.float32)
+        remedy = "; divide integers of 16 bits by 32768" if samples.dtype.kind in "iu" else ""
+        raise TypeError(f"an array must hold floats from -1 to 1, not {samples.dtype}{remedy}")
+    return samples
+
+
+def _check(sound: np.ndarray) -> None:
+    if not len(sound):
+        raise ValueError("it has no samples")
+    if not np.isfinite(sound).all():
+        raise ValueError("it has samples that are NaN or infinite")
+    peak = float(np.abs(sound).max())
+    if peak > _LOUDEST:
+        raise ValueError(
+            f"its samples go up to {peak:.4g}, and full scale is 1; divide by 32768 what was integers of 16 bits"
+        )
 
 
 def _rate(value: Any) -> int:
@@ -121,18 +146,10 @@ def _without_address(error: Exception) -> str:
     return str(error).rsplit(": ", 1)[-1]
 
 
-def _av() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise MissingDependencyError("av", "audio") from error
-    return av
-
-
 def _read_by_av(file: IO[bytes], max_seconds: float) -> tuple[np.ndarray, int]:
-    av = _av()
+    av = require_av("audio")
     try:
-        with av.open(file) as container:
+        with open_by_av(file, "audio") as container:
             if not container.streams.audio:
                 raise ValueError("it has no sound")
             stream = container.streams.audio[0]
@@ -153,7 +170,7 @@ def _read_by_av(file: IO[bytes], max_seconds: float) -> tuple[np.ndarray, int]:
 
 
 def _resample(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    av = _av()
+    av = require_av("audio")
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[None]), format="flt", layout="mono")
     frame.sample_rate = rate
     resampler = av.AudioResampler(format="flt", layout="mono", rate=wanted)

@@ -14,7 +14,7 @@ import soundfile
 from scipy.signal import resample_poly
 
 from mmensemble.exceptions import ConfigurationError, DataError, MissingDependencyError
-from mmensemble.preprocessing import AudioPreprocessor, preprocessor_from_dict
+from mmensemble.preprocessing import AudioPreprocessor, preprocessor_from_dict, spectrogram
 from mmensemble.preprocessing.sound import read_sound
 
 RATE = 16000
@@ -90,8 +90,16 @@ def test_every_kind_of_cell_gives_the_same_features(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "cell",
-    [None, float("nan"), pd.NA, {"bytes": None, "path": None}, {"array": None, "sampling_rate": RATE}],
-    ids=["None", "nan", "NA", "struct", "array"],
+    [
+        None,
+        float("nan"),
+        pd.NA,
+        {"bytes": None, "path": None},
+        {"array": None, "sampling_rate": RATE},
+        {"path": None, "seconds": 3.0},
+        {"other": None},
+    ],
+    ids=["None", "nan", "NA", "struct", "array", "more", "other"],
 )
 def test_missing(cell: object) -> None:
     audio = AudioPreprocessor()
@@ -112,13 +120,22 @@ BAD_CELLS = {
     "an address": ("https://example.org/sound.wav", "No such file"),
     "a folder": (str(Path(__file__).parent), "Is a directory"),
     "NUL in the path": ("a\0b.wav", ""),
-    "integers": (np.zeros(4, dtype=np.int16), "must hold floats from -1 to 1, not int16"),
+    "a list of other files": (b"ffconcat version 1.0\nfile 'sound.wav'\n", "neither soundfile nor PyAV"),
+    "an address of a stream": (b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nt=0 0\nm=audio 5004 RTP/AVP 0\n", "Invalid data"),
+    "integers": (np.zeros(4, dtype=np.int16), "not int16; divide integers of 16 bits by 32768"),
+    "words in an array": (np.array(["a", "b"]), "must hold floats from -1 to 1, not <U1"),
+    "integers as floats": (SECOND * 32768, "its samples go up to 1"),
+    "integers as a file of floats": (file_of(SECOND * 32768, subtype="FLOAT"), "divide by 32768 what was integers"),
+    "more than float32 holds": (np.full(9, 3e299), "e+299, and full scale is 1"),
     "channels": (np.zeros((2, 400)), "must have one axis, not the shape (2, 400)"),
     "NaN": (np.array([0.0, np.nan]), "samples that are NaN or infinite"),
     "no rate": ({"array": SECOND}, "sampling_rate must be an integer of at least 1, not None"),
     "a rate of 0": ({"array": SECOND, "sampling_rate": 0}, "not 0"),
-    "a number": (3, "int is none of: path, bytes"),
+    "a number": (3, "so give a single waveform as [waveform]"),
+    "a sample": (np.float32(0.5), "so give a single waveform as [waveform]"),
+    "an object": (object(), "object is none of: path, bytes"),
     "words": ({"bytes": "words"}, ""),
+    "other keys": ({"samples": SECOND, "rate": RATE}, "must have 'array' and 'sampling_rate', 'bytes' or 'path', not"),
 }
 
 
@@ -137,6 +154,27 @@ def test_a_bad_cell_costs_its_own_row_only(name: str) -> None:
         np.testing.assert_array_equal(encoded.items[row], alone)
     with pytest.raises(DataError, match="row 1, column 'speech': the sound cannot be read"):
         encoded.raise_for_errors("speech")
+
+
+@pytest.mark.parametrize("place", ["bytes", "path"])
+def test_a_list_of_other_files_opens_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("secret.wav").write_bytes(file_of(SECOND))
+    Path("list.wav").write_bytes(b"ffconcat version 1.0\nfile 'secret.wav'\n")
+    encoded = AudioPreprocessor().encode([Path("list.wav").read_bytes() if place == "bytes" else "list.wav"])
+    assert list(encoded.errors) == [0]
+
+
+def test_sounds_louder_than_full_scale() -> None:
+    """As files of floats, and what is decoded from lossy formats, may be."""
+    loud = 3 * SECOND
+    assert np.abs(loud).max() > 1
+    np.testing.assert_array_equal(read(loud), loud)
+    np.testing.assert_array_equal(read(file_of(loud, subtype="FLOAT")), loud)
+
+
+def test_samples_of_8_bits() -> None:
+    np.testing.assert_allclose(read(file_of(SECOND, subtype="PCM_U8")), SECOND, rtol=0, atol=1 / 64)
 
 
 def test_a_cell_is_not_changed() -> None:
@@ -311,6 +349,19 @@ def test_equals_asts_feature_extractor(n_samples: int) -> None:
     np.testing.assert_allclose(ours, theirs[: len(ours)], rtol=0, atol=1e-5)
     padding = theirs[len(ours) :]
     assert np.ptp(padding) == 0, "no frame is left out"
+
+
+@pytest.mark.parametrize("features", ["log_mel", "filter_bank"])
+def test_blocks_of_frames_make_no_difference(features: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = item_of(SECOND, features=features)
+    monkeypatch.setattr(spectrogram, "_BLOCK", 7)
+    np.testing.assert_array_equal(item_of(SECOND, features=features), whole)
+
+
+def test_a_filter_between_two_frequencies_lets_nothing_through() -> None:
+    item = item_of(SECOND, n_mels=128, n_fft=100)
+    silent = item.max(axis=0) == item.min()
+    assert 0 < silent.sum() < 128
 
 
 @pytest.mark.parametrize("normalise", [True, False])

@@ -74,6 +74,17 @@ def test_leaf_cells(cells: Any) -> None:
     assert n_rows(cells) == 3
 
 
+def test_leaf_cells_of_a_dict_are_those_of_its_column() -> None:
+    assert leaf_cells({"name": ["a", "b", None]}) == ["a", "b", None]
+    np.testing.assert_array_equal(leaf_cells({"weight": np.arange(3.0)}), np.arange(3.0))
+    with pytest.raises(DataError, match="one column is expected, not 3"):
+        leaf_cells(COLUMNS)
+    with pytest.raises(DataError, match="if this is one cell, wrap it in a list"):
+        leaf_cells({"array": np.zeros(9), "sampling_rate": 16000})
+    with pytest.raises(DataError, match="not one str; wrap it in a list"):
+        leaf_cells({"path": "sound.wav"})
+
+
 def test_leaf_cells_of_a_generator() -> None:
     assert leaf_cells(text for text in ("a", "b")) == ["a", "b"]
 

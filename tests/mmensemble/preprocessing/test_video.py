@@ -243,13 +243,16 @@ BAD_CELLS = {
     "no such file": ("no/such/file.mp4", "No such file"),
     "an address": ("http://localhost/film.mp4", "No such file"),
     "a folder": (str(Path(__file__).parent), "Is a directory"),
-    "floats": (np.zeros((4, 4, 4, 3), dtype=np.float32), "must be uint8, not float32"),
-    "2-D": (np.zeros((4, 4), dtype=np.uint8), "not of shape (4, 4)"),
+    "floats": (np.zeros((4, 4, 4, 3), dtype=np.float32), "must be uint8, not float32; scale it to 0"),
+    "2-D": (np.zeros((4, 4), dtype=np.uint8), "an array of shape (4, 4) looks like one picture"),
+    "one grey picture": (np.zeros((40, 50, 1), dtype=np.uint8), "so give a single clip as [clip]"),
+    "no channels": (np.zeros((4, 4, 4, 0), dtype=np.uint8), "not of shape (4, 4, 4, 0)"),
+    "channels first": (np.zeros((5, 3, 40, 50), dtype=np.uint8), "not of shape (5, 3, 40, 50)"),
     "2 channels": (np.zeros((4, 4, 4, 2), dtype=np.uint8), "not of shape (4, 4, 4, 2)"),
-    "one picture": (np.zeros((40, 50, 3), dtype=np.uint8), "looks like one picture H×W×C"),
+    "one picture": (np.zeros((40, 50, 3), dtype=np.uint8), "looks like one picture, H×W or H×W×C"),
     "no frames": (np.zeros((0, 4, 4, 3), dtype=np.uint8), "not of shape (0, 4, 4, 3)"),
     "a number": (3, "int is none of: path, bytes"),
-    "a list": ([RAMP[0]], "list is none of: path, bytes"),
+    "a list": ([RAMP[0]], "a list of frames by numpy.stack"),
 }
 
 

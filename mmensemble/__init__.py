@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         ReliabilityDisplay,
         TrainingCurveDisplay,
     )
-    from mmensemble.scoring import OnnxPredictor, score_file
+    from mmensemble.scoring import OnnxPredictor, generate_file, score_file
 
 __all__ = [
     "ColumnSelector",
@@ -69,6 +69,7 @@ __all__ = [
     "TrainingCurveDisplay",
     "expected_calibration_error",
     "export_onnx",
+    "generate_file",
     "member_disagreement",
     "missing_modality_curve",
     "modality_importance",
@@ -96,6 +97,7 @@ _HOME = {
     "TrainingCurveDisplay": "mmensemble.plotting",
     "expected_calibration_error": "mmensemble.inspection",
     "export_onnx": "mmensemble.export",
+    "generate_file": "mmensemble.scoring",
     "member_disagreement": "mmensemble.inspection",
     "missing_modality_curve": "mmensemble.inspection",
     "modality_importance": "mmensemble.inspection",

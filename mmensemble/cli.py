@@ -6,17 +6,22 @@ import dataclasses
 import errno
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mmensemble import __version__
 from mmensemble.exceptions import MissingDependencyError, MmensembleError
 
+if TYPE_CHECKING:
+    from mmensemble.scoring import ScoreReport
+
 __all__ = ["main"]
 
 _EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_COUNT = click.IntRange(min=1)
 _NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -36,60 +41,67 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mmensemble")
 def main() -> None:
-    """Export fitted multimodal ensembles to ONNX, look into the files, and score with them.
+    """Export fitted multimodal ensembles to ONNX, look into the files, score and write texts with them.
 
     \b
     Examples:
       mmensemble export  model.joblib model.onnx --verify holdout.parquet
       mmensemble inspect model.onnx
       mmensemble score   model.onnx items.parquet --output scores.parquet
+      mmensemble generate writer.onnx prompts.parquet --output texts.parquet
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
 
 
+def _file_to_file(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what every command takes that runs a model over a file."""
+    for option in reversed(
+        [
+            click.argument("model", type=_EXISTING_FILE),
+            click.argument("input", type=_EXISTING_FILE),
+            click.option(
+                "-o", "--output", type=_NEW_FILE, required=True, help="The file to write: .parquet, .pq or .csv."
+            ),
+            click.option(
+                "--device",
+                type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+                default="auto",
+                show_default=True,
+                help="auto takes a GPU that works, else the CPU. A device named here is used or refused.",
+            ),
+            click.option(
+                "--batch-size",
+                type=_COUNT,
+                default=None,
+                help="Most rows at a time.  [default: 32, and 2048 of numbers and categories alone]",
+            ),
+            click.option("--threads", type=_COUNT, default=None, help="Threads to use.  [default: all cores]"),
+            click.option(
+                "--keep", metavar="COLUMN", multiple=True, help="Copy this input column to the output. Repeatable."
+            ),
+            click.option(
+                "--on-error",
+                type=click.Choice(["column", "raise"]),
+                default="column",
+                show_default=True,
+                help="Report a bad row in the column 'error', or stop at it.",
+            ),
+            click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
+            click.option("--quiet", is_flag=True, help="No progress bar and no closing line."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
-@click.argument("model", type=_EXISTING_FILE)
-@click.argument("input", type=_EXISTING_FILE)
-@click.option("-o", "--output", type=_NEW_FILE, required=True, help="The file to write: .parquet, .pq or .csv.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
-    default="auto",
-    show_default=True,
-    help="auto takes a GPU that works, else the CPU. A device named here is used or refused.",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=None,
-    help="Most rows at a time.  [default: 32, and 2048 of numbers and categories alone]",
-)
-@click.option("--threads", type=click.IntRange(min=1), default=None, help="Threads to use.  [default: all cores]")
-@click.option("--keep", metavar="COLUMN", multiple=True, help="Copy this input column to the output. Repeatable.")
-@click.option(
-    "--on-error",
-    type=click.Choice(["column", "raise"]),
-    default="column",
-    show_default=True,
-    help="Report a bad row in the column 'error', or stop at it.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
-@click.option("--quiet", is_flag=True, help="No progress bar and no closing line.")
-def score(
-    model: Path,
-    input: Path,
-    output: Path,
-    device: Any,
-    batch_size: int | None,
-    threads: int | None,
-    keep: tuple[str, ...],
-    on_error: Any,
-    overwrite: bool,
-    quiet: bool,
-) -> None:
+@_file_to_file
+def score(model: Path, input: Path, output: Path, quiet: bool, threads: int | None, **options: Any) -> None:
     """Score the rows of INPUT (.parquet, .pq or .csv) with MODEL (.onnx).
 
     The output has the kept columns, then prediction, probability_<class> for each class, and error. It appears when
     it is complete. Relative image paths in INPUT start at the working directory.
+
+    Bad rows are counted on stderr, and the exit code is 0: the output is complete, and says what is wrong with each.
 
     \b
     Examples:
@@ -99,24 +111,63 @@ def score(
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
     from mmensemble.scoring import score_file
 
-    report = score_file(
-        model,
-        input,
-        output,
-        device=device,
-        batch_size=batch_size,
-        n_threads=threads,
-        keep=keep,
-        on_error=on_error,
-        overwrite=overwrite,
-        progress=not quiet and sys.stderr.isatty(),
-    )
+    _say(score_file(model, input, output, n_threads=threads, progress=_draws_progress(quiet), **options), output, quiet)
+
+
+@main.command()
+@_file_to_file
+@click.option("--max-new-tokens", type=_COUNT, default=32, show_default=True, help="Most tokens of a text.")
+@click.option("--num-return-sequences", type=_COUNT, default=1, show_default=True, help="Texts for each row.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="What scores are divided by before a token is drawn; 0 takes the most probable token.",
+)
+@click.option("--top-k", type=_COUNT, default=None, help="Draw among so many most probable tokens only.")
+@click.option(
+    "--top-p",
+    type=click.FloatRange(min=0, min_open=True, max=1),
+    default=None,
+    help="Draw among the fewest most probable tokens whose probabilities add up to so much.",
+)
+@click.option("--num-beams", type=_COUNT, default=1, show_default=True, help="Above 1, search with so many beams.")
+@click.option("--random-state", type=click.IntRange(min=0), help="A seed: with the same one, the same texts.")
+def generate(model: Path, input: Path, output: Path, quiet: bool, threads: int | None, **options: Any) -> None:
+    """Write a text for each row of INPUT (.parquet, .pq or .csv) with MODEL (.onnx), one that generates.
+
+    The output has the kept columns, then generated (generated_0 and so on of several texts for each row), and error.
+    It appears when it is complete. Relative image paths in INPUT start at the working directory.
+
+    Bad rows are counted on stderr, and the exit code is 0: the output is complete, and says what is wrong with each.
+
+    \b
+    Examples:
+      mmensemble generate model.onnx prompts.parquet --output texts.parquet --keep id
+      mmensemble generate model.onnx prompts.csv -o texts.csv --temperature 0 --max-new-tokens 64
+      mmensemble generate model.onnx prompts.csv -o texts.csv --num-return-sequences 3 --top-p 0.9 --random-state 0
+    """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
+    from mmensemble.scoring import generate_file
+
+    report = generate_file(model, input, output, n_threads=threads, progress=_draws_progress(quiet), **options)
+    _say(report, output, quiet)
+
+
+def _draws_progress(quiet: bool) -> bool:
+    return not quiet and sys.stderr.isatty()
+
+
+def _say(report: ScoreReport, output: Path, quiet: bool) -> None:
+    errors = f"{report.n_errors} error{'' if report.n_errors == 1 else 's'}"
     if not quiet:
         resumed = f", {report.n_resumed} of them by an earlier, unfinished run" if report.n_resumed else ""
         click.echo(
-            f"{report.n_rows} rows{resumed} ({report.n_errors} errors) in {report.seconds:.2f} s, "
+            f"{report.n_rows} rows{resumed} ({errors}) in {report.seconds:.2f} s, "
             f"{report.rows_per_second:.0f} rows/s on {report.device}"
         )
+    if report.n_errors:
+        click.echo(f"Warning: {errors} in {report.n_rows} rows; see the column 'error' of {output}", err=True)
 
 
 @main.command()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mmensemble.scoring.batching import ScoredWindow
-from mmensemble.scoring.files import ScoreReport, score_file
+from mmensemble.scoring.files import ScoreReport, generate_file, score_file
 from mmensemble.scoring.manifest import Feed, Manifest
 from mmensemble.scoring.predictor import OnnxPredictor
 
-__all__ = ["Feed", "Manifest", "OnnxPredictor", "ScoreReport", "ScoredWindow", "score_file"]
+__all__ = ["Feed", "Manifest", "OnnxPredictor", "ScoreReport", "ScoredWindow", "generate_file", "score_file"]

@@ -24,6 +24,7 @@ from mmensemble.scoring.manifest import Feed
 
 __all__ = [
     "ScoredWindow",
+    "generate_windows",
     "input_batches",
     "row_batches",
     "score_window",
@@ -48,7 +49,8 @@ class ScoredWindow(NamedTuple):
     Attributes
     ----------
     outputs : ndarray of float32, shape (n_rows, width)
-        NaN in the rows that could not be scored.
+        NaN in the rows that could not be scored. Of a model that writes, the texts: an ndarray of object, shape
+        (n_rows, num_return_sequences), None in the rows that are bad or missing.
     errors : list of DataError or None, of length n_rows
         What is wrong with each row. Its text names the column; its `row` is None, because a window does not know
         where it stands in the data.
@@ -186,6 +188,53 @@ def score_window(
 ) -> ScoredWindow:
     """Score one window in the calling thread; see `score_windows`."""
     return _Scoring(_encode(feeds, X), feeds, run, width, batch_size, _call).result()
+
+
+def generate_windows(
+    feed: Feed,
+    windows: Iterable[Any],
+    write: Callable[[Encoded, int], np.ndarray],
+    *,
+    first_row: int = 0,
+    n_threads: int = 1,
+    write_in_threads: bool = False,
+) -> Generator[ScoredWindow]:
+    """Write texts for a stream of windows, in order and in constant memory.
+
+    Parameters
+    ----------
+    feed : Feed
+        The graph's one input.
+    windows : iterable of frame or dict
+        As in `score_windows`; twice as many are taken ahead where they are written in threads.
+    write : callable
+        Encoded rows and the number of the first one → texts (n, num_return_sequences).
+    first_row : int, default=0
+        The number of the first window's first row in the data.
+    n_threads : int, default=1
+        Threads that encode, at most 16.
+    write_in_threads : bool, default=False
+        Whether these threads call `write` too, each for another window, or only the one that asks for the windows.
+
+    Yields
+    ------
+    ScoredWindow
+        One per window.
+    """
+    with _Pool(n_threads) as pool:
+        call = pool.submit if write_in_threads else _call
+        writing: deque[tuple[Future[np.ndarray], list[DataError | None]]] = deque()
+        for window in pool.ahead(lambda X: _encode([feed], X), windows):
+            writing.append((call(write, window.parts[0], first_row), window.errors))
+            first_row += len(window.errors)
+            if len(writing) > write_in_threads * pool.n_threads:
+                yield _written(*writing.popleft())
+        while writing:
+            yield _written(*writing.popleft())
+
+
+def _written(texts: Future[np.ndarray], errors: list[DataError | None]) -> ScoredWindow:
+    return ScoredWindow(texts.result(), errors)
 
 
 class _Scoring:

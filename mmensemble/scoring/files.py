@@ -1,4 +1,4 @@
-"""`score_file`: a file of rows → a file of scores. Imports pyarrow and tqdm, and those on first use only."""
+"""A file of rows → a file of scores, or of texts. Imports pyarrow and tqdm, and those on first use only."""
 
 from __future__ import annotations
 
@@ -6,43 +6,42 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from mmensemble import __version__
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.scoring.batching import ScoredWindow
+from mmensemble.scoring.columns import AddedColumns, ScoreColumns, TextColumns
+from mmensemble.scoring.generation import GenerationSettings
 from mmensemble.scoring.manifest import model_stamp
 from mmensemble.scoring.parts import Parts
 from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.scoring.providers import Device, ResolvedDevice
 from mmensemble.scoring.readers import Reader, file_format, open_reader
-from mmensemble.scoring.tasks import Generation, Task
 from mmensemble.scoring.writers import check_writable, open_writer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ScoreReport", "score_file"]
+__all__ = ["ScoreReport", "generate_file", "score_file"]
 
 OnError = Literal["column", "raise"]
 
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What `score_file` did.
+    """What `score_file` or `generate_file` did.
 
     Parameters
     ----------
     n_rows : int
         Rows read and written.
     n_errors : int
-        Rows among them that could not be scored.
+        Rows among them that could not be scored, or not be written for.
     n_resumed : int
         Rows among them that an earlier, unfinished call had scored.
     seconds : float
@@ -113,7 +112,7 @@ def score_file(
     Raises
     ------
     ConfigurationError
-        If the parameters cannot work together, or the output exists and is not to be replaced.
+        If the model writes texts, the parameters cannot work together, or the output exists and is not to be replaced.
     DataError
         If the input is damaged or lacks a column, or, with ``on_error="raise"``, at the first bad row.
     FileNotFoundError
@@ -121,6 +120,118 @@ def score_file(
     DeviceError, ModelFileError
         As `OnnxPredictor`.
     """
+    return _write_file(
+        model,
+        input,
+        output,
+        ScoreColumns,
+        device=device,
+        batch_size=batch_size,
+        n_threads=n_threads,
+        keep=keep,
+        on_error=on_error,
+        progress=progress,
+        overwrite=overwrite,
+    )
+
+
+def generate_file(
+    model: str | os.PathLike[str] | OnnxPredictor,
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    max_new_tokens: int = 32,
+    num_return_sequences: int = 1,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    num_beams: int = 1,
+    random_state: Any = None,
+    device: Device = "auto",
+    batch_size: int | None = None,
+    n_threads: int | None = None,
+    keep: Sequence[str] = (),
+    on_error: OnError = "column",
+    progress: bool = False,
+    overwrite: bool = False,
+) -> ScoreReport:
+    """Write a text for each row of a file, in order and in constant memory, by a model that generates.
+
+    The output has the columns of `keep`, then ``generated``, or ``generated_0`` and so on for more texts than one, and
+    ``error``, which is null where all is well. A row that misses its prompt has neither a text nor an error. A row gets
+    the text that `OnnxPredictor.generate` gives it among all rows of the file, as far as two tokens are not so close
+    that the rounding of another batch decides.
+
+    As `score_file`, a call that was killed goes on where it stopped. Without `random_state` it goes on with the seed
+    that was drawn for it.
+
+    Parameters
+    ----------
+    model : str, path-like or OnnxPredictor
+        A model file, or an open one; the latter keeps its own device, batch size and threads.
+    input, output : str or path-like
+        See `score_file`.
+    max_new_tokens, num_return_sequences, temperature, top_k, top_p, num_beams, random_state
+        See `OnnxPredictor.generate`.
+    device, batch_size, n_threads
+        See `OnnxPredictor`.
+    keep, on_error, progress, overwrite
+        See `score_file`.
+
+    Returns
+    -------
+    ScoreReport
+
+    Raises
+    ------
+    ConfigurationError
+        If the model writes no texts, the parameters cannot work together, or the output exists and is not to be
+        replaced.
+    DataError
+        If the input is damaged or lacks a column, or, with ``on_error="raise"``, at the first bad row.
+    FileNotFoundError
+        If the model or the input does not exist.
+    DeviceError, ModelFileError
+        As `OnnxPredictor`.
+    """
+    settings = GenerationSettings.of(
+        max_new_tokens=max_new_tokens,
+        num_return_sequences=num_return_sequences,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        num_beams=num_beams,
+        random_state=random_state,
+    )
+    return _write_file(
+        model,
+        input,
+        output,
+        lambda predictor: TextColumns(predictor, settings, fixed_seed=random_state is not None),
+        device=device,
+        batch_size=batch_size,
+        n_threads=n_threads,
+        keep=keep,
+        on_error=on_error,
+        progress=progress,
+        overwrite=overwrite,
+    )
+
+
+def _write_file(
+    model: str | os.PathLike[str] | OnnxPredictor,
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    adding: Callable[[OnnxPredictor], AddedColumns],
+    *,
+    device: Device,
+    batch_size: int | None,
+    n_threads: int | None,
+    keep: Sequence[str],
+    on_error: OnError,
+    progress: bool,
+    overwrite: bool,
+) -> ScoreReport:
     if on_error not in ("column", "raise"):
         raise ConfigurationError(f"on_error must be 'column' or 'raise', not {on_error!r}")
     source, target = Path(input), Path(output)
@@ -128,27 +239,23 @@ def score_file(
     with closing(open_reader(source)) as reader:
         if not isinstance(model, OnnxPredictor):
             model = OnnxPredictor(model, device=device, batch_size=batch_size, n_threads=n_threads)
-        if isinstance(model.manifest.task, Generation):
-            raise ConfigurationError(
-                f"{model.path} writes texts and has no scores; use OnnxPredictor.generate in Python"
-            )
+        added = adding(model)
         _check_columns(source, reader.schema.names, [*model.manifest.columns, *keep])
-        task = model.manifest.task
-        schema = _output_schema(reader.schema, keep, task)
+        schema = _output_schema(reader.schema, keep, added)
         check_writable(target, schema)
         started = time.perf_counter()
-        parts = Parts(target, schema, _job(model, source, keep, on_error, schema))
+        parts = Parts(target, schema, _job(added, source, keep, on_error, schema), added.drawn)
         resumed = parts.n_rows
         try:
             with (
                 parts,
-                closing(_scored_tables(model, reader, keep, resumed)) as scored,
+                closing(_windows(added, reader, keep, resumed, parts.drawn)) as windows,
                 _progress_bar(progress, reader.n_rows, resumed) as advance,
             ):
-                for kept, window in scored:
+                for kept, window in windows:
                     if on_error == "raise":
                         window.raise_for_errors(parts.n_rows)
-                    parts.write(_output_table(kept, window, task, schema))
+                    parts.write(_output_table(kept, window, added, schema))
                     advance(len(window.errors))
         except DataError:
             parts.remove()
@@ -161,10 +268,10 @@ def score_file(
 
 
 def _job(
-    model: OnnxPredictor, source: Path, keep: Sequence[str], on_error: OnError, schema: pa.Schema
+    added: AddedColumns, source: Path, keep: Sequence[str], on_error: OnError, schema: pa.Schema
 ) -> dict[str, Any]:
     """Return what decides the bytes of the output."""
-    read = source.stat()
+    model, read = added.model, source.stat()
     return {
         "mmensemble": __version__,
         "model": model_stamp(model.path),
@@ -172,6 +279,7 @@ def _job(
         "columns": str(schema),
         "keep": list(keep),
         "on_error": on_error,
+        "settings": added.settings,
         "device": model.device,
         "batch_size": model.batch_size,
         "n_threads": model.n_threads,
@@ -196,32 +304,24 @@ def _check_columns(source: Path, names: list[str], wanted: list[str]) -> None:
             raise DataError(f"there is {what} in {source}; its columns are {names}", column=column)
 
 
-def _output_schema(source: pa.Schema, keep: Sequence[str], task: Task) -> pa.Schema:
+def _output_schema(source: pa.Schema, keep: Sequence[str], added: AddedColumns) -> pa.Schema:
     import pyarrow as pa
 
-    # The types of the predictions are those of the prediction for any outputs.
-    predicted = _columns(task.predict(np.zeros((1, task.width), dtype=np.float32)))
-    scores = [
-        *(
-            pa.field(name, pa.array(column.tolist()).type)
-            for name, column in zip(task.prediction_columns(), predicted, strict=True)
-        ),
-        *(pa.field(name, pa.float32()) for name in task.probability_columns()),
-        pa.field("error", pa.string()),
-    ]
-    schema = pa.schema([*(pa.field(name, source.field(name).type) for name in keep), *scores])
+    new = [*added.fields, pa.field("error", pa.string())]
+    schema = pa.schema([*(pa.field(name, source.field(name).type) for name in keep), *new])
     for name in keep:
         if schema.names.count(name) > 1:
             raise ConfigurationError(
-                f"the kept column {name!r} would stand in the output twice; the scores are "
-                f"{[score.name for score in scores]}"
+                f"the kept column {name!r} would stand in the output twice; what is added is "
+                f"{[field.name for field in new]}"
             )
     return schema
 
 
-def _scored_tables(
-    model: OnnxPredictor, reader: Reader, keep: Sequence[str], n_done: int
+def _windows(
+    added: AddedColumns, reader: Reader, keep: Sequence[str], n_done: int, drawn: Mapping[str, Any]
 ) -> Generator[tuple[list[pa.ChunkedArray], ScoredWindow]]:
+    model = added.model
     wanted = list(dict.fromkeys([*model.manifest.columns, *keep]))
     # Tables are read ahead of their scores; what is kept of them waits here.
     waiting: deque[list[pa.ChunkedArray]] = deque()
@@ -236,34 +336,18 @@ def _scored_tables(
             waiting.append([table[name] for name in keep])
             yield table.select(model.manifest.columns)
 
-    with closing(model.score_batches(frames())) as windows:
+    with closing(added.windows(frames(), n_done, drawn)) as windows:
         for window in windows:
             yield waiting.popleft(), window
 
 
-def _output_table(kept: list[pa.ChunkedArray], window: ScoredWindow, task: Task, schema: pa.Schema) -> pa.Table:
+def _output_table(
+    kept: list[pa.ChunkedArray], window: ScoredWindow, added: AddedColumns, schema: pa.Schema
+) -> pa.Table:
     import pyarrow as pa
 
-    bad = np.array([error is not None for error in window.errors], dtype=bool)
-    # What a bad row would be predicted as does not matter, but NaN must not reach argmax and comparisons.
-    outputs = np.where(bad[:, None], 0.0, window.outputs).astype(np.float32)
-    predicted = [
-        pa.array(column.tolist(), schema.field(name).type, mask=bad)
-        for name, column in zip(task.prediction_columns(), _columns(task.predict(outputs)), strict=True)
-    ]
-    probabilities = list(outputs.T) if task.probability_columns() else []
-    columns = [
-        *kept,
-        *predicted,
-        *(pa.array(np.ascontiguousarray(column), mask=bad) for column in probabilities),
-        pa.array([None if error is None else str(error) for error in window.errors], pa.string()),
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _columns(predictions: np.ndarray) -> list[np.ndarray]:
-    """Return predictions (n,) or (n, n_columns) as a list of columns."""
-    return [predictions] if predictions.ndim == 1 else list(predictions.T)
+    errors = pa.array([None if error is None else str(error) for error in window.errors], pa.string())
+    return pa.Table.from_arrays([*kept, *added.cells(window), errors], schema=schema)
 
 
 @contextmanager

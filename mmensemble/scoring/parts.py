@@ -1,8 +1,9 @@
-"""Scores that survive their process: written part by part, each atomically. Imports pyarrow on first use only.
+"""Rows that survive their process: written part by part, each atomically. Imports pyarrow on first use only.
 
-The parts of ``scores.parquet`` lie in ``.scores.parquet.parts`` beside it: ``job.json`` says what was asked for, and
-``part-00000.arrow`` and so on hold the scored rows in order. Whoever asks for the same again goes on after the last
-part; whoever asks for something else begins anew. When all rows are there, the output is made of the parts.
+The parts of ``scores.parquet`` lie in ``.scores.parquet.parts`` beside it: ``job.json`` says what was asked for and
+what was drawn for it, and ``part-00000.arrow`` and so on hold the finished rows in order. Whoever asks for the same
+again goes on after the last part; whoever asks for something else begins anew. When all rows are there, the output is
+made of the parts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -37,16 +38,22 @@ class Parts:
         Of all tables.
     job : dict
         What decides every byte of the output, as JSON: parts of another job are of no use and are removed.
+    drawn : dict, default={}
+        What decides the bytes too but was not asked for, such as a seed that was drawn. Parts keep their own.
 
     Attributes
     ----------
+    drawn : dict
+        What counts: that of the parts that are there, else that of the argument.
     n_rows : int
         Rows in the parts, those of an earlier process included.
     n_errors : int
         Rows among them whose column ``error`` is not null.
     """
 
-    def __init__(self, output: Path, schema: pa.Schema, job: dict[str, Any]) -> None:
+    def __init__(
+        self, output: Path, schema: pa.Schema, job: dict[str, Any], drawn: Mapping[str, Any] | None = None
+    ) -> None:
         self.folder = output.with_name(f".{output.name}.parts")
         self.schema = schema
         self.n_rows = 0
@@ -54,12 +61,14 @@ class Parts:
         self._sink: pa.RecordBatchFileWriter | None = None
         self._part_rows = 0
         self._part_start = 0.0
-        stated = json.dumps(job, sort_keys=True)
-        said = self.folder / _JOB
-        if not said.is_file() or said.read_text(encoding="utf-8") != stated:
+        earlier = _read_job(self.folder / _JOB)
+        if earlier is not None and earlier["job"] == json.loads(json.dumps(job)):
+            self.drawn: dict[str, Any] = earlier["drawn"]
+        else:
+            self.drawn = dict(drawn or {})
             self.remove()
             self.folder.mkdir()
-            said.write_text(stated, encoding="utf-8")
+            _write_job(self.folder / _JOB, {"job": job, "drawn": self.drawn})
         for unfinished in self.folder.glob("*.partial"):
             unfinished.unlink()
         for table in self.tables():
@@ -117,3 +126,18 @@ class Parts:
         with partial.open("rb+") as file:  # a power cut must not leave an empty file under the final name
             os.fsync(file.fileno())
         partial.rename(partial.with_suffix(""))
+
+
+def _read_job(path: Path) -> dict[str, Any] | None:
+    """Return what a folder of parts says of itself; None where there is none, or a damaged or older one."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return said if isinstance(said, dict) and said.keys() == {"job", "drawn"} else None
+
+
+def _write_job(path: Path, said: dict[str, Any]) -> None:
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps(said), encoding="utf-8")
+    partial.rename(path)

@@ -16,8 +16,16 @@ import numpy as np
 from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError, ModelFileError
 from mmensemble.preprocessing import PRESENT
 from mmensemble.preprocessing.frames import column_names, leaf_cells, n_rows
-from mmensemble.scoring.batching import ScoredWindow, score_window, score_windows, usual_batch_size, window_size
-from mmensemble.scoring.generation import GenerationSettings
+from mmensemble.scoring.batching import (
+    ScoredWindow,
+    generate_windows,
+    score_window,
+    score_windows,
+    usual_batch_size,
+    window_size,
+)
+from mmensemble.scoring.conditional import available_if
+from mmensemble.scoring.generation import GenerationSettings, generate_texts, room_for_prompt
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
 from mmensemble.scoring.onnx_decoder import OnnxDecoder, generate
 from mmensemble.scoring.providers import Device, ResolvedDevice, open_session, usable_cores
@@ -29,6 +37,8 @@ __all__ = ["OnnxPredictor"]
 # Above this size of the file, in bytes, weights are not held twice, to score several batches at once: in large networks
 # the threads of one batch seldom wait for each other.
 _HELD_TWICE = 256 * 2**20
+# Windows of a model that writes are of so few batches, because each token of each takes a call of the graph.
+_WRITTEN_BATCHES = 4
 
 
 @dataclass
@@ -160,9 +170,12 @@ class OnnxPredictor:
 
     @property
     def window_size(self) -> int:
-        """How many rows `score_batches` takes best at a time."""
-        return window_size(self.manifest.feeds, self.batch_size)
+        """How many rows `score_batches` and `generate_batches` take best at a time."""
+        rows = window_size(self.manifest.feeds, self.batch_size)
+        writes = isinstance(self.manifest.task, Generation)
+        return min(rows, _WRITTEN_BATCHES * self.batch_size) if writes else rows
 
+    @available_if(lambda self: self.manifest.task.check_probabilities())
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class.
 
@@ -180,22 +193,17 @@ class OnnxPredictor:
         Raises
         ------
         AttributeError
-            If the model predicts numbers, or votes.
+            If the model predicts numbers, votes, or writes; ``hasattr`` tells beforehand.
         DataError
             If a column is missing or a row cannot be read; it says which.
         """
         task = self.manifest.task
-        task.check_scores()
-        if task.output != "probabilities":
-            what = "gives labels" if task.classes is not None else "predicts numbers"
-            raise AttributeError(f"the model {what} and has no predict_proba; use predict")
         outputs = self._outputs(X)
         return task.split(outputs) if isinstance(task, Multioutput) else outputs
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the graph's output for all rows, float32 of shape (n_rows, width)."""
         task = self.manifest.task
-        task.check_scores()
         X = _select(X, self.manifest.columns)
         if n_rows(X) <= self.batch_size:
             window = score_window(self.manifest.feeds, X, self._run_one, width=task.width, batch_size=self.batch_size)
@@ -214,6 +222,7 @@ class OnnxPredictor:
         model = self._model
         return _run(model.session, model.device, model.input_names, arrays, model.manifest.task.output)
 
+    @available_if(lambda self: self.manifest.task.check_scores())
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label, or the number, of each row.
 
@@ -225,9 +234,17 @@ class OnnxPredictor:
         Returns
         -------
         ndarray of shape (n_rows,) or (n_rows, n_columns)
+
+        Raises
+        ------
+        AttributeError
+            If the model writes texts; ``hasattr`` tells beforehand.
+        DataError
+            If a column is missing or a row cannot be read; it says which.
         """
         return self.manifest.task.predict(self._outputs(X))
 
+    @available_if(lambda self: self.manifest.task.check_scores())
     def score_batches(self, frames: Iterable[Any]) -> Generator[ScoredWindow]:
         """Score a stream of frames in order and in constant memory; a bad row costs nothing but itself.
 
@@ -241,7 +258,6 @@ class OnnxPredictor:
         ScoredWindow
             ``(outputs, errors)``, one for each frame.
         """
-        self.manifest.task.check_scores()
         model, at_once = self._model, self._runs_batches_at_once
         session = self._one_thread if at_once else model.session
         return score_windows(
@@ -254,6 +270,7 @@ class OnnxPredictor:
             run_in_threads=at_once,
         )
 
+    @available_if(lambda self: self.manifest.task.check_texts())
     def generate(
         self,
         prompts: Any,
@@ -294,7 +311,7 @@ class OnnxPredictor:
         Raises
         ------
         AttributeError
-            If the model predicts and writes nothing.
+            If the model predicts and writes nothing; ``hasattr`` tells beforehand.
         ConfigurationError
             For an argument that cannot work, or one that does not go with another.
         DataError
@@ -313,6 +330,56 @@ class OnnxPredictor:
             self.token_decoder(), self.manifest, _select(prompts, self.manifest.columns), settings, self.batch_size
         )
 
+    @available_if(lambda self: self.manifest.task.check_texts())
+    def generate_batches(
+        self, frames: Iterable[Any], settings: GenerationSettings, *, first_row: int = 0
+    ) -> Generator[ScoredWindow]:
+        """Write texts for a stream of frames in order and in constant memory; a bad row costs nothing but itself.
+
+        Parameters
+        ----------
+        frames : iterable of frame or dict of columns
+            Of any size; `window_size` rows each are good.
+        settings : GenerationSettings
+            What `generate` takes as arguments; see `mmensemble.scoring.generation.GenerationSettings.of`.
+        first_row : int, default=0
+            The number of the first row in the data. What is drawn for a row depends on its number: the rows get the
+            texts that `generate` gives them among all others.
+
+        Yields
+        ------
+        ScoredWindow
+            ``(texts, errors)``, one for each frame.
+
+        Raises
+        ------
+        AttributeError
+            If the model predicts and writes nothing; ``hasattr`` tells beforehand.
+        ConfigurationError
+            If more tokens are asked for than the network can write.
+        """
+        model, at_once = self._model, self._runs_batches_at_once
+        (feed,) = model.manifest.feeds
+        decoder = OnnxDecoder(self._one_thread if at_once else model.session, model.device, model.manifest)
+        room_for_prompt(decoder.task, settings)  # now, and not at the first row
+        return generate_windows(
+            feed,
+            frames,
+            lambda encoded, row: generate_texts(
+                decoder,
+                feed.preprocessor,
+                encoded,
+                decoder.task,
+                settings,
+                batch_size=self.batch_size,
+                first_row=row,
+            ),
+            first_row=first_row,
+            n_threads=self.n_threads,
+            write_in_threads=at_once,
+        )
+
+    @available_if(lambda self: self.manifest.task.check_texts())
     def token_decoder(self) -> OnnxDecoder:
         """Return the graph as what the decoding loop drives, of a model that generates."""
         return OnnxDecoder(self._model.session, self._model.device, self._model.manifest)

@@ -66,6 +66,17 @@ class Task(ABC):
         if self.output == "logits":
             raise AttributeError("the model writes texts and has neither predict nor predict_proba; use generate")
 
+    def check_probabilities(self) -> None:
+        """Raise AttributeError if the model has no probabilities."""
+        self.check_scores()
+        if self.output != "probabilities":
+            what = "gives labels" if self.classes is not None else "predicts numbers"
+            raise AttributeError(f"the model {what} and has no predict_proba; use predict")
+
+    def check_texts(self) -> None:
+        """Raise AttributeError if the model writes no texts."""
+        raise AttributeError(f"the model does {self.name} and writes no texts; use predict")
+
     @property
     def classes(self) -> Any:
         """The labels, as the estimators' ``classes_``; None for numbers."""
@@ -325,6 +336,9 @@ class Generation(Task):
         states = [f"state.{name}" for name in (*self.encoded, *self.state)]
         further = ["decoder.encode", "decoder.input_ids", "decoder.attention_mask"]
         return [*states, *further] if self.start_ids else states
+
+    def check_texts(self) -> None:
+        """Do nothing: texts are what it writes."""
 
     def predict(self, outputs: np.ndarray) -> np.ndarray:
         self.check_scores()

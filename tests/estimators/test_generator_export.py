@@ -122,13 +122,13 @@ def test_a_step_costs_one_position_of_the_head(exported: Callable[[str], Path]) 
 
 def test_predicting_and_writing_are_told_apart(exported: Callable[[str], Path]) -> None:
     predictor = OnnxPredictor(exported("gpt"), device="cpu")
-    for method in (predictor.predict, predictor.predict_proba):
+    for method in ("predict", "predict_proba", "score_batches", "classes_"):
+        assert not hasattr(predictor, method)
         with pytest.raises(
             AttributeError, match="writes texts and has neither predict nor predict_proba; use generate"
         ):
-            method(["a"])
-    with pytest.raises(AttributeError, match="use generate"):
-        _ = predictor.classes_
+            getattr(predictor, method)
+    assert hasattr(predictor, "generate")
     with pytest.raises(DataError, match=r"row 1, column 'line'"):
         predictor.generate(["a", 3])
     with pytest.raises(DataError, match="no such column"):
@@ -143,7 +143,7 @@ def test_a_file_that_writes_scores_no_file(exported: Callable[[str], Path], tmp_
     command = ["score", str(exported("gpt")), str(tmp_path / "in.csv"), "-o", str(tmp_path / "out.csv")]
     result = CliRunner().invoke(main, command)
     assert result.exit_code != 0
-    assert "writes texts and has no scores; use OnnxPredictor.generate" in result.output
+    assert "writes texts and has no scores; use generate_file (mmensemble generate)" in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "out.csv").exists()
 

@@ -43,7 +43,7 @@ def items(tmp_path: Path, rows: Rows) -> Path:
 
 def test_version_and_help() -> None:
     assert run("--version").output == f"mmensemble, version {mmensemble.__version__}\n"
-    for command in ([], ["score"], ["inspect"], ["export"]):
+    for command in ([], ["score"], ["generate"], ["inspect"], ["export"]):
         result = run(*command, "--help")
         assert result.exit_code == 0
         assert "Examples:\n" in result.output
@@ -54,8 +54,7 @@ def test_version_and_help() -> None:
 def test_help_is_cheap() -> None:
     program = (
         "import sys; from mmensemble.cli import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
+        "assert main(['--help'], standalone_mode=False) == 0\n"
         "print({'numpy', 'onnxruntime', 'pyarrow', 'tokenizers', 'sklearn'} & set(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -78,16 +77,19 @@ def test_score(model_path: Path, items: Path, tmp_path: Path) -> None:
     result = run("score", model_path, items, "-o", out, "--device", "cpu", "--batch-size", 4, "--threads", 1,
                  "--keep", "id", "--keep", "title")  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("20 rows (1 errors) in ")
+    assert result.stdout.startswith("20 rows (1 error) in ")
     assert result.stdout.endswith(" rows/s on cpu\n")
-    assert result.stderr == ""
+    assert result.stderr == f"Warning: 1 error in 20 rows; see the column 'error' of {out}\n"
     table = pq.read_table(out)
     assert table.column_names[:3] == ["id", "title", "prediction"]
     assert table["error"].null_count == 19
 
     assert_one_line_error(run("score", model_path, items, "-o", out), "exists")
     again = run("score", model_path, items, "-o", out, "--overwrite", "--quiet")
-    assert (again.exit_code, again.output) == (0, "")
+    assert (again.exit_code, again.stdout, again.stderr) == (0, "", result.stderr)
+    pq.write_table(pq.read_table(items).slice(1), tmp_path / "good.parquet")
+    good = run("score", model_path, tmp_path / "good.parquet", "-o", out, "--overwrite", "--quiet")
+    assert (good.exit_code, good.output) == (0, "")
 
 
 def test_score_that_fails(model_path: Path, foreign_path: Path, items: Path, tmp_path: Path) -> None:
@@ -98,6 +100,7 @@ def test_score_that_fails(model_path: Path, foreign_path: Path, items: Path, tmp
     assert_one_line_error(run("score", model_path, items, "-o", out, "--keep", "none"), "column 'none'")
     assert run("score", model_path, tmp_path / "none.csv", "-o", out).exit_code == 2
     assert run("score", model_path, items, "-o", out, "--device", "tpu").exit_code == 2
+    assert_one_line_error(run("generate", model_path, items, "-o", out), "use score_file (mmensemble score)")
     assert not out.exists()
 
 

@@ -1,0 +1,159 @@
+"""What a model adds to the rows of a file: columns of scores, or of texts. Imports pyarrow on first use only."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.scoring.batching import ScoredWindow
+from mmensemble.scoring.generation import GenerationSettings, room_for_prompt
+from mmensemble.scoring.predictor import OnnxPredictor
+from mmensemble.scoring.tasks import Generation
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["AddedColumns", "ScoreColumns", "TextColumns"]
+
+
+class AddedColumns(ABC):
+    """What a model adds to the rows of a file, ``error`` apart.
+
+    Parameters
+    ----------
+    model : OnnxPredictor
+
+    Attributes
+    ----------
+    fields : list of pyarrow.Field
+        The columns' names and types.
+    settings : dict
+        What decides the cells beside the model and the rows, as JSON.
+    drawn : dict
+        What of that was drawn by chance.
+    """
+
+    def __init__(self, model: OnnxPredictor) -> None:
+        self.model = model
+        self.settings: dict[str, Any] = {}
+        self.drawn: dict[str, Any] = {}
+        self.fields: list[pa.Field] = []
+
+    @abstractmethod
+    def windows(self, frames: Iterable[pa.Table], first_row: int, drawn: Mapping[str, Any]) -> Generator[ScoredWindow]:
+        """Run the model over tables of rows, of which the first is number `first_row`."""
+
+    @abstractmethod
+    def cells(self, window: ScoredWindow) -> list[pa.Array]:
+        """Turn a window into an array for each field, null in the bad rows."""
+
+
+class ScoreColumns(AddedColumns):
+    """Predictions and probabilities.
+
+    Parameters
+    ----------
+    model : OnnxPredictor
+
+    Raises
+    ------
+    ConfigurationError
+        If the model writes texts.
+    """
+
+    def __init__(self, model: OnnxPredictor) -> None:
+        import pyarrow as pa
+
+        super().__init__(model)
+        self.task = task = model.manifest.task
+        if isinstance(task, Generation):
+            raise ConfigurationError(
+                f"{model.path} writes texts and has no scores; use generate_file (mmensemble generate)"
+            )
+        # The types of the predictions are those of the prediction for any outputs.
+        predicted = _columns(task.predict(np.zeros((1, task.width), dtype=np.float32)))
+        self.fields = [
+            *(
+                pa.field(name, pa.array(column.tolist()).type)
+                for name, column in zip(task.prediction_columns(), predicted, strict=True)
+            ),
+            *(pa.field(name, pa.float32()) for name in task.probability_columns()),
+        ]
+
+    def windows(self, frames: Iterable[pa.Table], first_row: int, drawn: Mapping[str, Any]) -> Generator[ScoredWindow]:
+        return self.model.score_batches(frames)
+
+    def cells(self, window: ScoredWindow) -> list[pa.Array]:
+        import pyarrow as pa
+
+        bad = _bad_rows(window)
+        # What a bad row would be predicted as does not matter, but NaN must not reach argmax and comparisons.
+        outputs = np.where(bad[:, None], 0.0, window.outputs).astype(np.float32)
+        predicted = _columns(self.task.predict(outputs))
+        probabilities = list(outputs.T) if self.task.probability_columns() else []
+        return [
+            *(
+                pa.array(column.tolist(), field.type, mask=bad)
+                for field, column in zip(self.fields, predicted, strict=False)  # the first fields
+            ),
+            *(pa.array(np.ascontiguousarray(column), mask=bad) for column in probabilities),
+        ]
+
+
+class TextColumns(AddedColumns):
+    """Texts that are written: ``generated``, or ``generated_0`` and so on of several for each row.
+
+    Parameters
+    ----------
+    model : OnnxPredictor
+    settings : GenerationSettings
+    fixed_seed : bool
+        Whether the seed was asked for; else it was drawn.
+
+    Raises
+    ------
+    ConfigurationError
+        If the model writes no texts, or not as long ones.
+    """
+
+    def __init__(self, model: OnnxPredictor, settings: GenerationSettings, *, fixed_seed: bool) -> None:
+        import pyarrow as pa
+
+        super().__init__(model)
+        task = model.manifest.task
+        if not isinstance(task, Generation):
+            raise ConfigurationError(
+                f"{model.path} does {task.name} and writes no texts; use score_file (mmensemble score)"
+            )
+        room_for_prompt(task, settings)
+        self.generation = settings
+        self.settings = {
+            name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(settings).items()
+        }
+        if not fixed_seed:
+            self.drawn = {"seed": self.settings.pop("seed")}
+        copies = settings.num_return_sequences
+        names = ["generated"] if copies == 1 else [f"generated_{copy}" for copy in range(copies)]
+        self.fields = [pa.field(name, pa.string()) for name in names]
+
+    def windows(self, frames: Iterable[pa.Table], first_row: int, drawn: Mapping[str, Any]) -> Generator[ScoredWindow]:
+        return self.model.generate_batches(frames, replace(self.generation, **drawn), first_row=first_row)
+
+    def cells(self, window: ScoredWindow) -> list[pa.Array]:
+        import pyarrow as pa
+
+        return [pa.array(texts.tolist(), pa.string()) for texts in window.outputs.T]
+
+
+def _bad_rows(window: ScoredWindow) -> np.ndarray:
+    return np.array([error is not None for error in window.errors], dtype=bool)
+
+
+def _columns(predictions: np.ndarray) -> list[np.ndarray]:
+    """Return predictions (n,) or (n, n_columns) as a list of columns."""
+    return [predictions] if predictions.ndim == 1 else list(predictions.T)

@@ -7,7 +7,7 @@ and scikit-learn's other tools. They need the extra ``generation``; no torch.
 from __future__ import annotations
 
 import importlib
-import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,14 +17,13 @@ from sklearn.utils.validation import check_consistent_length
 
 from mmensemble.exceptions import ConfigurationError, DataError, MissingDependencyError
 from mmensemble.preprocessing import is_missing
+from mmensemble.preprocessing.frames import leaf_cells
 
 __all__ = ["bleu_score", "bleu_scorer", "chrf_score", "chrf_scorer", "rouge_score", "rouge_scorer"]
 
 References = Sequence[str] | Sequence[Sequence[str]] | np.ndarray
 
 ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-
-_WORD = re.compile(r"[^\W_]+")
 
 
 def bleu_score(y_true: References, y_pred: Any, *, tokenize: str = "13a", lowercase: bool = False) -> float:
@@ -39,7 +38,8 @@ def bleu_score(y_true: References, y_pred: Any, *, tokenize: str = "13a", lowerc
     y_pred : array-like of str, shape (n_samples,)
         The generated texts. A missing one (None) counts as an empty text.
     tokenize : {"13a", "intl", "char", "zh", "none"}, default="13a"
-        How sacrebleu finds words; ``"13a"`` is the one that results are compared by, ``"zh"`` is for Chinese.
+        How sacrebleu finds words; ``"13a"`` is the one that results are compared by, ``"zh"`` is for Chinese. Others
+        that sacrebleu knows need more packages.
     lowercase : bool, default=False
         Ignore case.
 
@@ -50,8 +50,10 @@ def bleu_score(y_true: References, y_pred: Any, *, tokenize: str = "13a", lowerc
 
     Raises
     ------
+    ConfigurationError
+        If sacrebleu does not know `tokenize`.
     DataError
-        If a reference is missing or is no text.
+        If a reference is missing or is no text, or a generated text is none.
     MissingDependencyError
         If sacrebleu is not installed.
 
@@ -73,7 +75,10 @@ def bleu_score(y_true: References, y_pred: Any, *, tokenize: str = "13a", lowerc
     53.7
     """
     references, texts = _checked(y_true, y_pred)
-    metric = _module("sacrebleu").BLEU(tokenize=tokenize, lowercase=lowercase)
+    bleu = _module("sacrebleu").BLEU
+    if tokenize not in bleu.TOKENIZERS:
+        raise ConfigurationError(f"tokenize must be one of {sorted(bleu.TOKENIZERS)}, not {tokenize!r}")
+    metric = bleu(tokenize=tokenize, lowercase=lowercase)
     # Rounding takes a perfect score a little above 100.
     return min(100.0, float(metric.corpus_score(texts, _by_number(references)).score))
 
@@ -99,8 +104,10 @@ def chrf_score(y_true: References, y_pred: Any, *, word_order: int = 0, lowercas
 
     Raises
     ------
+    ConfigurationError
+        If `word_order` is no integer of at least 0.
     DataError
-        If a reference is missing or is no text.
+        If a reference is missing or is no text, or a generated text is none.
     MissingDependencyError
         If sacrebleu is not installed.
 
@@ -114,6 +121,8 @@ def chrf_score(y_true: References, y_pred: Any, *, word_order: int = 0, lowercas
     >>> round(chrf_score(["grüner Apfel", "rote Birne"], ["grüne Äpfel", "rote Birne"]), 1)
     68.0
     """
+    if not isinstance(word_order, int) or word_order < 0:
+        raise ConfigurationError(f"word_order must be an integer of at least 0, not {word_order!r}")
     references, texts = _checked(y_true, y_pred)
     metric = _module("sacrebleu").CHRF(word_order=word_order, lowercase=lowercase)
     return min(100.0, float(metric.corpus_score(texts, _by_number(references)).score))
@@ -122,8 +131,8 @@ def chrf_score(y_true: References, y_pred: Any, *, word_order: int = 0, lowercas
 def rouge_score(y_true: References, y_pred: Any, *, kind: str = "rougeL") -> float:
     """Mean ROUGE: the F-score of the words that a text shares with its reference.
 
-    Case does not count. Words are runs of letters and digits of any alphabet; rouge-score's own words are of ASCII
-    alone, and on English this agrees with them.
+    Case does not count. Words are runs of letters, their marks, and digits of any script; rouge-score's own words are
+    of ASCII alone, and on English this agrees with them. Scripts without spaces, as Chinese, have no words by this.
 
     Parameters
     ----------
@@ -144,7 +153,7 @@ def rouge_score(y_true: References, y_pred: Any, *, kind: str = "rougeL") -> flo
     ConfigurationError
         If `kind` is unknown.
     DataError
-        If a reference is missing or is no text.
+        If a reference is missing or is no text, or a generated text is none.
     MissingDependencyError
         If rouge-score is not installed.
 
@@ -175,7 +184,8 @@ class _Words:
     """What rouge-score asks for the words of a text."""
 
     def tokenize(self, text: str) -> list[str]:
-        return _WORD.findall(text.lower())
+        # The vowels of Indic scripts, and accents that stand for themselves, are marks (M) and no letters (L).
+        return "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text.lower()).split()
 
 
 def _module(name: str) -> Any:
@@ -187,6 +197,7 @@ def _module(name: str) -> Any:
 
 def _checked(y_true: References, y_pred: Any) -> tuple[list[list[str]], list[str]]:
     """Return the references of each row, at least one, and its text."""
+    y_true, y_pred = leaf_cells(y_true), leaf_cells(y_pred)
     check_consistent_length(y_true, y_pred)
     references = []
     for row, own in enumerate(y_true):
@@ -199,7 +210,8 @@ def _checked(y_true: References, y_pred: Any) -> tuple[list[list[str]], list[str
     texts = []
     for row, text in enumerate(y_pred):
         if not isinstance(text, str) and not is_missing(text):
-            raise DataError(f"a generated text is expected as str, not {type(text).__name__}", row=row)
+            several = "; choose one of those that were generated" if isinstance(text, (list, np.ndarray)) else ""
+            raise DataError(f"a generated text is expected as str, not {type(text).__name__}{several}", row=row)
         texts.append(text if isinstance(text, str) else "")
     return references, texts
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
@@ -81,6 +83,39 @@ def test_bad_rows(metric: Callable[..., float]) -> None:
         metric([], [])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         metric(TRUE, PREDICTED[:2])
+
+
+@of_each_metric
+def test_texts_in_whatever_holds_them(metric: Callable[..., float]) -> None:
+    expected = metric(TRUE, PREDICTED)
+    for holder in (pd.Series, pl.Series, np.array, lambda texts: pd.DataFrame({"text": texts})):
+        assert metric(holder(TRUE), holder(PREDICTED)) == expected
+    # What generate returns.
+    assert metric(TRUE, np.array(PREDICTED, dtype=object)[:, None]) == expected
+    with pytest.raises(DataError, match=r"row 0: .* not ndarray; choose one of those that were generated"):
+        metric(TRUE, np.array([PREDICTED, PREDICTED], dtype=object).T)
+
+
+@of_each_metric
+def test_one_text_is_no_sequence_of_texts(metric: Callable[..., float]) -> None:
+    for texts in ((TRUE[0], PREDICTED[0]), ([TRUE[0]], PREDICTED[0]), (TRUE[0], [PREDICTED[0]])):
+        with pytest.raises(DataError, match="not one str; wrap it in a list"):
+            metric(*texts)
+
+
+@pytest.mark.parametrize("word", ["नमस्ते", "e\u0301te\u0301", "கல்வி"])
+def test_a_word_for_rouge_is_whole(word: str) -> None:
+    assert rouge_score([f"{word} a"], [f"a {word}"], kind="rouge2") == 0.0
+    assert rouge_score([word], [word], kind="rouge2") == 0.0, "it is one word, and no pair"
+    assert rouge_score([word], [word], kind="rouge1") == pytest.approx(100.0)
+
+
+def test_unknown_settings() -> None:
+    with pytest.raises(ConfigurationError, match=r"tokenize must be one of .*'13a'.*, not 'words'"):
+        bleu_score(TRUE, PREDICTED, tokenize="words")
+    for order in (-1, "2", 1.5):
+        with pytest.raises(ConfigurationError, match="word_order must be an integer of at least 0"):
+            chrf_score(TRUE, PREDICTED, word_order=order)  # type: ignore[arg-type]
 
 
 def test_unknown_kind() -> None:

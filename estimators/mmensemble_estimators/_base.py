@@ -12,10 +12,10 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
-from mmensemble.exceptions import DataError
 from mmensemble.preprocessing import Cells, Encoded, Preprocessor
 from mmensemble_estimators._frozen import embed, frozen_encoder, own_encoder, real_tokens, tokens
 from mmensemble_estimators._network import Network
+from mmensemble_estimators._parameters import check_target
 from mmensemble_estimators._targets import ClassTarget, Target
 from mmensemble_estimators._trained import TrainedLeaf
 from mmensemble_estimators._training import TrainingData, seeded, train
@@ -63,8 +63,7 @@ class TorchEstimator(TrainedLeaf):
         return super()._rate()
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> Self:
-        if y is None:
-            raise DataError(f"{type(self).__name__}.fit requires y to be passed, but the target y is None")
+        check_target(self, y)
         self._check_parameters()
         cells, encoded = self._encode_to_fit(X, afresh=afresh)
         check_consistent_length(encoded.present, y)

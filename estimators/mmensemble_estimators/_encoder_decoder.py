@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
-from safetensors.torch import load_model
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
@@ -17,8 +15,8 @@ from mmensemble.metrics import chrf_score
 from mmensemble.preprocessing import Cells, Encoded, TextPreprocessor
 from mmensemble.preprocessing.frames import leaf_cells
 from mmensemble_estimators._generator import TorchGenerator
-from mmensemble_estimators._parameters import check_fractions, check_integers
-from mmensemble_estimators._storage import WEIGHTS, params_of, read_state, reading, restore, state_text, write
+from mmensemble_estimators._parameters import check_fractions, check_integers, check_target
+from mmensemble_estimators._storage import params_of, read_state, reading, restore, state_text, with_weights, write
 from mmensemble_estimators.backbones.sequence_to_sequence import EncoderDecoder
 
 __all__ = ["EncoderDecoderGenerator"]
@@ -40,8 +38,6 @@ class EncoderDecoderGenerator(TorchGenerator):
 
     module_: EncoderDecoder
     target_preprocessor_: TextPreprocessor
-    _starts: list[int]
-    _ends: list[int]
 
     @abstractmethod
     def _fit_target_preprocessor(self, cells: Cells, targets: list[str]) -> TextPreprocessor:
@@ -64,7 +60,7 @@ class EncoderDecoderGenerator(TorchGenerator):
     def _trained_on(self, texts: list[str]) -> TextPreprocessor:
         """Return a byte-level BPE tokenizer trained on texts; its end token starts a text too."""
         preprocessor = TextPreprocessor.train(texts, vocab_size=self.vocab_size, max_length=self.max_length)
-        self._starts = self._ends = preprocessor.encode([""]).items[0].tolist()
+        self._start_ids = self._end_ids = preprocessor.encode([""]).items[0].tolist()
         return preprocessor
 
     def _check_parameters(self) -> None:
@@ -118,8 +114,7 @@ class EncoderDecoderGenerator(TorchGenerator):
         return self._fit(X, y, sample_weight, afresh=not hasattr(self, "module_"), epochs=1)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> Self:
-        if y is None:
-            raise DataError(f"{type(self).__name__}.fit requires y to be passed, but the target y is None")
+        check_target(self, y)
         self._check_parameters()
         targets = _as_targets(y)
         cells = leaf_cells(X)
@@ -157,14 +152,6 @@ class EncoderDecoderGenerator(TorchGenerator):
             "token_ids": np.hstack([start, texts["input_ids"]]),
             "token_mask": np.hstack([np.ones_like(start), texts["attention_mask"]]),
         }
-
-    @property
-    def _start_ids(self) -> list[int]:
-        return self._starts
-
-    @property
-    def _end_ids(self) -> list[int]:
-        return self._ends
 
     @property
     def _written_by(self) -> str:
@@ -233,8 +220,8 @@ class EncoderDecoderGenerator(TorchGenerator):
             self,
             architecture=self.module_.architecture(),
             target_preprocessor=self.target_preprocessor_.to_dict(),
-            start_ids=self._starts,
-            end_ids=self._ends,
+            start_ids=list(self._start_ids),
+            end_ids=self._end_ids,
         )
         write(Path(folder), text, self.module_)
 
@@ -261,19 +248,10 @@ class EncoderDecoderGenerator(TorchGenerator):
             estimator = cls(**params_of(state))
             restore(estimator, state)
             estimator.target_preprocessor_ = TextPreprocessor.from_dict(state["target_preprocessor"])
-            estimator._starts, estimator._ends = ([int(i) for i in state[key]] for key in ("start_ids", "end_ids"))
-            with torch.random.fork_rng(devices=[]):
-                estimator.module_ = estimator._rebuild_network(state["architecture"])
-            load_model(estimator.module_, Path(folder, WEIGHTS))
-        estimator.module_.eval()
+            estimator._start_ids = [int(token) for token in state["start_ids"]]
+            estimator._end_ids = [int(token) for token in state["end_ids"]]
+            estimator.module_ = with_weights(lambda: estimator._rebuild_network(state["architecture"]), Path(folder))
         return estimator
-
-    def __onnx_graph__(self, source: Any) -> Any:
-        """Take part in `mmensemble.to_graph` as a step that embeds. Alone, it is exported to generate."""
-        from mmensemble_estimators._export_generator import embedding_graph
-
-        check_is_fitted(self, "module_")
-        return embedding_graph(self, source, self.module_.encoder)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,55 +13,12 @@ from torch import Tensor, nn
 
 from mmensemble.scoring.generation import GenerationSettings, generate_texts
 from mmensemble.scoring.tasks import Generation
+from mmensemble_estimators._token_loss import TokenLoss
 from mmensemble_estimators._trained import TrainedLeaf
 from mmensemble_estimators._training import TrainingData, as_tensors, resolve_device, seeded, train
 from mmensemble_estimators.backbones.generative import GenerativeNetwork, State
 
-__all__ = ["TokenLoss", "TorchDecoder", "TorchGenerator"]
-
-
-class TokenLoss(nn.Module):
-    """Texts → the mean negative log-likelihood of their tokens, given those before them and what is encoded.
-
-    Parameters
-    ----------
-    network : GenerativeNetwork
-    label_smoothing : float, default=0.0
-        In training, the share of each token that the loss spreads over the vocabulary (Szegedy et al. 2016).
-    """
-
-    def __init__(self, network: GenerativeNetwork, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self.network = network
-        self.label_smoothing = label_smoothing
-
-    def forward(self, token_ids: Tensor, token_mask: Tensor, **inputs: Tensor) -> Tensor:
-        """Return each row's mean over its tokens, (batch,).
-
-        Parameters
-        ----------
-        token_ids, token_mask : Tensor of int64, shape (batch, length)
-            Whole texts with their start and end tokens, padded on the **right**; the first token is given, and is not
-            predicted.
-        **inputs : Tensor
-            What the network encodes.
-        """
-        sums, counts = self.sums(token_ids, token_mask, **inputs).unbind(dim=1)
-        return -sums / counts.clamp(min=1)
-
-    def sums(self, token_ids: Tensor, token_mask: Tensor, **inputs: Tensor) -> Tensor:
-        """Return each row's log-likelihood and the number of tokens that it is of, (batch, 2)."""
-        hidden, _ = self.network.decode(token_ids[:, :-1], None, **self.network.encode(**inputs))
-        real = token_mask[:, 1:].bool()
-        # The head, which costs most in a small network, is spared the padding.
-        losses = nn.functional.cross_entropy(
-            self.network.head(hidden[real]).float(),
-            token_ids[:, 1:][real],
-            reduction="none",
-            label_smoothing=self.label_smoothing if self.training else 0.0,
-        )
-        sums = losses.new_zeros(len(token_ids)).index_add(0, real.nonzero()[:, 0], -losses)
-        return torch.stack([sums, real.sum(dim=1).to(sums.dtype)], dim=1)
+__all__ = ["TorchDecoder", "TorchGenerator"]
 
 
 class _Itself(nn.Module):
@@ -86,11 +42,11 @@ class TorchDecoder:
     ----------
     network : GenerativeNetwork
         In evaluation mode.
-    start_ids : list of int
+    start_ids : sequence of int
         What every row begins with; empty where the row's own tokens are the prompt.
     """
 
-    def __init__(self, network: GenerativeNetwork, start_ids: list[int]) -> None:
+    def __init__(self, network: GenerativeNetwork, start_ids: Sequence[int]) -> None:
         self.network = network
         self.start_ids = start_ids
         self.device = next(network.parameters()).device
@@ -101,7 +57,7 @@ class TorchDecoder:
         n_rows = len(next(iter(tensors.values())))
         if self.start_ids:
             encoded = self.network.encode(**tensors)
-            ids = torch.tensor([self.start_ids], device=self.device).expand(n_rows, -1)
+            ids = torch.tensor([list(self.start_ids)], device=self.device).expand(n_rows, -1)
             mask = torch.ones_like(ids)
         else:
             encoded, ids, mask = {}, tensors["input_ids"], tensors["attention_mask"]
@@ -137,21 +93,14 @@ class TorchGenerator(TrainedLeaf):
     _fine_tunes: ClassVar[tuple[str, ...]] = ("all", "lora")
 
     module_: GenerativeNetwork
+    # The tokens that every text begins with, none where the rows are prompts; and those any of which ends a text.
+    _start_ids: Sequence[int] = ()
+    _end_ids: list[int]
 
     @property
-    @abstractmethod
-    def _start_ids(self) -> list[int]:
-        """The tokens that every text begins with; none where the rows are prompts."""
-
-    @property
-    @abstractmethod
-    def _end_ids(self) -> list[int]:
-        """The tokens that end a text."""
-
-    @property
-    @abstractmethod
     def _written_by(self) -> str | None:
         """The tokenizer of what is written, as JSON; None is the preprocessor's own."""
+        return None
 
     def _learning_rates(self) -> list[tuple[str, float, float]]:
         """Return the optimiser's groups: pattern over parameter names, learning rate, weight decay."""
@@ -220,7 +169,7 @@ class TorchGenerator(TrainedLeaf):
         return Generation(
             vocab_size=network.vocab_size,
             end_ids=self._end_ids,
-            start_ids=self._start_ids,
+            start_ids=list(self._start_ids),
             max_length=network.max_length,
             state=network.state_spec(),
             encoded=network.encoded_spec(),
@@ -293,6 +242,13 @@ class TorchGenerator(TrainedLeaf):
         decoder = self.token_decoder()
         encoded = self._encode(prompts)
         return generate_texts(decoder, self.preprocessor_, encoded, self._task(), settings, batch_size=self.batch_size)
+
+    def __onnx_graph__(self, source: Any) -> Any:
+        """Take part in `mmensemble.to_graph` as a step that embeds. Alone, it is exported to generate."""
+        from mmensemble_estimators._export_generator import embedding_graph
+
+        check_is_fitted(self, "module_")
+        return embedding_graph(self, source, self._embedder)
 
     def __onnx_generator__(self, source: Any) -> Any:
         """Take part in `mmensemble.export_onnx`, which writes a generator as a step with a state."""

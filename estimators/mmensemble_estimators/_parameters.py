@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mmensemble.exceptions import ConfigurationError
+from mmensemble.exceptions import ConfigurationError, DataError
 
-__all__ = ["check_choice", "check_fractions", "check_integers", "check_rates"]
+__all__ = ["check_choice", "check_fractions", "check_integers", "check_positions", "check_rates", "check_target"]
 
 REAL = (int, float, np.number)
 
@@ -38,6 +38,12 @@ def check_fractions(estimator: Any, *names: str) -> None:
             raise ConfigurationError(f"{name} must be a number in [0, 1), not {value!r}")
 
 
+def check_positions(max_length: int, positions: int | None) -> None:
+    """Raise `ConfigurationError` where a network has fewer positions than `max_length`; None is any number of them."""
+    if positions is not None and max_length > positions:
+        raise ConfigurationError(f"max_length={max_length} is more than the {positions} positions that the network has")
+
+
 def check_rates(estimator: Any) -> None:
     """Raise `ConfigurationError` for a learning rate that is not above 0, or a weight decay below 0."""
     rate, decay = estimator.learning_rate, estimator.weight_decay
@@ -45,3 +51,9 @@ def check_rates(estimator: Any) -> None:
         raise ConfigurationError(f"learning_rate must be a number above 0, not {rate!r}")
     if not (isinstance(decay, REAL) and decay >= 0 and math.isfinite(decay)):
         raise ConfigurationError(f"weight_decay must be a number of at least 0, not {decay!r}")
+
+
+def check_target(estimator: Any, y: Any) -> None:
+    """Raise `DataError` where `fit` is called without a target, in the words that scikit-learn looks for."""
+    if y is None:
+        raise DataError(f"{type(estimator).__name__}.fit requires y to be passed, but the target y is None")

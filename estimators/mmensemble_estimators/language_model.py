@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,24 +12,24 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.preprocessing import Cells, PromptPreprocessor
 from mmensemble.preprocessing.frames import leaf_cells
+from mmensemble_estimators._causal_folder import read_network, read_prompts, write_causal
 from mmensemble_estimators._documented import documented
 from mmensemble_estimators._frozen import folder_stamp
-from mmensemble_estimators._generator import TokenLoss, TorchGenerator
-from mmensemble_estimators._parameters import check_choice, check_integers
-from mmensemble_estimators._storage import STATE, params_of, read_state, reading, restore, state_text
+from mmensemble_estimators._generator import TorchGenerator
+from mmensemble_estimators._parameters import check_choice, check_integers, check_positions
+from mmensemble_estimators._storage import STATE, params_of, read_state, reading, replacing, restore, state_text
+from mmensemble_estimators._token_loss import Pieces, TokenLoss
 from mmensemble_estimators._training import resolve_device, run_in_batches
 from mmensemble_estimators.backbones.generative import (
     CausalNetwork,
     build_causal_gpt,
     causal_network_from_config,
 )
-from mmensemble_estimators.backbones.pretrained import load_tokenizer, loading, no_progress_bar, pad_id
 from mmensemble_estimators.backbones.text import PooledStates
 
 __all__ = ["CausalLM"]
@@ -117,7 +115,6 @@ class CausalLM(TorchGenerator):
     module_: CausalNetwork
     preprocessor_: PromptPreprocessor
     pooling: str
-    _ends: list[int]
 
     def __init__(
         self,
@@ -241,16 +238,16 @@ class CausalLM(TorchGenerator):
     def _fit(self, X: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> Self:
         self._check_parameters()
         cells, encoded = self._encode_to_fit(X, afresh=afresh)
-        pieces, row_of = self._pieces(cells)
-        weight = self._row_weights(encoded, sample_weight)[row_of]
+        pieces = self._pieces(cells)
+        weight = self._row_weights(encoded, sample_weight)[pieces.row_of]
         rows = np.flatnonzero(weight > 0)
         if not len(rows):
             raise DataError("no text has a token to predict and a weight above 0; nothing to fit", column=self._column)
         self._train(
             self._build,
             rows,
-            lambda chosen: _right_padded([pieces[piece] for piece in chosen], self.preprocessor_.pad_id),
-            n_tokens=np.asarray([len(piece) - 1 for piece in pieces]),
+            pieces.batch,
+            n_tokens=pieces.n_predicted,
             weight=weight,
             rng=check_random_state(self.random_state),
             afresh=afresh,
@@ -262,29 +259,24 @@ class CausalLM(TorchGenerator):
         origin = self._origin
         if isinstance(origin, CausalLM):
             known = origin.preprocessor_
-            self._ends = origin._ends
+            self._end_ids = origin._end_ids
             return PromptPreprocessor(known.tokenizer, max_length=self.max_length, pad_id=known.pad_id)
         if origin is not None:
-            return self._pretrained_preprocessor(origin, self.max_length)
+            preprocessor, self._end_ids = read_prompts(origin, self.max_length)
+            return preprocessor
         texts = (cell for cell in cells if isinstance(cell, str))
         preprocessor = PromptPreprocessor.train(texts, vocab_size=self.vocab_size, max_length=self.max_length)
-        self._ends = preprocessor.encode([""]).items[0].tolist()  # the one special token that is not padding
+        self._end_ids = preprocessor.encode([""]).items[0].tolist()  # the one special token that is not padding
         return preprocessor
-
-    def _pretrained_preprocessor(self, folder: Any, max_length: int) -> PromptPreprocessor:
-        tokenizer = load_tokenizer(folder)
-        self._ends = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-        backend = tokenizer.backend_tokenizer.to_str()
-        return PromptPreprocessor(backend, max_length=max_length, pad_id=pad_id(tokenizer))
 
     def _build(self) -> CausalNetwork:
         origin, vocab_size = self._origin, self.preprocessor_.vocab_size
         if isinstance(origin, CausalLM):
             network = copy.deepcopy(origin.module_)
         elif origin is not None:
-            network = _pretrained_network(origin)
+            network = read_network(origin)
         elif isinstance(self.backbone, PreTrainedConfig):
-            end = self._ends[0]
+            end = self._end_ids[0]
             network = causal_network_from_config(
                 self.backbone,
                 vocab_size=vocab_size,
@@ -299,45 +291,14 @@ class CausalLM(TorchGenerator):
                 n_layers=self.n_layers,
                 n_heads=self.n_heads,
                 size=self.embedding_size,
-                end_id=self._ends[0],
+                end_id=self._end_ids[0],
             )
-        if network.max_length is not None and self.max_length > network.max_length:
-            raise ConfigurationError(
-                f"max_length={self.max_length} is more than the {network.max_length} positions that the network has"
-            )
+        check_positions(self.max_length, network.max_length)
         return network
 
-    @property
-    def _start_ids(self) -> list[int]:
-        return []
-
-    @property
-    def _end_ids(self) -> list[int]:
-        return self._ends
-
-    @property
-    def _written_by(self) -> None:
-        return None
-
-    def _pieces(self, cells: Cells) -> tuple[list[np.ndarray], np.ndarray]:
-        """Cut texts, with their start and end tokens, into pieces of at most `max_length` tokens.
-
-        A piece begins with the last token of the one before, so that every token but the first is predicted once.
-
-        Returns
-        -------
-        pieces : list of ndarray of int64
-        row_of : ndarray of int, shape (n_pieces,)
-            The text that each piece is of. Those that are missing, or have but one token, have none.
-        """
-        encoded = self.preprocessor_.encode_whole(cells)
-        pieces, row_of = [], []
-        for row in np.flatnonzero(encoded.present):
-            tokens = np.concatenate([encoded.items[row], np.asarray(self._ends[:1], dtype=np.int64)])
-            for start in range(0, len(tokens) - 1, self.max_length - 1):
-                pieces.append(tokens[start : start + self.max_length])
-                row_of.append(row)
-        return pieces, np.asarray(row_of, dtype=np.int64)
+    def _pieces(self, cells: Cells) -> Pieces:
+        texts = self.preprocessor_.encode_whole(cells)
+        return Pieces.of(texts, self._end_ids, max_length=self.max_length, pad_id=self.preprocessor_.pad_id)
 
     def log_likelihood(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return each text's log-likelihood, its end included.
@@ -355,20 +316,20 @@ class CausalLM(TorchGenerator):
             from scratch does.
         """
         encoded = self._encode(X)
-        pieces, row_of = self._pieces(leaf_cells(X))
+        pieces = self._pieces(leaf_cells(X))
         sums, counts = np.zeros(len(encoded)), np.zeros(len(encoded), dtype=np.int64)
-        if len(pieces):
+        if pieces.items:
             device = resolve_device(self.device)
             self.module_.to(device).eval()
             found = run_in_batches(
                 TokenLoss(self.module_).eval().sums,
-                lambda chosen: _right_padded([pieces[piece] for piece in chosen], self.preprocessor_.pad_id),
-                np.argsort([len(piece) for piece in pieces], kind="stable"),
+                pieces.batch,
+                np.argsort(pieces.n_predicted, kind="stable"),
                 batch_size=self.batch_size,
                 device=device,
             )
-            np.add.at(sums, row_of, found[:, 0])
-            np.add.at(counts, row_of, found[:, 1].astype(np.int64))
+            np.add.at(sums, pieces.row_of, found[:, 0])
+            np.add.at(counts, pieces.row_of, found[:, 1].astype(np.int64))
         return sums, counts
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -423,33 +384,11 @@ class CausalLM(TorchGenerator):
             If a parameter has no JSON form, as a ``RandomState``. An estimator as `pretrained` is left out.
         """
         check_is_fitted(self, "module_")
-        folder = Path(folder)
         bare = copy.copy(self)
         if not isinstance(bare.pretrained, (str, os.PathLike)):
             bare.pretrained = None
-        text = state_text(bare, end_ids=self._ends)
-        known = Tokenizer.from_str(self.preprocessor_.tokenizer)
-        end = known.id_to_token(self._ends[0]) if self._ends else None
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=known,
-            pad_token=known.id_to_token(self.preprocessor_.pad_id),
-            eos_token=end,
-            bos_token=end,
-            model_max_length=self.module_.max_length,
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        device = next(self.module_.parameters()).device
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as draft:
-            try:
-                with no_progress_bar():
-                    self.module_.cpu().backbone.save_pretrained(draft)
-            finally:
-                self.module_.to(device)
-            tokenizer.save_pretrained(draft)
-            Path(draft, STATE).write_text(text, encoding="utf-8")
-            for name in sorted(os.listdir(draft), key=lambda name: name == STATE):
-                shutil.copymode(Path(draft, STATE), Path(draft, name))  # safetensors lets nobody else read it
-                os.replace(Path(draft, name), folder / name)
+        with replacing(Path(folder), state_text(bare, end_ids=self._end_ids), self.module_) as draft:
+            write_causal(draft, self.module_, self.preprocessor_, self._end_ids)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -478,37 +417,15 @@ class CausalLM(TorchGenerator):
         with reading(Path(folder)):
             model = cls(**params_of(state))
             restore(model, state)
-            model._ends = [int(end) for end in state["end_ids"]]
-            model.module_ = _pretrained_network(folder)
+            model._end_ids = [int(end) for end in state["end_ids"]]
+            model.module_ = read_network(folder)
         return model
 
     @classmethod
     def _taken(cls, folder: str | Path) -> Self:
-        network = _pretrained_network(folder)
+        network = read_network(folder)
         model = cls(pretrained=os.fspath(folder), max_length=min(network.max_length or LOADED_LENGTH, LOADED_LENGTH))
-        model.preprocessor_ = model._pretrained_preprocessor(folder, model.max_length)
+        model.preprocessor_, model._end_ids = read_prompts(folder, model.max_length)
         model.module_ = network
         model.n_features_in_ = 1
         return model
-
-    def __onnx_graph__(self, source: Any) -> Any:
-        """Take part in `mmensemble.to_graph` as a step that embeds. Alone, it is exported to generate."""
-        from mmensemble_estimators._export_generator import embedding_graph
-
-        check_is_fitted(self, "module_")
-        return embedding_graph(self, source, self._embedder)
-
-
-def _pretrained_network(folder: Any) -> CausalNetwork:
-    with loading(folder):
-        model = AutoModelForCausalLM.from_pretrained(folder)
-    return CausalNetwork(model.float()).eval()
-
-
-def _right_padded(pieces: list[np.ndarray], pad: int) -> dict[str, np.ndarray]:
-    """Return ``token_ids`` and ``token_mask`` (n, length) of some pieces."""
-    lengths = np.asarray([len(piece) for piece in pieces])
-    mask = np.arange(lengths.max()) < lengths[:, None]
-    ids = np.full(mask.shape, pad, dtype=np.int64)
-    ids[mask] = np.concatenate(pieces)
-    return {"token_ids": ids, "token_mask": mask.astype(np.int64)}

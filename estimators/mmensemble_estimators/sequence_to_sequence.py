@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.preprocessing import Cells, Encoded, TextPreprocessor
+from mmensemble.preprocessing import Cells, TextPreprocessor
 from mmensemble_estimators._documented import documented
 from mmensemble_estimators._encoder_decoder import EncoderDecoderGenerator
-from mmensemble_estimators._parameters import check_choice, check_fractions
-from mmensemble_estimators.backbones.pretrained import load_tokenizer, loading, pad_id
+from mmensemble_estimators._parameters import check_positions
+from mmensemble_estimators.backbones.pretrained import loading
 from mmensemble_estimators.backbones.sequence_to_sequence import (
     SEQUENCE_BACKBONES,
     EncoderDecoder,
@@ -20,19 +20,16 @@ from mmensemble_estimators.backbones.sequence_to_sequence import (
     encoder_decoder_from_config,
     encoder_decoder_from_model,
 )
-from mmensemble_estimators.backbones.text import POOLINGS
+from mmensemble_estimators.text import TextLeaf
 
 __all__ = ["Seq2SeqGenerator"]
-
-# Of `subword_dropout` None, for a network from scratch. A pretrained tokenizer's words must not be cut.
-SUBWORD_DROPOUT = 0.1
 
 
 @documented(
     rate='2e-3 from scratch, 5e-5 for pretrained weights, and 5e-4 with ``fine_tune="lora"``',
     preprocessor="TextPreprocessor",
 )
-class Seq2SeqGenerator(EncoderDecoderGenerator):
+class Seq2SeqGenerator(TextLeaf, EncoderDecoderGenerator):
     """Write a text for a text, as its translation, its summary or an answer, with attention to what is read.
 
     From scratch, one byte-level BPE tokenizer is trained on the fitting texts of both sides, so any pair of languages
@@ -90,9 +87,6 @@ class Seq2SeqGenerator(EncoderDecoderGenerator):
     >>> translator.fit(english, german).predict(["red pear", "green apple"])
     array(['rote Birne', 'grüner Apfel'], dtype=object)
     """
-
-    modality: ClassVar[str] = "text"
-    preprocessor_: TextPreprocessor
 
     def __init__(
         self,
@@ -153,25 +147,15 @@ class Seq2SeqGenerator(EncoderDecoderGenerator):
             raise ConfigurationError(
                 f"backbone must be the config of an encoder-decoder, as T5Config, not {type(self.backbone).__name__}"
             )
-        check_choice("pooling", self.pooling, POOLINGS)
-        if self.subword_dropout is not None:
-            check_fractions(self, "subword_dropout")
-
-    @property
-    def _subword_dropout(self) -> float:
-        if self.subword_dropout is not None:
-            return self.subword_dropout
-        return 0.0 if self.pretrained is not None else SUBWORD_DROPOUT
 
     def _fit_target_preprocessor(self, cells: Cells, targets: list[str]) -> TextPreprocessor:
         if self.pretrained is not None:
-            tokenizer = load_tokenizer(self.pretrained)
+            preprocessor = self._pretrained_preprocessor(self.pretrained)
             with loading(self.pretrained):
                 config = AutoConfig.from_pretrained(self.pretrained)
-            self._starts, self._ends = [int(config.decoder_start_token_id)], np.atleast_1d(config.eos_token_id).tolist()
-            return TextPreprocessor(
-                tokenizer.backend_tokenizer.to_str(), max_length=self.max_length, pad_id=pad_id(tokenizer)
-            )
+            self._start_ids = [int(config.decoder_start_token_id)]
+            self._end_ids = np.atleast_1d(config.eos_token_id).tolist()
+            return preprocessor
         # One vocabulary for both sides (Sennrich et al. 2016): what is alike in both, as names, is the same token.
         return self._trained_on([*(cell for cell in cells if isinstance(cell, str)), *targets])
 
@@ -193,20 +177,8 @@ class Seq2SeqGenerator(EncoderDecoderGenerator):
             network = SEQUENCE_BACKBONES[self.backbone](
                 vocab_size=self.target_preprocessor_.vocab_size, max_length=self.max_length, pooling=pooling
             )
-        positions = network.max_length
-        if positions is not None and self.max_length > positions:
-            raise ConfigurationError(
-                f"max_length={self.max_length} is more than the {positions} positions that the network has"
-            )
+        check_positions(self.max_length, network.max_length)
         return network
 
     def _rebuild_network(self, architecture: dict[str, Any]) -> EncoderDecoder:
         return encoder_decoder_from_architecture(architecture)
-
-    def _training_batch(
-        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
-    ) -> dict[str, np.ndarray]:
-        if not self._subword_dropout:
-            return self._batch(encoded, rows)
-        recoded = self.preprocessor_.encode_cut([cells[row] for row in rows], self._subword_dropout, rng)
-        return self._batch(recoded, np.arange(len(rows)))

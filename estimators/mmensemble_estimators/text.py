@@ -13,8 +13,9 @@ from mmensemble.preprocessing import Cells, Encoded, TextPreprocessor
 from mmensemble_estimators._base import TorchEstimator
 from mmensemble_estimators._classifier import TorchClassifier
 from mmensemble_estimators._documented import documented
-from mmensemble_estimators._parameters import check_choice, check_fractions, check_integers
+from mmensemble_estimators._parameters import check_choice, check_fractions, check_integers, check_positions
 from mmensemble_estimators._regressor import TorchRegressor
+from mmensemble_estimators._trained import TrainedLeaf
 from mmensemble_estimators._training import as_tensors
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.pretrained import load_tokenizer, loading, pad_id
@@ -33,8 +34,8 @@ __all__ = ["TextClassifier", "TextRegressor"]
 SUBWORD_DROPOUT = 0.1
 
 
-class TextEstimator(TorchEstimator):
-    """What the text estimators share."""
+class TextLeaf(TrainedLeaf):
+    """What all estimators of texts share that vary where words are cut in training."""
 
     modality: ClassVar[str] = "text"
     preprocessor_: TextPreprocessor
@@ -45,47 +46,46 @@ class TextEstimator(TorchEstimator):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
+        check_choice("pooling", self.pooling, POOLINGS)
+        if self.subword_dropout is not None:
+            check_fractions(self, "subword_dropout")
+
+    def _pretrained_preprocessor(self, pretrained: str) -> TextPreprocessor:
+        tokenizer = load_tokenizer(pretrained)
+        backend = tokenizer.backend_tokenizer.to_str()
+        return TextPreprocessor(backend, max_length=self.max_length, pad_id=pad_id(tokenizer))
+
+    def _training_batch(
+        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
+    ) -> dict[str, np.ndarray]:
+        probability = self.subword_dropout
+        if probability is None:
+            probability = 0.0 if self.pretrained is not None else SUBWORD_DROPOUT
+        if not probability:
+            return self._batch(encoded, rows)
+        recoded = self.preprocessor_.encode_cut([cells[row] for row in rows], probability, rng)
+        return self._batch(recoded, np.arange(len(rows)))
+
+
+class TextEstimator(TextLeaf, TorchEstimator):
+    """What the text estimators that predict share."""
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
         built = isinstance(self.backbone, PreTrainedConfig) or callable(self.backbone)
         if not built and not (isinstance(self.backbone, str) and self.backbone in TEXT_BACKBONES):
             raise ConfigurationError(
                 f"backbone must be one of {sorted(TEXT_BACKBONES)}, a transformers config or a callable, "
                 f"not {self.backbone!r}"
             )
-        check_choice("pooling", self.pooling, POOLINGS)
         # A token and the end; the 256 bytes and two special tokens.
         check_integers(self, max_length=2, vocab_size=258)
-        if self.subword_dropout is not None:
-            check_fractions(self, "subword_dropout")
-
-    @property
-    def _subword_dropout(self) -> float:
-        if self.subword_dropout is not None:
-            return self.subword_dropout
-        return 0.0 if self.pretrained is not None else SUBWORD_DROPOUT
-
-    def _check_positions(self, config: PreTrainedConfig) -> None:
-        positions = getattr(config, "max_position_embeddings", None)
-        if positions is not None and self.max_length > positions:
-            raise ConfigurationError(
-                f"max_length={self.max_length} is more than the {positions} positions that the network has"
-            )
 
     def _fit_preprocessor(self, cells: Cells) -> TextPreprocessor:
         if self.pretrained is not None:
-            tokenizer = load_tokenizer(self.pretrained)
-            return TextPreprocessor(
-                tokenizer.backend_tokenizer.to_str(), max_length=self.max_length, pad_id=pad_id(tokenizer)
-            )
+            return self._pretrained_preprocessor(self.pretrained)
         texts = (cell for cell in cells if isinstance(cell, str))
         return TextPreprocessor.train(texts, vocab_size=self.vocab_size, max_length=self.max_length)
-
-    def _training_batch(
-        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
-    ) -> dict[str, np.ndarray]:
-        if not self._subword_dropout:
-            return self._batch(encoded, rows)
-        recoded = self.preprocessor_.encode_cut([cells[row] for row in rows], self._subword_dropout, rng)
-        return self._batch(recoded, np.arange(len(rows)))
 
     def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> Encoder:
         if architecture is None:
@@ -96,11 +96,11 @@ class TextEstimator(TorchEstimator):
         if self.pretrained is not None:
             with loading(self.pretrained):
                 model = AutoModel.from_pretrained(self.pretrained)
-            self._check_positions(model.config)
+            check_positions(self.max_length, getattr(model.config, "max_position_embeddings", None))
             return text_encoder_from_model(model, pooling=self.pooling or "mean")
         vocab_size = preprocessor.vocab_size
         if isinstance(self.backbone, PreTrainedConfig):
-            self._check_positions(self.backbone)
+            check_positions(self.max_length, getattr(self.backbone, "max_position_embeddings", None))
             return text_encoder_from_config(self.backbone, vocab_size=vocab_size, pooling=self.pooling or "mean")
         if callable(self.backbone):
             return ModuleEncoder(self.backbone(), as_tensors(self._batch(preprocessor.encode(["", ""]), np.arange(2))))

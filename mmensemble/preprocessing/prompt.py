@@ -7,13 +7,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec
-from mmensemble.preprocessing.text import END_TOKEN, PAD_TOKEN, as_texts, read_tokenizer, readable, train_bpe
+from mmensemble.preprocessing._base import Cells, Encoded
+from mmensemble.preprocessing.text import (
+    END_TOKEN,
+    PAD_TOKEN,
+    TokenPreprocessor,
+    as_encoded,
+    as_texts,
+    read_tokenizer,
+    readable,
+    train_bpe,
+)
 
 __all__ = ["PromptPreprocessor"]
 
 
-class PromptPreprocessor(Preprocessor):
+class PromptPreprocessor(TokenPreprocessor):
     """Strings → ``input_ids`` and ``attention_mask``, padded on the **left**, with no end token.
 
     So every row's last token is the last of the batch, and what comes next stands in the same place for all. Of a text
@@ -40,6 +49,7 @@ class PromptPreprocessor(Preprocessor):
     """
 
     kind: ClassVar[str] = "prompt"
+    pads_left: ClassVar[bool] = True
 
     def __init__(
         self, tokenizer: str, *, max_length: int = 128, pad_id: int = 0, prefix: str = "", suffix: str = ""
@@ -55,13 +65,6 @@ class PromptPreprocessor(Preprocessor):
         self._tokenizer = read_tokenizer(self.tokenizer, None)
         some = self._tokenizer.encode("a")
         self._start = some.ids[: some.special_tokens_mask.index(0)]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_tokenizer", "_start")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._read()
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int = 2000, max_length: int = 128) -> PromptPreprocessor:
@@ -85,16 +88,6 @@ class PromptPreprocessor(Preprocessor):
         tokenizer = train_bpe((readable(text, None) for text in texts), vocab_size, f"{END_TOKEN} $A")
         return cls(tokenizer.to_str(), max_length=max_length, pad_id=tokenizer.token_to_id(PAD_TOKEN) or 0)
 
-    @property
-    def vocab_size(self) -> int:
-        """Entries in the vocabulary, added tokens included."""
-        return self._tokenizer.get_vocab_size(with_added_tokens=True)
-
-    @property
-    def tensors(self) -> dict[str, TensorSpec]:
-        spec = TensorSpec("int64", ("batch", "length"))
-        return {"input_ids": spec, "attention_mask": spec}
-
     def encode(self, *columns: Cells) -> Encoded:
         (cells,) = columns
         texts, present, errors = as_texts(cells, self.max_length, keep_end=not (self.prefix or self.suffix))
@@ -108,9 +101,7 @@ class PromptPreprocessor(Preprocessor):
 
     def _encoded(self, texts: list[str], present: np.ndarray, errors: dict[int, str]) -> Encoded:
         encodings = self._tokenizer.encode_batch(texts)
-        items = [np.asarray(_trimmed(e) or self._start or [self.pad_id], dtype=np.int64) for e in encodings]
-        lengths = np.fromiter((len(item) for item in items), dtype=np.int64, count=len(items))
-        return Encoded(items, present, errors, lengths)
+        return as_encoded([_trimmed(e) or self._start or [self.pad_id] for e in encodings], present, errors)
 
     def _fitted(self, text: str) -> str:
         """Put prefix and suffix around a text, which is cut at its end where it would not fit."""
@@ -133,15 +124,6 @@ class PromptPreprocessor(Preprocessor):
             for item in encoded.items
         ]
         return Encoded(items, encoded.present, encoded.errors, np.minimum(encoded.lengths, max_length))
-
-    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
-        lengths = encoded.lengths[rows]
-        longest = max(1, lengths.max(initial=1))
-        mask = np.arange(longest) >= longest - lengths[:, None]
-        ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
-        if len(rows):
-            ids[mask] = np.concatenate([encoded.items[row] for row in rows])
-        return {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
 
     def to_dict(self) -> dict[str, Any]:
         return {

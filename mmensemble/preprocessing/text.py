@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -23,7 +24,42 @@ END_TOKEN = "<eos>"
 CHARACTERS_PER_TOKEN = 256
 
 
-class TextPreprocessor(Preprocessor):
+class TokenPreprocessor(Preprocessor):
+    """What the preprocessors to tokens share: a tokenizer that is pickled as text, and the padding of a batch."""
+
+    pads_left: ClassVar[bool] = False
+
+    tokenizer: str
+    pad_id: int
+    _tokenizer: Tokenizer
+
+    @abstractmethod
+    def _read(self) -> None:
+        """Set the private attributes from the others."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._read()
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries in the vocabulary, added tokens included."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def tensors(self) -> dict[str, TensorSpec]:
+        spec = TensorSpec("int64", ("batch", "length"))
+        return {"input_ids": spec, "attention_mask": spec}
+
+    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
+        ids, mask = padded([encoded.items[row] for row in rows], self.pad_id, left=self.pads_left)
+        return {"input_ids": ids, "attention_mask": mask}
+
+
+class TextPreprocessor(TokenPreprocessor):
     """Strings → ``input_ids`` and ``attention_mask``, padded on the right to the longest row of the batch.
 
     Parameters
@@ -53,13 +89,9 @@ class TextPreprocessor(Preprocessor):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.pad_id = pad_id
-        self._tokenizer = read_tokenizer(tokenizer, max_length)
+        self._read()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_tokenizer"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+    def _read(self) -> None:
         self._tokenizer = read_tokenizer(self.tokenizer, self.max_length)
 
     @classmethod
@@ -83,16 +115,6 @@ class TextPreprocessor(Preprocessor):
         """
         tokenizer = train_bpe((readable(text, max_length) for text in texts), vocab_size, f"$A {END_TOKEN}")
         return cls(tokenizer.to_str(), max_length=max_length, pad_id=tokenizer.token_to_id(PAD_TOKEN) or 0)
-
-    @property
-    def vocab_size(self) -> int:
-        """Entries in the vocabulary, added tokens included."""
-        return self._tokenizer.get_vocab_size(with_added_tokens=True)
-
-    @property
-    def tensors(self) -> dict[str, TensorSpec]:
-        spec = TensorSpec("int64", ("batch", "length"))
-        return {"input_ids": spec, "attention_mask": spec}
 
     def encode(self, *columns: Cells) -> Encoded:
         (cells,) = columns
@@ -122,17 +144,7 @@ class TextPreprocessor(Preprocessor):
 
     def _encoded(self, encodings: Sequence[Any], present: np.ndarray, errors: dict[int, str]) -> Encoded:
         # A pretrained tokenizer may give an empty text no token at all, and a network needs one.
-        items = [np.asarray(encoding.ids or [self.pad_id], dtype=np.int64) for encoding in encodings]
-        lengths = np.fromiter((len(item) for item in items), dtype=np.int64, count=len(items))
-        return Encoded(items, present, errors, lengths)
-
-    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
-        lengths = encoded.lengths[rows]
-        mask = np.arange(max(1, lengths.max(initial=1))) < lengths[:, None]
-        ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
-        if len(rows):
-            ids[mask] = np.concatenate([encoded.items[row] for row in rows])
-        return {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+        return as_encoded([encoding.ids or [self.pad_id] for encoding in encodings], present, errors)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -145,6 +157,32 @@ class TextPreprocessor(Preprocessor):
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> TextPreprocessor:
         return cls(state["tokenizer"], max_length=state["max_length"], pad_id=state["pad_id"])
+
+
+def as_encoded(ids: Iterable[Sequence[int]], present: np.ndarray, errors: dict[int, str]) -> Encoded:
+    """Return rows of token ids as encoded rows, which cost what they are long."""
+    items = [np.asarray(row, dtype=np.int64) for row in ids]
+    lengths = np.fromiter((len(item) for item in items), dtype=np.int64, count=len(items))
+    return Encoded(items, present, errors, lengths)
+
+
+def padded(items: Sequence[np.ndarray], pad_id: int, *, left: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Make one batch of rows of token ids.
+
+    Returns
+    -------
+    ids : ndarray of int64, shape (n, length)
+        As long as the longest row, 1 at least; filled up with `pad_id` on the right, or on the left.
+    mask : ndarray of int64, shape (n, length)
+        1 at the rows' own tokens.
+    """
+    lengths = np.fromiter((len(item) for item in items), dtype=np.int64, count=len(items))
+    places = np.arange(lengths.max(initial=1))
+    mask = (places[::-1] if left else places) < lengths[:, None]
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    if len(items):
+        ids[mask] = np.concatenate(items)
+    return ids, mask.astype(np.int64)
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, template: str) -> Tokenizer:

@@ -80,9 +80,10 @@ def test_long_texts_are_scored_in_pieces_and_no_token_is_lost(gpt: CausalLM) -> 
     _, n_tokens = gpt.log_likelihood([long, None, "red"])
     assert n_tokens[0] == len(gpt.preprocessor_.encode_whole([long]).items[0])
     assert n_tokens[1] == 0
-    pieces, row_of = gpt._pieces([None, long])
+    cut = gpt._pieces([None, long])
+    pieces = cut.items
     assert len(pieces) > 2
-    assert set(row_of) == {1}
+    assert set(cut.row_of) == {1}
     assert max(map(len, pieces)) == gpt.max_length
     assert all(one[-1] == next_one[0] for one, next_one in pairwise(pieces))
     joined = [pieces[0][0], *np.concatenate([piece[1:] for piece in pieces])]
@@ -127,7 +128,7 @@ def test_rows_do_not_depend_on_each_other(gpt: CausalLM) -> None:
         assert together.tolist() == alone
     sampled = gpt.generate(prompts, max_new_tokens=8, num_return_sequences=2, random_state=1)
     smaller = clone(gpt).set_params(batch_size=1)
-    smaller.__dict__.update({key: value for key, value in vars(gpt).items() if key.endswith("_") or key == "_ends"})
+    smaller.__dict__.update({key: value for key, value in vars(gpt).items() if key.endswith("_") or key == "_end_ids"})
     again = smaller.generate(prompts, max_new_tokens=8, num_return_sequences=2, random_state=1)
     assert sampled.tolist() == again.tolist()
 

@@ -13,10 +13,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from mmensemble.preprocessing import ImagePreprocessor, TabularPreprocessor, TextPreprocessor
+from mmensemble.preprocessing import ImagePreprocessor, PromptPreprocessor, TabularPreprocessor, TextPreprocessor
 from mmensemble.scoring import Feed, Manifest
 from mmensemble.scoring.manifest import METADATA_KEY
-from mmensemble.scoring.tasks import Classification
+from mmensemble.scoring.tasks import Classification, Generation
 
 CLASSES = ["apple", "pear", "plum"]
 WORDS = ["red", "green", "blue", "apple", "pear", "plum", "a", "ripe"]
@@ -80,6 +80,28 @@ def save_model(path: Path, manifest_json: str | None) -> Path:
     return path
 
 
+def save_generator(path: Path) -> Path:
+    """The scores of the next token are a row of a table, that of the last token; so they are exact in any batch."""
+    n_tokens = 300
+    table = np.random.default_rng(0).normal(size=(n_tokens, n_tokens)).astype(np.float32) * 2
+    table[:, 1] = 3.0  # ends a text now and then
+    text = PromptPreprocessor.train([" ".join(WORDS)] * 3, vocab_size=n_tokens, max_length=64)
+    task = Generation(vocab_size=n_tokens, end_ids=[1], start_ids=[], max_length=64, state={}, encoded={})
+    nodes = [
+        helper.make_node("Gather", ["text.input_ids", "last"], ["token"], axis=1),
+        helper.make_node("Gather", ["table", "token"], ["logits"]),
+    ]
+    ids = helper.make_tensor_value_info("text.input_ids", TensorProto.INT64, ["batch", "length"])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", n_tokens])
+    weights = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array(-1), "last")]
+    graph = helper.make_graph(nodes, "writer", [ids], [logits], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, {METADATA_KEY: Manifest(task, [Feed("text", ("title",), text)]).to_json()})
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
 def png(red: int, green: int, blue: int) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (10, 12), (red, green, blue)).save(file, "PNG")
@@ -109,6 +131,11 @@ def manifest() -> Manifest:
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory: pytest.TempPathFactory, manifest: Manifest) -> Path:
     return save_model(tmp_path_factory.mktemp("model") / "tiny.onnx", manifest.to_json())
+
+
+@pytest.fixture(scope="session")
+def generator_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_generator(tmp_path_factory.mktemp("generator") / "generator.onnx")
 
 
 @pytest.fixture(scope="session")

@@ -104,6 +104,30 @@ def test_score_that_fails(model_path: Path, foreign_path: Path, items: Path, tmp
     assert not out.exists()
 
 
+def test_generate(generator_path: Path, items: Path, tmp_path: Path) -> None:
+    command: list[object] = ["generate", generator_path, items, "-o", tmp_path / "texts.parquet", "--device", "cpu"]
+    settings: list[object] = ["--max-new-tokens", 5, "--num-return-sequences", 2, "--temperature", 0.7, "--top-k", 20,
+                              "--top-p", 0.9, "--random-state", 1]  # fmt: skip
+    result = run(*command, "--keep", "id", *settings)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("20 rows (0 errors) in ")
+    assert result.stderr == ""
+    table = pq.read_table(tmp_path / "texts.parquet")
+    assert table.column_names == ["id", "generated_0", "generated_1", "error"]
+    expected = mmensemble.OnnxPredictor(generator_path, device="cpu").generate(
+        pq.read_table(items), 5, 2, temperature=0.7, top_k=20, top_p=0.9, random_state=1
+    )
+    assert [table["generated_0"].to_pylist(), table["generated_1"].to_pylist()] == expected.T.tolist()
+    assert_one_line_error(run(*command), "exists")
+    assert run(*command, "--overwrite", "--num-beams", 2, "--quiet").output == ""
+    assert_one_line_error(run(*command, "--overwrite", "--num-beams", 2, "--top-k", 3), "beam search draws nothing")
+    for wrong in (["--top-p", 0], ["--top-k", 0], ["--temperature", -1], ["--random-state", -1], ["--num-beams", 0]):
+        assert run(*command, *wrong).exit_code == 2
+    out = tmp_path / "scores.csv"
+    assert_one_line_error(run("score", generator_path, items, "-o", out), "use generate_file (mmensemble generate)")
+    assert not out.exists()
+
+
 def test_inspect(model_path: Path) -> None:
     text = run("inspect", model_path).output
     for line in (

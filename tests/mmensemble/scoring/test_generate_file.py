@@ -220,5 +220,5 @@ def test_a_predictor_has_the_methods_that_its_file_allows(predictor: OnnxPredict
     assert all(callable(getattr(OnnxPredictor, name)) for name in [*scores[:-1], *texts])
     with pytest.raises(AttributeError, match="the model does classification and writes no texts; use predict"):
         _ = classifier.generate
-    with pytest.raises(AttributeError, match="the model writes texts and has neither predict .*; use generate"):
+    with pytest.raises(AttributeError, match=r"the model writes texts and has neither predict .*; use generate"):
         _ = predictor.predict

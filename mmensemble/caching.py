@@ -1,13 +1,14 @@
 """The work that a search over fusion strategies would repeat, and the stores that keep it.
 
-Strategies differ in how members are joined; most of the time goes into the members. Two stores lie in one folder:
+Strategies differ in how members are joined; most of the time goes into the members. Two kinds of stores lie in one
+folder:
 
 - joblib's, for what depends on a whole set of rows: fitted members, their out-of-fold outputs, fitted joint fusions.
   Each lies under the hash of its estimator, rows, labels, versions, weights and files, and is written beside its place
   and renamed, so a killed process leaves nothing half-written.
-- LMDB's, for what depends on one row: its embedding by a frozen network, under the hash of the row's encoded content,
-  the versions and the network. LMDB is transactional, takes many processes of one host at once, and holds bytes, so
-  nothing is unpickled.
+- LMDB databases, for what depends on one row: a file as the network gets it, under the hash of the file, the versions
+  and the preprocessor; its embedding by a frozen network, under that hash, or that of the row's encoded content, and
+  the hash of the network. They are two, for one encoding takes the room of some hundred embeddings.
 
 Neither changes a result: what is kept is what was computed.
 """
@@ -15,21 +16,20 @@ Neither changes a result: what is kept is what was computed.
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import pickle
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import joblib
 import numpy as np
@@ -42,25 +42,22 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import has_fit_parameter
 
 import mmensemble
+from mmensemble._row_store import FORMAT, TRANSACTION_BYTES, RowStore, digest
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.outputs import outputs_of
+from mmensemble.preprocessing import Cells, Encoded, Preprocessor
 from mmensemble.preprocessing.frames import column_cells, column_names, leaf_cells, n_rows
 from mmensemble.scoring.tasks import Task
 
-if TYPE_CHECKING:
-    import lmdb
+__all__ = ["Store", "embed_rows", "encode_rows", "fit_member", "is_active", "is_storing", "out_of_fold"]
 
-__all__ = ["Store", "embed_rows", "fit_member", "is_active", "is_storing", "out_of_fold"]
-
-# What a folder holds at most. joblib's oldest results go first; LMDB's embeddings go all at once.
+# What a folder holds at most. joblib's oldest results go first; LMDB's embeddings go all at once, and so do encodings.
 MEMBER_BYTES = 8 * 2**30
 EMBEDDING_BYTES = 4 * 2**30
+ENCODING_BYTES = 4 * 2**30
 
 # Work below that is done again: to hash its rows and to read its result take about as long.
 WORTH_SECONDS = 0.02
-
-# What one transaction of embeddings holds at most.
-TRANSACTION_BYTES = 32 * 2**20
 
 # The oldest results are looked for in this share of the time at most, for that reads the whole folder.
 WALKING_SHARE = 0.05
@@ -72,9 +69,7 @@ _log = logging.getLogger(__name__)
 
 _seconds: dict[tuple[str, ...], float] = {}
 _walks: dict[Path, tuple[float, float]] = {}
-_lock = threading.RLock()
-_environments: dict[tuple[int, str], tuple[int, lmdb.Environment]] = {}
-_embeddings: ContextVar[Path | None] = ContextVar("embeddings", default=None)
+_active: ContextVar[Path | None] = ContextVar("active", default=None)
 _storing: ContextVar[bool] = ContextVar("storing", default=False)
 
 
@@ -108,7 +103,7 @@ class Store:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Let frozen networks find the embeddings of rows that they have seen, inside the block.
+        """Let the encodings of files be found, and the embeddings of rows that a frozen network has seen, inside.
 
         A folder that is not there, as on a host where the model is only used, is not made for that. A composition
         without a store that is part of another one uses the other one's.
@@ -116,11 +111,11 @@ class Store:
         if self.location is None:
             yield
             return
-        token = _embeddings.set(self.location / "embeddings" if self.location.is_dir() else None)
+        token = _active.set(self.location if self.location.is_dir() else None)
         try:
             yield
         finally:
-            _embeddings.reset(token)
+            _active.reset(token)
 
     def call(
         self, function: Callable[..., Any], estimator: Any, *arguments: Any, depends_on: Sequence[Any] = ()
@@ -196,8 +191,8 @@ def _pickled_for_the_store(yes: bool) -> Iterator[None]:
 
 
 def is_active() -> bool:
-    """Tell whether there is a store in which frozen networks find the embeddings of rows that they have seen."""
-    return _embeddings.get() is not None
+    """Tell whether there is a store in which encodings and embeddings of rows are found."""
+    return _active.get() is not None
 
 
 def is_storing() -> bool:
@@ -221,9 +216,10 @@ def _key_of(function: Callable[..., Any], arguments: tuple[Any, ...], depends_on
 
 
 @functools.cache
-def _versions() -> tuple[str, ...]:
+def _versions(packages: tuple[str, ...] = ("scikit-learn", "numpy", "torch", "transformers")) -> tuple[str, ...]:
+    """Return the versions of Python, of this package, and of some others, empty where there is none."""
     found = [".".join(map(str, sys.version_info[:2])), mmensemble.__version__]
-    for package in ("scikit-learn", "numpy", "torch", "transformers"):
+    for package in packages:
         try:
             found.append(version(package))
         except PackageNotFoundError:
@@ -345,11 +341,11 @@ def _numbered(rows: np.ndarray) -> Iterator[None]:
         raise DataError(error.message, row=int(rows[error.row]), column=error.column) from error
 
 
-# Embeddings
+# Single rows
 
 
 def embed_rows(
-    fingerprint: bytes, rows: Sequence[np.ndarray], compute: Callable[[np.ndarray], Sequence[np.ndarray]]
+    fingerprint: bytes, rows: Sequence[np.ndarray | bytes], compute: Callable[[np.ndarray], Sequence[np.ndarray]]
 ) -> list[np.ndarray]:
     """Embed rows by a frozen network, those that the active store has not.
 
@@ -357,8 +353,8 @@ def embed_rows(
     ----------
     fingerprint : bytes
         Of the network and of what is asked of it.
-    rows : sequence of ndarray
-        The rows as the network gets them.
+    rows : sequence of ndarray or bytes
+        Each row as the network gets it, or its key; see `mmensemble.preprocessing.Encoded.contents`.
     compute : callable
         ndarray of positions in `rows` → their embeddings, float32 of one or two axes.
 
@@ -367,94 +363,72 @@ def embed_rows(
     list of ndarray
         An embedding per row. Equal rows are embedded once.
     """
-    folder = _embeddings.get()
-    if folder is None:
+    location = _active.get()
+    if location is None:
         return list(compute(np.arange(len(rows))))
-    environment = _environment(folder)
-    prefix = repr(_versions()).encode() + fingerprint
-    keys = [_key(prefix, row) for row in rows]
-    with environment.begin() as transaction:
-        found = {key: _from_bytes(value) for key in set(keys) if (value := transaction.get(key)) is not None}
+    store = RowStore(location / "embeddings", EMBEDDING_BYTES)
+    prefix = repr((FORMAT, _versions())).encode() + fingerprint
+    keys = [digest(prefix, row) for row in rows]
+    found = store.get(keys)
     first = {key: position for position, key in reversed(list(enumerate(keys))) if key not in found}
     wanted = np.asarray(sorted(first.values()), dtype=np.intp)
     if len(wanted):
         made = {keys[position]: value for position, value in zip(wanted, compute(wanted), strict=True)}
-        _write(environment, made)
+        store.put(made)
         found.update(made)
     return [found[key] for key in keys]
 
 
-def _key(prefix: bytes, row: np.ndarray) -> bytes:
-    digest = blake2b(prefix, digest_size=24)
-    digest.update(f"{row.dtype.str}{row.shape}".encode())
-    digest.update(np.ascontiguousarray(row).data)
-    return digest.digest()
+def encode_rows(preprocessor: Preprocessor, cells: Cells) -> Encoded:
+    """Encode the cells of one column, those that the active store has not.
+
+    Files alone are kept, given as paths or as bytes: to hash an array takes about as long as to resize it.
+
+    Parameters
+    ----------
+    preprocessor : Preprocessor
+        One without `decoders` is quicker than the store, and encodes all.
+    cells : sequence of cells, n rows
+
+    Returns
+    -------
+    Encoded
+        As of `Preprocessor.encode`, with the keys of its rows.
+    """
+    location = _active.get()
+    if location is None or not preprocessor.decoders:
+        return preprocessor.encode(cells)
+    said = [FORMAT, _versions(("numpy", *preprocessor.decoders)), preprocessor.to_dict()]
+    prefix = json.dumps(said, sort_keys=True).encode()
+    keys = [_file_key(prefix, cell) for cell in cells]
+    if not any(keys):
+        return preprocessor.encode(cells)
+    store = RowStore(location / "encodings", ENCODING_BYTES)
+    whole = preprocessor.encode([None] * len(cells))  # a placeholder for each
+    # Some rows at a time: until they are in their place, they lie in memory twice.
+    step = max(1, TRANSACTION_BYTES // max(1, preprocessor.row_bytes))
+    for start in range(0, len(cells), step):
+        rows = range(start, min(start + step, len(cells)))
+        found = store.get(key for row in rows if (key := keys[row]) is not None)
+        others = [row for row in rows if keys[row] not in found]
+        made = preprocessor.encode([cells[row] for row in others])
+        for row, item, present in zip(others, made.items, made.present, strict=True):
+            whole.items[row], whole.present[row] = item, present
+        whole.errors.update({others[position]: message for position, message in made.errors.items()})
+        store.put({key: whole.items[row] for row in others if whole.present[row] and (key := keys[row]) is not None})
+        for row in rows:
+            if (key := keys[row]) in found:
+                whole.items[row], whole.present[row] = found[key], True
+    return Encoded(whole.items, whole.present, whole.errors, preprocessor.lengths(whole.items), keys)
 
 
-def _write(environment: lmdb.Environment, made: dict[bytes, np.ndarray]) -> None:
-    import lmdb
-
-    try:
-        for pairs in _parts(made):
-            try:
-                with environment.begin(write=True) as transaction:
-                    transaction.cursor().putmulti(pairs)
-            except lmdb.MapFullError:
-                # The bound is reached. Which embeddings will be asked for again is not known, so all make room.
-                with environment.begin(write=True) as transaction:
-                    transaction.drop(environment.open_db(), delete=False)
-    except lmdb.Error as error:
-        _log.warning("embeddings are not kept: %s", error)  # as of a full disk: they are there, and that is what counts
-
-
-def _parts(made: Mapping[bytes, np.ndarray]) -> Iterator[list[tuple[bytes, bytes]]]:
-    """Yield embeddings as bytes, some at a time."""
-    pairs: list[tuple[bytes, bytes]] = []
-    size = 0
-    for key, value in made.items():
-        pairs.append((key, _to_bytes(value)))
-        size += value.nbytes
-        if size >= TRANSACTION_BYTES:
-            yield pairs
-            pairs, size = [], 0
-    if pairs:
-        yield pairs
-
-
-def _to_bytes(value: np.ndarray) -> bytes:
-    return np.asarray([value.ndim, *value.shape], dtype="<u4").tobytes() + value.astype("<f4").tobytes()
-
-
-def _from_bytes(stored: bytes) -> np.ndarray:
-    n_axes = int(np.frombuffer(stored, dtype="<u4", count=1)[0])
-    shape = np.frombuffer(stored, dtype="<u4", count=n_axes, offset=4)
-    return np.frombuffer(stored, dtype="<f4", offset=4 + 4 * n_axes).reshape(shape)
-
-
-def _environment(folder: Path) -> lmdb.Environment:
-    """Open the embeddings of a folder, once per process: LMDB allows no more, and none across a fork."""
-    import lmdb
-
-    place, data = (os.getpid(), str(folder.resolve())), folder / "data.mdb"
-    with _lock:
-        folder.mkdir(parents=True, exist_ok=True)
-        for pid, other in list(_environments):
-            if pid != os.getpid():
-                _environments.pop((pid, other))[1].close()  # the parent's, which keeps it open for itself
-        if place in _environments:
-            inode, environment = _environments[place]
-            if data.exists() and data.stat().st_ino == inode:
-                return environment
-        for pid, other in list(_environments):
-            if (pid, other) == place or not Path(other, "data.mdb").exists():
-                del _environments[pid, other]  # the folder was deleted meanwhile, as its user may
-        opened = functools.partial(lmdb.open, str(folder), map_size=EMBEDDING_BYTES, max_readers=1024, readahead=False)
-        try:
-            environment = opened()
-        except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
-            _log.warning("%s is damaged and made anew: %s", data, error)
-            data.unlink()
-            environment = opened()
-        environment.reader_check()
-        _environments[place] = (data.stat().st_ino, environment)
-        return environment
+def _file_key(prefix: bytes, cell: Any) -> bytes | None:
+    """Return a key of a cell that is a file, by its bytes, or by its path, size and time of change; else None."""
+    if isinstance(cell, dict):
+        if cell.get("array") is not None:
+            return None
+        cell = cell["bytes"] if cell.get("bytes") is not None else cell.get("path")
+    if isinstance(cell, (bytes, bytearray)):
+        return digest(prefix + b"bytes:", cell)
+    stamp = _file_stamp(cell)
+    return None if stamp is None else digest(prefix + b"path:", repr((os.path.abspath(cell), stamp)).encode())

@@ -241,8 +241,7 @@ def _once(
     n_parameters = sum(parameter.numel() for parameter in encoder.parameters())
     if n_parameters * float(encoded.lengths[rows].mean()) < WORTH_MULTIPLICATIONS:
         return list(compute(rows))
-    content = [encoded.items[row] for row in rows]
-    return embed_rows(what + fingerprint(encoder), content, lambda positions: compute(rows[positions]))
+    return embed_rows(what + fingerprint(encoder), encoded.contents(rows), lambda positions: compute(rows[positions]))
 
 
 def real_tokens(

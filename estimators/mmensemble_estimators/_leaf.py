@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from mmensemble.caching import encode_rows
 from mmensemble.exceptions import DataError
 from mmensemble.preprocessing import PRESENT, Cells, Encoded, Preprocessor
 from mmensemble.preprocessing.frames import column_names, leaf_cells
@@ -54,7 +55,7 @@ class TorchLeaf(BaseEstimator):
         self.n_features_in_ = 1
         if afresh:
             self.preprocessor_ = self._fit_preprocessor(cells)
-        encoded = self.preprocessor_.encode(cells)
+        encoded = encode_rows(self.preprocessor_, cells)
         encoded.raise_for_errors(self._column)
         if not encoded.present.any():
             raise DataError("every row is missing; there is nothing to fit", column=self._column)
@@ -65,7 +66,7 @@ class TorchLeaf(BaseEstimator):
         names = column_names(X)
         if names is not None and self._column is not None and names != [self._column]:
             raise DataError(f"column {self._column!r} was fitted, and {names} was given", column=self._column)
-        encoded = self.preprocessor_.encode(leaf_cells(X))
+        encoded = encode_rows(self.preprocessor_, leaf_cells(X))
         encoded.raise_for_errors(self._column)
         return encoded
 

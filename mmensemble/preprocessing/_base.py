@@ -32,12 +32,13 @@ __all__ = [
     "is_missing",
     "is_missing_file",
     "missing_cells",
+    "not_empty",
 ]
 
 PRESENT = "present"
 
 Cells = Sequence[Any] | np.ndarray
-Path = str | os.PathLike[str]
+StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,24 @@ class Encoded:
         What is wrong with each bad row, by its position.
     lengths : ndarray of int, shape (n_rows,)
         What the row costs the network relative to others: tokens for text, 1 where all items are alike.
+    keys : sequence of bytes or None, length n_rows, default=None
+        Of each row a hash of all that its item depends on, where it is known; see `mmensemble.caching.encode_rows`.
     """
 
     items: Any
     present: np.ndarray
     errors: dict[int, str]
     lengths: np.ndarray
+    keys: Sequence[bytes | None] | None = None
 
     def __len__(self) -> int:
         return len(self.present)
+
+    def contents(self, rows: np.ndarray) -> list[bytes | np.ndarray]:
+        """Return what tells some rows from others: the key of each, or its item where it has none."""
+        if self.keys is None:
+            return [self.items[row] for row in rows]
+        return [self.items[row] if (key := self.keys[row]) is None else key for row in rows]
 
     def raise_for_errors(self, column: str | int | None = None) -> None:
         """Raise the first bad row as a `DataError` that names the row and the column."""
@@ -93,9 +103,13 @@ class Preprocessor(ABC):
     ----------
     kind : str
         The name under which the preprocessor stands in a model file.
+    decoders : tuple of str
+        The packages that decode cells which are files; another version of them may decode otherwise. What is decoded
+        is worth keeping while a search has a store; see `mmensemble.caching.encode_rows`.
     """
 
     kind: ClassVar[str]
+    decoders: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
@@ -114,6 +128,10 @@ class Preprocessor(ABC):
     @abstractmethod
     def encode(self, *columns: Cells) -> Encoded:
         """Encode rows, given one sequence of cells per column. Never raises for a bad cell: see `Encoded.errors`."""
+
+    def lengths(self, items: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """Return `Encoded.lengths` of items: here 1, for all are alike."""
+        return np.ones(len(items), dtype=np.int64)
 
     @abstractmethod
     def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]: ...
@@ -178,7 +196,7 @@ def is_missing_file(cell: object) -> bool:
     return is_missing(cell)
 
 
-def not_empty(path: Path) -> Path:
+def not_empty(path: StrPath) -> StrPath:
     """Return a path, unless it is empty, as a quoted empty cell of a CSV file is.
 
     Raises

@@ -5,6 +5,7 @@ All of it is on the host, so that training and scoring share one spectrogram; th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -60,6 +61,7 @@ class AudioPreprocessor(Preprocessor):
     """
 
     kind: ClassVar[str] = "audio"
+    decoders: ClassVar[tuple[str, ...]] = ("soundfile", "av")
 
     def __init__(
         self,
@@ -116,9 +118,12 @@ class AudioPreprocessor(Preprocessor):
             else:
                 items[row] = self._features(sound)
                 present[row] = True
+        return Encoded(items, present, errors, self.lengths(items))
+
+    def lengths(self, items: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """Return `Encoded.lengths` of items, in steps of 0.02 s."""
         step = _STEP_SECONDS * self.sampling_rate / (1 if self.features == "waveform" else self._hop)
-        lengths = np.fromiter((max(1, round(len(item) / step)) for item in items), dtype=np.int64, count=len(items))
-        return Encoded(items, present, errors, lengths)
+        return np.fromiter((max(1, round(len(item) / step)) for item in items), dtype=np.int64, count=len(items))
 
     @property
     def _hop(self) -> int:

@@ -48,6 +48,7 @@ class ImagePreprocessor(Preprocessor):
     """
 
     kind: ClassVar[str] = "image"
+    decoders: ClassVar[tuple[str, ...]] = ("pillow",)
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class ImagePreprocessor(Preprocessor):
                 errors[row] = f"the image cannot be read: {reason}"
             else:
                 present[row] = True
-        return Encoded(items, present, errors, np.ones(len(cells), dtype=np.int64))
+        return Encoded(items, present, errors, self.lengths(items))
 
     def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {"pixels": encoded.items[rows]}

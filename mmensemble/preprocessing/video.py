@@ -60,6 +60,7 @@ class VideoPreprocessor(Preprocessor):
     """
 
     kind: ClassVar[str] = "video"
+    decoders: ClassVar[tuple[str, ...]] = ("pillow", "av")
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class VideoPreprocessor(Preprocessor):
                 errors[row] = f"the video cannot be read: {error}"
             else:
                 present[row] = True
-        return Encoded(items, present, errors, np.ones(len(cells), dtype=np.int64))
+        return Encoded(items, present, errors, self.lengths(items))
 
     def _fill(self, item: np.ndarray, cell: Any) -> None:
         """Write a clip's frames into an array (n_frames, size, size, 3)."""

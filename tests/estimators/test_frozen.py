@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import io
 import os
 import pickle
 import subprocess
@@ -18,12 +19,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.model_selection import GridSearchCV
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from mmensemble import (
+    DataError,
     EnsembleSelection,
     HardVoting,
     MultimodalClassifier,
@@ -31,6 +34,7 @@ from mmensemble import (
     SoftVoting,
     Stacking,
     caching,
+    preprocessing,
 )
 from mmensemble.caching import Store
 from mmensemble_estimators import (
@@ -229,6 +233,82 @@ def test_jobs(folder: str, tmp_path: Path, X: Any, y: Any, backend: str) -> None
             found = clone(cached).fit(X, y).cv_results_["mean_test_score"]
             if backend == "loky":
                 np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+# Each file once
+
+
+@pytest.fixture
+def files(X: pd.DataFrame) -> pd.DataFrame:
+    """The same pictures as PNG files in memory."""
+    return X.assign(picture=[png(picture) for picture in X["picture"]])
+
+
+def png(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
+    """Counts how often each file is decoded."""
+    counted: Counter[bytes] = Counter()
+    opened = preprocessing.image._open
+
+    def counting(cell: Any) -> Any:
+        counted[cell] += 1
+        return opened(cell)
+
+    monkeypatch.setattr(preprocessing.image, "_open", counting)
+    return counted
+
+
+def test_a_search_decodes_each_file_once(
+    folder: str, tmp_path: Path, files: Any, y: Any, decoded: Counter[bytes]
+) -> None:
+    search = GridSearchCV(
+        composition(folder, tmp_path / "cache"),
+        {"fusion": [SoftVoting(), Stacking(cv=2), JOINT[0], BY_TOKENS]},
+        cv=2,
+        error_score="raise",
+    )
+    first = clone(search).fit(files, y)
+    assert list(decoded.values()) == [1] * N_ROWS
+    assert pictures_seen() == [2] * N_ROWS, "as one embedding, and as tokens"
+    second = clone(search).fit(files, y)
+    assert list(decoded.values()) == [1] * N_ROWS
+    assert pictures_seen() == [2] * N_ROWS
+    np.testing.assert_array_equal(second.predict_proba(files), first.predict_proba(files))
+    assert list(decoded.values()) == [1] * N_ROWS
+
+
+@pytest.mark.parametrize("fusion", [SoftVoting(), JOINT[0]], ids=["late", "joint"])
+def test_networks_that_train_find_the_encodings(
+    tmp_path: Path, files: Any, y: Any, decoded: Counter[bytes], fusion: Any
+) -> None:
+    member = ImageClassifier(image_size=IMAGE_SIZE, max_epochs=1, **SEEDED)
+    model = MultimodalClassifier([("image", member, "picture")], fusion=fusion)
+    expected = clone(model).fit(files, y).predict_proba(files)
+    assert list(decoded.values()) == [2] * N_ROWS
+    decoded.clear()
+    model.set_params(cache=tmp_path)
+    np.testing.assert_array_equal(clone(model).fit(files, y).predict_proba(files), expected)
+    clone(model).set_params(image__learning_rate=0.01).fit(files, y)
+    assert list(decoded.values()) == [1] * N_ROWS
+
+
+def test_a_bad_file_is_named_as_without_a_store(folder: str, tmp_path: Path, files: Any, y: Any) -> None:
+    fitted = composition(folder, tmp_path).fit(files, y)
+    files.loc[7, "picture"] = b"no picture"
+    message = "row 7, column 'picture': the image cannot be read: cannot identify image file"
+    for _ in range(2):
+        for cache in (None, tmp_path):
+            with pytest.raises(DataError, match=message) as raised:
+                composition(folder, cache).fit(files, y)
+            assert raised.value.row == 7
+            with pytest.raises(DataError, match=message):
+                fitted.set_params(cache=cache).predict(files)
 
 
 # What changes the embeddings

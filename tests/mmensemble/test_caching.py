@@ -20,7 +20,15 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-from mmensemble import ConfigurationError, EnsembleSelection, MultimodalClassifier, SoftVoting, Stacking, caching
+from mmensemble import (
+    ConfigurationError,
+    EnsembleSelection,
+    MultimodalClassifier,
+    SoftVoting,
+    Stacking,
+    _row_store,
+    caching,
+)
 from mmensemble.caching import Store, embed_rows, fit_member, is_active, is_storing
 
 CV = 2
@@ -396,10 +404,20 @@ def test_another_version_embeds_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert squares(0, 3) == [0, 1, 2]
 
 
+def test_another_format_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store.of(tmp_path).active():
+        with monkeypatch.context() as before:
+            before.setattr(caching, "FORMAT", _row_store.FORMAT - 1)
+            before.setattr(_row_store, "_to_bytes", lambda value: b"written otherwise")
+            embed_rows(b"squares", [np.asarray([0])], lambda positions: [np.zeros((2, SIZE), dtype=np.float32)])
+        assert squares(0, 3) == [0, 1, 2]
+        assert squares(0, 3) == []
+
+
 @pytest.mark.parametrize("transaction", [5_000, 1_000_000])
 def test_embeddings_stay_below_their_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transaction: int) -> None:
     monkeypatch.setattr(caching, "EMBEDDING_BYTES", 200_000)
-    monkeypatch.setattr(caching, "TRANSACTION_BYTES", transaction)
+    monkeypatch.setattr(_row_store, "TRANSACTION_BYTES", transaction)
     with Store.of(tmp_path).active():
         for start in range(0, 1500, 300):  # 5 times the bound
             squares(start, start + 300)
@@ -416,7 +434,7 @@ def test_a_full_disk_costs_the_store_alone(
     def fails(pairs: Any) -> Any:
         raise lmdb.DiskError("No space left on device")
 
-    monkeypatch.setattr(caching, "_parts", fails)
+    monkeypatch.setattr(_row_store, "_parts", fails)
     with Store.of(tmp_path).active():
         assert squares(0, 3) == [0, 1, 2]
     assert "No space left" in caplog.text

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy.special import logsumexp, softmax
+from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
@@ -64,9 +64,10 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         Rows of `fit` that are written before each text, drawn in the proportions of the classes. Each is cut to
         `example_length` characters.
     example_length : int, default=200
-    calibrate : bool, default=True
-        Divide the likelihood of each label by the one that it has behind texts without content: "N/A", "[MASK]" and
-        nothing (Zhao et al. 2021).
+    calibrate : bool or list of str, default=True
+        Divide the probability of each label by its mean behind some texts. A list are texts of the kind that will be
+        classified, which need no labels; a hundred are enough (Zhou et al. 2024). True are texts without content:
+        "N/A", "[MASK]" and nothing (Zhao et al. 2021).
     batch_size : int, default=32
         Texts that are run at a time.
     device : str, default="auto"
@@ -83,7 +84,7 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
     examples_ : list of str
         The examples as they are written before each text.
     bias_ : ndarray of float, shape (n_classes,)
-        The log-likelihoods that are subtracted; 0 without `calibrate`.
+        What is subtracted from the log-likelihoods; 0 without `calibrate`.
     module_ : torch.nn.Module
         Prompts → the log-likelihood of each label.
     preprocessor_ : PromptPreprocessor
@@ -99,6 +100,8 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
 
     Zhao, Wallace, Feng, Klein, Singh (2021). Calibrate before use: improving few-shot performance of language models.
     ICML.
+
+    Zhou et al. (2024). Batch calibration: rethinking calibration for in-context learning and prompt engineering. ICLR.
 
     Examples
     --------
@@ -127,7 +130,7 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         labels: Mapping[Any, str] | Sequence[str] | None = None,
         n_examples: int = 0,
         example_length: int = 200,
-        calibrate: bool = True,
+        calibrate: bool | Sequence[str] = True,
         batch_size: int = 32,
         device: str = "auto",
         random_state: Any = None,
@@ -166,6 +169,7 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
             raise DataError(f"{type(self).__name__}.fit requires y to be passed, but the target y is None")
         before, between = self._template()
         check_integers(self, n_examples=0, example_length=1, batch_size=1)
+        self._check_calibrate()
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         self.classes_, counts = np.unique(y, return_counts=True)
@@ -191,11 +195,15 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
             check_consistent_length(leaf_cells(X), y)
             self._encode_to_fit(X)
         self.module_ = self._likelihood()
-        self.bias_ = np.zeros(len(self.classes_))
-        if self.calibrate:
-            raw = self._run(self.module_, self.preprocessor_.encode(list(CONTENT_FREE))).astype(np.float64)
-            self.bias_ = logsumexp(raw, axis=0) - np.log(len(CONTENT_FREE))
+        self.bias_ = self._bias()
         return self
+
+    def _check_calibrate(self) -> None:
+        given = self.calibrate
+        if isinstance(given, bool):
+            return
+        if not isinstance(given, (list, tuple)) or not given or not all(isinstance(text, str) for text in given):
+            raise ConfigurationError(f"calibrate must be True, False or a list of texts, not {given!r}")
 
     def _template(self) -> tuple[str, str]:
         """Return what stands before the text, and between it and the label."""
@@ -276,6 +284,15 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
             )
         self._prefix_ids, rest = shared_prefix(preprocessor)
         return rest
+
+    def _bias(self) -> np.ndarray:
+        """Return the logarithm of each label's mean probability behind the texts that calibrate."""
+        if self.calibrate is False:
+            return np.zeros(len(self.classes_))
+        texts = list(CONTENT_FREE if isinstance(self.calibrate, bool) else self.calibrate)
+        raw = self._run(self.module_, self.preprocessor_.encode(texts)).astype(np.float64)
+        bias: np.ndarray = logsumexp(log_softmax(raw, axis=1), axis=0) - np.log(len(texts))
+        return bias
 
     def _likelihood(self) -> LabelLikelihood:
         return LabelLikelihood(self._language_model_.module_, self._label_ids, self._prefix_ids).eval()

@@ -105,15 +105,17 @@ def log_likelihood_of(lm: CausalLM, prompt: str, label: str) -> float:
     return float(sum(scores[len(before) - 1 + i, token] for i, token in enumerate(after)))
 
 
-def test_calibration_takes_out_what_labels_get_without_a_text(lm: CausalLM) -> None:
-    plain, calibrated = of(lm).fit(WORDS, KINDS), of(lm, calibrate=True).fit(WORDS, KINDS)
-    raw = np.log(plain.predict_proba(["N/A", "[MASK]", ""]))
-    assert calibrated.bias_.shape == (3,)
+@pytest.mark.parametrize("texts", [["N/A", "[MASK]", ""], WORDS, ("a van",)])
+def test_calibration_takes_out_what_labels_get_on_average(lm: CausalLM, texts: Any) -> None:
+    plain = of(lm).fit(WORDS, KINDS)
+    calibrated = of(lm, calibrate=True if "N/A" in texts else texts).fit(WORDS, KINDS)
     assert (plain.bias_ == 0).all()
-    free = calibrated.predict_proba(["N/A"])
-    assert free.std() < plain.predict_proba(["N/A"]).std()
-    expected = softmax(raw[:1] - calibrated.bias_, axis=1)
-    np.testing.assert_allclose(free, expected, atol=1e-6)
+    mean = plain.predict_proba(texts).mean(axis=0)
+    np.testing.assert_allclose(calibrated.bias_, np.log(mean), atol=1e-6)
+    expected = plain.predict_proba(WORDS) / mean
+    np.testing.assert_allclose(
+        calibrated.predict_proba(WORDS), expected / expected.sum(axis=1, keepdims=True), atol=1e-6
+    )
 
 
 def test_examples_are_drawn_by_class_and_written_before(lm: CausalLM) -> None:
@@ -192,7 +194,7 @@ def test_a_folder_is_a_language_model(lm: CausalLM, tmp_path: Path) -> None:
         ({}, KINDS),
         ({"calibrate": True, "n_examples": 3, "random_state": 0}, KINDS),
         ({"labels": {0: "fruit", 1: "vehicle", 2: "small pet"}}, np.array([0, 0, 1, 1, 2])),
-        ({"labels": ["pear", "bus"]}, np.array([False, False, True, True, True])),
+        ({"labels": ["pear", "bus"], "calibrate": ["a van"]}, np.array([False, False, True, True, True])),
     ],
 )
 def test_save_and_load(lm: CausalLM, tmp_path: Path, params: dict, y: Any) -> None:
@@ -267,3 +269,6 @@ def test_errors(lm: CausalLM) -> None:
         of(lm).fit(WORDS, None)
     with pytest.raises(ConfigurationError, match="n_examples"):
         of(lm, n_examples=-1).fit(WORDS, KINDS)
+    for calibrate in ("texts", [], [1, 2], None):
+        with pytest.raises(ConfigurationError, match="calibrate must be True, False or a list of texts"):
+            of(lm, calibrate=calibrate).fit(WORDS, KINDS)

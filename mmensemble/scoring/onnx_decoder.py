@@ -15,12 +15,11 @@ import onnxruntime
 
 from mmensemble.exceptions import MmensembleError
 from mmensemble.preprocessing import TensorSpec
-from mmensemble.scoring.generation import GenerationSettings, generate_texts
 from mmensemble.scoring.manifest import Manifest
 from mmensemble.scoring.providers import ResolvedDevice
 from mmensemble.scoring.tasks import Generation
 
-__all__ = ["OnnxDecoder", "generate"]
+__all__ = ["OnnxDecoder"]
 
 # Inputs that a run does not depend on have this length on every dynamic axis.
 _UNUSED_LENGTH = 1
@@ -146,13 +145,3 @@ _DTYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)
 def _zeros(spec: TensorSpec, *, batch: int, past: int) -> np.ndarray:
     sizes: dict[int | str, int] = {"batch": batch, "past": past}
     return np.zeros([axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape], dtype=spec.dtype)
-
-
-def generate(
-    decoder: OnnxDecoder, manifest: Manifest, cells: Mapping[str, Any], settings: GenerationSettings, batch_size: int
-) -> np.ndarray:
-    """Write a text for each row; see `mmensemble.OnnxPredictor.generate`."""
-    (feed,) = manifest.feeds
-    encoded = feed.preprocessor.encode(*(cells[column] for column in feed.columns))
-    encoded.raise_for_errors(feed.columns[0])
-    return generate_texts(decoder, feed.preprocessor, encoded, decoder.task, settings, batch_size=batch_size)

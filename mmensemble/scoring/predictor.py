@@ -27,7 +27,7 @@ from mmensemble.scoring.batching import (
 from mmensemble.scoring.conditional import available_if
 from mmensemble.scoring.generation import GenerationSettings, generate_texts, room_for_prompt
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
-from mmensemble.scoring.onnx_decoder import OnnxDecoder, generate
+from mmensemble.scoring.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.providers import Device, ResolvedDevice, open_session, usable_cores
 from mmensemble.scoring.tasks import Generation, Multioutput
 
@@ -172,8 +172,11 @@ class OnnxPredictor:
     def window_size(self) -> int:
         """How many rows `score_batches` and `generate_batches` take best at a time."""
         rows = window_size(self.manifest.feeds, self.batch_size)
-        writes = isinstance(self.manifest.task, Generation)
-        return min(rows, _WRITTEN_BATCHES * self.batch_size) if writes else rows
+        return min(rows, _WRITTEN_BATCHES * self.batch_size) if self._writes else rows
+
+    @property
+    def _writes(self) -> bool:
+        return isinstance(self.manifest.task, Generation)
 
     @available_if(lambda self: self.manifest.task.check_probabilities())
     def predict_proba(self, X: Any) -> Any:
@@ -326,9 +329,16 @@ class OnnxPredictor:
             num_beams=num_beams,
             random_state=random_state,
         )
-        return generate(
-            self.token_decoder(), self.manifest, _select(prompts, self.manifest.columns), settings, self.batch_size
-        )
+        X = _select(prompts, self.manifest.columns)
+        texts = [np.empty((0, num_return_sequences), dtype=object)]
+        start = 0
+        several = n_rows(X) > self.batch_size
+        with closing(self._write(self._cut(X), settings, 0, self._runs_batches_at_once and several)) as windows:
+            for window in windows:
+                window.raise_for_errors(start)
+                texts.append(window.outputs)
+                start += len(window.errors)
+        return np.concatenate(texts)
 
     @available_if(lambda self: self.manifest.task.check_texts())
     def generate_batches(
@@ -358,7 +368,12 @@ class OnnxPredictor:
         ConfigurationError
             If more tokens are asked for than the network can write.
         """
-        model, at_once = self._model, self._runs_batches_at_once
+        return self._write(frames, settings, first_row, self._runs_batches_at_once)
+
+    def _write(
+        self, frames: Iterable[Any], settings: GenerationSettings, first_row: int, at_once: bool
+    ) -> Generator[ScoredWindow]:
+        model = self._model
         (feed,) = model.manifest.feeds
         decoder = OnnxDecoder(self._one_thread if at_once else model.session, model.device, model.manifest)
         room_for_prompt(decoder.task, settings)  # now, and not at the first row
@@ -408,8 +423,9 @@ class OnnxPredictor:
         rows, start = n_rows(X), 0
         if not isinstance(X, Mapping):
             X = X.select(self.manifest.columns)
-        # Short ones first, for until the first is encoded there is nothing to score.
-        size = min(self.batch_size, self.window_size)
+        # Short ones first, for until the first is encoded there is nothing to score. Writing takes longer than that,
+        # and is to be done in the windows of `generate_file`.
+        size = self.window_size if self._writes else min(self.batch_size, self.window_size)
         while start < rows:
             stop = min(start + size, rows)
             if isinstance(X, Mapping):

@@ -24,11 +24,13 @@ import numpy as np
 from mmensemble.exceptions import DataError
 
 __all__ = [
+    "FILE_KEYS",
     "PRESENT",
     "Cells",
     "Encoded",
     "Preprocessor",
     "TensorSpec",
+    "file_of",
     "is_missing",
     "is_missing_file",
     "missing_cells",
@@ -36,6 +38,8 @@ __all__ = [
 ]
 
 PRESENT = "present"
+# The keys of a struct that hold a file, as in Hugging Face's datasets; where there are bytes, the path is but a name.
+FILE_KEYS = ("bytes", "path")
 
 Cells = Sequence[Any] | np.ndarray
 StrPath = str | os.PathLike[str]
@@ -189,11 +193,31 @@ def missing_cells(cells: Cells) -> np.ndarray:
     return np.fromiter((is_missing(cell) for cell in cells), dtype=bool, count=len(cells))
 
 
-def is_missing_file(cell: object) -> bool:
-    """Tell whether a cell that stands for a file is missing: as `is_missing`, or a struct without bytes and path."""
+def is_missing_file(cell: object, keys: Sequence[str] = FILE_KEYS) -> bool:
+    """Tell whether a cell that stands for a file is missing: as `is_missing`, and other keys of a struct do not count.
+
+    A struct that has none of the keys is a mistake, and not missing, unless it holds nothing at all.
+    """
     if isinstance(cell, dict):
-        return cell.get("bytes") is None and cell.get("path") is None
+        known = [cell[key] for key in keys if key in cell]
+        return all(value is None for value in known or cell.values())
     return is_missing(cell)
+
+
+def file_of(cell: object) -> Any:
+    """Return the bytes or else the path that a struct holds, and any other cell as it is.
+
+    Raises
+    ------
+    ValueError
+        If a struct holds neither.
+    """
+    if not isinstance(cell, dict):
+        return cell
+    for key in FILE_KEYS:
+        if cell.get(key) is not None:
+            return cell[key]
+    raise ValueError(f"a dict must have 'bytes' or 'path', not {list(cell)}")
 
 
 def not_empty(path: StrPath) -> StrPath:

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec
-from mmensemble.preprocessing.sound import is_missing_sound, read_sound
+from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing_file
+from mmensemble.preprocessing.sound import SOUND_KEYS, read_sound
 from mmensemble.preprocessing.spectrogram import filter_bank, log_mel
 
 __all__ = ["AudioPreprocessor"]
@@ -107,7 +107,7 @@ class AudioPreprocessor(Preprocessor):
         present = np.zeros(len(cells), dtype=bool)
         errors: dict[int, str] = {}
         for row, cell in enumerate(cells):
-            if is_missing_sound(cell):
+            if is_missing_file(cell, SOUND_KEYS):
                 continue
             try:
                 sound = read_sound(cell, sampling_rate=self.sampling_rate, max_seconds=self.max_seconds)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmensemble.preprocessing._av import open_by_av, require_av
-from mmensemble.preprocessing._base import not_empty
+from mmensemble.preprocessing._base import file_of, not_empty
 
 __all__ = ["even_times", "frames_of"]
 
@@ -49,8 +49,7 @@ def frames_of(cell: Any, n_frames: int) -> Iterator[Image.Image]:
     if isinstance(cell, np.ndarray):
         frames = _checked(cell)
         return (Image.fromarray(frames[i]) for i in (even_times(n_frames) * len(frames)).astype(int))
-    if isinstance(cell, dict):
-        cell = cell["bytes"] if cell.get("bytes") is not None else cell["path"]
+    cell = file_of(cell)
     if isinstance(cell, (bytes, bytearray, memoryview)):
         return _decoded(nullcontext(io.BytesIO(cell)), n_frames)
     if isinstance(cell, (str, os.PathLike)):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing_file, not_empty
+from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, file_of, is_missing_file, not_empty
 from mmensemble.preprocessing.pictures import Resize, to_square
 
 __all__ = ["ImagePreprocessor"]
@@ -111,8 +111,7 @@ class ImagePreprocessor(Preprocessor):
 def _open(cell: Any) -> Image.Image:
     if isinstance(cell, Image.Image):
         return cell
-    if isinstance(cell, dict):
-        cell = cell["bytes"] if cell.get("bytes") is not None else cell["path"]
+    cell = file_of(cell)
     if isinstance(cell, (bytes, bytearray, memoryview)):
         return Image.open(io.BytesIO(cell))
     if isinstance(cell, (str, os.PathLike)):

@@ -16,23 +16,15 @@ import numpy as np
 
 from mmensemble.exceptions import MissingDependencyError
 from mmensemble.preprocessing._av import open_by_av, require_av
-from mmensemble.preprocessing._base import is_missing, not_empty
+from mmensemble.preprocessing._base import FILE_KEYS, not_empty
 
-__all__ = ["is_missing_sound", "read_sound"]
+__all__ = ["SOUND_KEYS", "read_sound"]
 
 _SOURCES = "path, bytes, {'bytes', 'path'}, {'array', 'sampling_rate'}, 1-D float array"
-# The keys of a dict that hold a sound, and any of them is enough.
-_KEYS = ("bytes", "path", "array")
+# The keys of a dict that hold a sound; the first one that has a value counts.
+SOUND_KEYS = ("array", *FILE_KEYS)
 # Files of floats may go beyond full scale, which is 1. 40 dB beyond it samples are integers that became floats.
 _LOUDEST = 100.0
-
-
-def is_missing_sound(cell: Any) -> bool:
-    """Tell whether a cell says that there is no sound."""
-    if isinstance(cell, dict):
-        known = [cell[key] for key in _KEYS if key in cell]
-        return all(value is None for value in known or cell.values())
-    return is_missing(cell)
 
 
 def read_sound(cell: Any, *, sampling_rate: int, max_seconds: float) -> np.ndarray:
@@ -62,7 +54,7 @@ def read_sound(cell: Any, *, sampling_rate: int, max_seconds: float) -> np.ndarr
         If soundfile or PyAV is needed and not installed.
     """
     if isinstance(cell, dict):
-        source = next((key for key in ("array", "bytes", "path") if cell.get(key) is not None), None)
+        source = next((key for key in SOUND_KEYS if cell.get(key) is not None), None)
         if source is None:
             raise ValueError(f"a dict must have 'array' and 'sampling_rate', 'bytes' or 'path', not {list(cell)}")
         if source == "array":

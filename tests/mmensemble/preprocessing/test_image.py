@@ -120,6 +120,7 @@ BAD_CELLS = {
     "no pixels": (np.zeros((0, 4, 3), dtype=np.uint8), "not of shape (0, 4, 3)"),
     "no pixels, Pillow": (Image.new("RGB", (0, 5)), ""),
     "a number": (3, "int is none of: path, bytes"),
+    "other keys": ({"file": "a.png"}, "a dict must have 'bytes' or 'path', not ['file']"),
     "a list": ([[0, 1], [1, 0]], "list is none of: path, bytes"),
 }
 

@@ -252,6 +252,7 @@ BAD_CELLS = {
     "one picture": (np.zeros((40, 50, 3), dtype=np.uint8), "looks like one picture, H×W or H×W×C"),
     "no frames": (np.zeros((0, 4, 4, 3), dtype=np.uint8), "not of shape (0, 4, 4, 3)"),
     "a number": (3, "int is none of: path, bytes"),
+    "other keys": ({"file": "a.mp4"}, "a dict must have 'bytes' or 'path', not ['file']"),
     "a list": ([RAMP[0]], "a list of frames by numpy.stack"),
 }
 

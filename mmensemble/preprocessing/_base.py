@@ -109,7 +109,10 @@ class Preprocessor(ABC):
         The name under which the preprocessor stands in a model file.
     decoders : tuple of str
         The packages that decode cells which are files; another version of them may decode otherwise. What is decoded
-        is worth keeping while a search has a store; see `mmensemble.caching.encode_rows`.
+        is worth keeping while a search has a store, see `mmensemble.caching.encode_rows`: on one core a picture of 64
+        to 640 pixels took 0.1 to 2 ms, a sound of some seconds 1 to 2 ms, an animation of 72 frames 50 ms, and to
+        read one back 0.01 to 0.14 ms. None, where encoding is about as quick: a text of 20 to 30 tokens took 0.03 to
+        0.04 ms, a row of numbers 0.002 ms.
     """
 
     kind: ClassVar[str]

@@ -59,7 +59,7 @@ def _file_to_file(command: Callable[..., None]) -> Callable[..., None]:
             click.argument("model", type=_EXISTING_FILE),
             click.argument("input", type=_EXISTING_FILE),
             click.option(
-                "-o", "--output", type=_NEW_FILE, required=True, help="The file to write: .parquet, .pq or .csv."
+                "-o", "--output", type=_NEW_FILE, required=True, help="The file to write: .parquet, .pq, .csv, .jsonl."
             ),
             click.option(
                 "--device",
@@ -96,7 +96,7 @@ def _file_to_file(command: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @_file_to_file
 def score(model: Path, input: Path, output: Path, quiet: bool, threads: int | None, **options: Any) -> None:
-    """Score the rows of INPUT (.parquet, .pq or .csv) with MODEL (.onnx).
+    """Score the rows of INPUT (.parquet, .pq, .csv or .jsonl) with MODEL (.onnx).
 
     The output has the kept columns, then prediction, probability_<class> for each class, and error. It appears when
     it is complete. Relative image paths in INPUT start at the working directory.
@@ -135,7 +135,7 @@ def score(model: Path, input: Path, output: Path, quiet: bool, threads: int | No
 @click.option("--num-beams", type=_COUNT, default=1, show_default=True, help="Above 1, search with so many beams.")
 @click.option("--random-state", type=click.IntRange(min=0), help="A seed: with the same one, the same texts.")
 def generate(model: Path, input: Path, output: Path, quiet: bool, threads: int | None, **options: Any) -> None:
-    """Write a text for each row of INPUT (.parquet, .pq or .csv) with MODEL (.onnx), one that generates.
+    """Write a text for each row of INPUT (.parquet, .pq, .csv or .jsonl) with MODEL (.onnx), one that generates.
 
     The output has the kept columns, then generated (generated_0 and so on of several texts for each row), and error.
     It appears when it is complete. Relative image paths in INPUT start at the working directory.
@@ -283,7 +283,7 @@ def _labels(classes: Any) -> Any:
     "--verify",
     type=_EXISTING_FILE,
     default=None,
-    help="Rows (.parquet, .pq or .csv) on which the model must score as the estimator does.",
+    help="Rows (.parquet, .pq, .csv or .jsonl) on which the model must score as the estimator does.",
 )
 @click.option("--target", default=None, help="Column of the --verify rows that holds the labels: compares the scores.")
 @click.option(
@@ -356,7 +356,10 @@ def _read_frame(path: Path) -> Any:
         import pandas as pd
     except ModuleNotFoundError as error:
         raise MissingDependencyError("pandas", "train") from error
-    return pd.read_parquet(path) if file_format(path) == "parquet" else pd.read_csv(path)
+    kind = file_format(path)
+    if kind == "jsonl":
+        return pd.read_json(path, lines=True)
+    return pd.read_parquet(path) if kind == "parquet" else pd.read_csv(path)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def score_file(
     progress: bool = False,
     overwrite: bool = False,
 ) -> ScoreReport:
-    """Score the rows of a Parquet or CSV file, in order and in constant memory.
+    """Score the rows of a Parquet, CSV or JSON Lines file, in order and in constant memory.
 
     The output has the columns of `keep`, then ``prediction``, ``probability_<class>`` (float32) for each class, and
     ``error``, which is null where all is well. Of several labels or label columns there are ``prediction_<number>`` and
@@ -90,14 +90,16 @@ def score_file(
     model : str, path-like or OnnxPredictor
         A model file, or an open one; the latter keeps its own device, batch size and threads.
     input : str or path-like
-        ``.parquet``, ``.pq`` or ``.csv`` (UTF-8, with a header). A CSV cell is missing where it is empty without
-        quotes. Relative image paths start at the working directory.
+        ``.parquet``, ``.pq``, ``.csv`` (UTF-8, with a header), ``.jsonl`` or ``.ndjson`` (UTF-8, an object on each
+        line). A CSV cell is missing where it is empty without quotes. Relative image paths start at the working
+        directory.
     output : str or path-like
-        ``.parquet``, ``.pq`` or ``.csv``.
+        ``.parquet``, ``.pq``, ``.csv``, ``.jsonl`` or ``.ndjson``.
     device, batch_size, n_threads
         See `OnnxPredictor`.
     keep : sequence of str, default=()
-        Columns of the input to copy. Those of a CSV file are copied as text.
+        Columns of the input to copy. Those of a CSV file are copied as text, and so are those of JSON Lines that are
+        not numbers or truth values throughout.
     on_error : {"column", "raise"}, default="column"
         Whether a row that cannot be read is reported in the column ``error``, or ends the work.
     progress : bool, default=False

@@ -1,21 +1,23 @@
-"""Parquet and CSV files as streams of Arrow tables. Imports pyarrow, and that on first use only."""
+"""Parquet, CSV and JSON Lines files as streams of Arrow tables. Imports pyarrow, and that on first use only."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mmensemble.exceptions import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["CsvReader", "ParquetReader", "Reader", "file_format", "open_reader"]
+__all__ = ["CsvReader", "JsonLinesReader", "ParquetReader", "Reader", "file_format", "open_reader"]
 
-_SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv"}
+_SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 # Without a buffer, pyarrow reads a column's part of a row group, which may be the whole file, at once.
 _PARQUET_BUFFER = 2**20
 # A CSV row, with the line breaks in its quotes, must fit into one block.
@@ -36,6 +38,8 @@ class Reader(Protocol):
     schema: pa.Schema
     n_rows: int | None
 
+    def __init__(self, path: Path) -> None: ...
+
     def tables(self, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
         """Yield the columns wanted, at most `size` rows at a time."""
         ...
@@ -46,7 +50,7 @@ class Reader(Protocol):
 
 
 def file_format(path: Path) -> str:
-    """Return ``"parquet"`` or ``"csv"``, by the suffix.
+    """Return ``"parquet"``, ``"csv"`` or ``"jsonl"``, by the suffix.
 
     Raises
     ------
@@ -54,17 +58,19 @@ def file_format(path: Path) -> str:
         If the suffix is another.
     """
     if path.suffix.lower() not in _SUFFIXES:
-        raise ConfigurationError(f"{path} is neither Parquet nor CSV; its suffix must be one of {sorted(_SUFFIXES)}")
+        raise ConfigurationError(
+            f"{path} is neither Parquet, CSV nor JSON Lines; its suffix must be one of {sorted(_SUFFIXES)}"
+        )
     return _SUFFIXES[path.suffix.lower()]
 
 
 def open_reader(path: Path) -> Reader:
-    """Open a Parquet or CSV file.
+    """Open a Parquet, CSV or JSON Lines file.
 
     Raises
     ------
     ConfigurationError
-        If the suffix is none of ``.parquet``, ``.pq`` and ``.csv``.
+        If the suffix is none of ``.parquet``, ``.pq``, ``.csv``, ``.jsonl`` and ``.ndjson``.
     DataError
         If the file is damaged.
     FileNotFoundError
@@ -72,7 +78,8 @@ def open_reader(path: Path) -> Reader:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    return ParquetReader(path) if file_format(path) == "parquet" else CsvReader(path)
+    readers: dict[str, type[Reader]] = {"parquet": ParquetReader, "csv": CsvReader, "jsonl": JsonLinesReader}
+    return readers[file_format(path)](path)
 
 
 class ParquetReader:
@@ -156,11 +163,93 @@ class CsvReader:
         """Do nothing: `tables` opens and closes the file."""
 
 
+class JsonLinesReader:
+    """A UTF-8 file of JSON objects, one on each line; empty lines count for nothing.
+
+    The columns are the keys of all objects, and a missing key is a missing cell. A column of nothing but truth values,
+    whole numbers, or numbers is one of these; any other is read as text, and a cell of it that is no text is the text
+    of its JSON: so it spoils its row at most, and not the file.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it is read once to learn the columns.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
+        self.path = path
+        kinds: dict[str, set[type]] = {}
+        self.n_rows: int | None = 0
+        with closing(self._objects()) as objects:
+            for row in objects:
+                self.n_rows += 1
+                for name, cell in row.items():
+                    kinds.setdefault(name, set()).add(_kind(cell))
+        types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+        with _reading(path):
+            self.schema: pa.Schema = pa.schema(
+                [(name, types.get(_common(found), pa.string())) for name, found in kinds.items()]
+            )
+
+    def tables(self, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
+        """Yield the columns wanted, at most `size` rows at a time."""
+        import pyarrow as pa
+
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        converters: dict[Any, Callable[[Any], Any]] = {pa.string(): _text, pa.float64(): float}
+        with closing(self._objects()) as objects:
+            while rows := list(islice(objects, size)):
+                cells = {field.name: _cells(rows, field.name, converters.get(field.type)) for field in schema}
+                yield pa.table(cells, schema=schema)
+
+    def close(self) -> None:
+        """Do nothing: `tables` opens and closes the file."""
+
+    def _objects(self) -> Generator[dict[str, Any]]:
+        with _reading(self.path), open(self.path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.isspace():
+                    continue
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise DataError(f"{self.path} cannot be read: line {number} is no JSON: {error}") from error
+                if not isinstance(row, dict):
+                    raise DataError(f"{self.path} cannot be read: line {number} is no JSON object")
+                yield row
+
+
+def _kind(cell: Any) -> type:
+    whole_number = type(cell) is int and -(2**63) <= cell < 2**63
+    return type(cell) if whole_number or isinstance(cell, (bool, float, type(None))) else str
+
+
+def _common(kinds: set[type]) -> type:
+    """Return the one kind that holds cells of all these."""
+    kinds = kinds - {type(None)}
+    if kinds == {int, float}:
+        return float
+    return kinds.pop() if len(kinds) == 1 else str
+
+
+def _cells(rows: list[dict[str, Any]], name: str, convert: Callable[[Any], Any] | None) -> list[Any]:
+    cells = [row.get(name) for row in rows]
+    return cells if convert is None else [None if cell is None else convert(cell) for cell in cells]
+
+
+def _text(cell: Any) -> str:
+    text = cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
+    # JSON can escape half a character, which no other format can hold.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     import pyarrow as pa
 
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
+    except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error

@@ -1,12 +1,14 @@
-"""Scores as Parquet and CSV files that appear whole or not at all. Imports pyarrow, and that on first use only."""
+"""Parquet, CSV and JSON Lines files that appear whole or not at all. Imports pyarrow, and that on first use only."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from mmensemble.exceptions import ConfigurationError
@@ -27,8 +29,8 @@ class TableWriter:
 
     Parameters
     ----------
-    sink : pyarrow.parquet.ParquetWriter or pyarrow.csv.CSVWriter
-        The file.
+    sink : pyarrow.parquet.ParquetWriter, pyarrow.csv.CSVWriter or the like
+        The file, with the method ``write_table``.
     """
 
     def __init__(self, sink: Any) -> None:
@@ -81,9 +83,31 @@ def _sink(path: Path, part: Path, schema: pa.Schema) -> Any:
         import pyarrow.parquet as pq
 
         return pq.ParquetWriter(part, schema)
+    if file_format(path) == "jsonl":
+        return _JsonLinesSink(part)
     from pyarrow import csv as pa_csv
 
     return pa_csv.CSVWriter(part, schema)
+
+
+class _JsonLinesSink:
+    """Writes each row as a JSON object; a number that is not finite, which JSON lacks, as null."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def write_table(self, table: pa.Table) -> None:
+        for row in table.to_pylist():
+            cells = {
+                name: None if isinstance(cell, float) and not isfinite(cell) else cell for name, cell in row.items()
+            }
+            self._file.write(json.dumps(cells, ensure_ascii=False) + "\n")
 
 
 def check_writable(path: Path, schema: pa.Schema) -> None:
@@ -96,13 +120,34 @@ def check_writable(path: Path, schema: pa.Schema) -> None:
     """
     if file_format(path) == "parquet":
         return
+    name, writes = ("CSV", _has_csv_form) if file_format(path) == "csv" else ("JSON", _has_json_form)
+    for column in schema:
+        if not writes(column):
+            raise ConfigurationError(
+                f"column {column.name!r} of type {column.type} has no {name} form; write Parquet, or do not keep it"
+            )
+
+
+def _has_csv_form(column: pa.Field) -> bool:
     import pyarrow as pa
     from pyarrow import csv as pa_csv
 
-    for column in schema:
-        try:
-            pa_csv.write_csv(pa.schema([column]).empty_table(), pa.BufferOutputStream())
-        except pa.ArrowException as error:
-            raise ConfigurationError(
-                f"column {column.name!r} of type {column.type} has no CSV form; write Parquet, or do not keep it"
-            ) from error
+    try:
+        pa_csv.write_csv(pa.schema([column]).empty_table(), pa.BufferOutputStream())
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def _has_json_form(column: pa.Field) -> bool:
+    from pyarrow import types
+
+    kinds = (
+        types.is_null,
+        types.is_boolean,
+        types.is_integer,
+        types.is_floating,
+        types.is_string,
+        types.is_large_string,
+    )
+    return any(is_kind(column.type) for is_kind in kinds)

@@ -172,6 +172,7 @@ def test_export(exported: SimpleNamespace, tmp_path: Path) -> None:
     frame = pd.DataFrame({"title": ["a", "b"], "kind": ["x", "y"]})
     frame.to_csv(tmp_path / "holdout.csv", index=False)
     frame.to_parquet(tmp_path / "holdout.parquet")
+    frame.to_json(tmp_path / "holdout.jsonl", orient="records", lines=True)
 
     result = run("export", tmp_path / "model.joblib", tmp_path / "model.onnx")
     said = f"{tmp_path / 'model.onnx'}  0.0 MiB, not verified: give rows by --verify\n"
@@ -180,7 +181,7 @@ def test_export(exported: SimpleNamespace, tmp_path: Path) -> None:
     assert exported.options == {"precision": "fp32", "verify": None, "verify_y": None, "calibrate": None}
     arguments = ["export", tmp_path / "model.joblib", tmp_path / "model.onnx"]
     assert_one_line_error(run(*arguments), "choose another name, or replace it by --overwrite")
-    for suffix in ("csv", "parquet"):
+    for suffix in ("csv", "jsonl", "parquet"):
         holdout = tmp_path / f"holdout.{suffix}"
         result = run(*arguments, "--overwrite", "--verify", holdout)
         assert (result.exit_code, result.output.split(" MiB")[1]) == (0, ", equal_labels 0.988\n")

@@ -18,6 +18,7 @@ from mmensemble.scoring import Manifest, OnnxPredictor, ScoreReport, files, scor
 from mmensemble.scoring.parts import Parts
 from mmensemble.scoring.readers import ParquetReader
 from mmensemble.scoring.tasks import Classification
+from mmensemble.scoring.writers import open_writer
 
 Rows = dict[str, list[Any]]
 SCORES = ["prediction", "probability_apple", "probability_pear", "probability_plum", "error"]
@@ -83,15 +84,18 @@ def test_csv_to_csv_keeps_cells_as_they_were_written(predictor: OnnxPredictor, t
     assert lines[5] == '"011","heavy","x",,,,,"column \'weight\': \'heavy\' is not a number"'
 
 
-def test_csv_scores_as_parquet_does(predictor: OnnxPredictor, tmp_path: Path, rows: Rows) -> None:
+def test_csv_and_json_score_as_parquet_does(predictor: OnnxPredictor, tmp_path: Path, rows: Rows) -> None:
     table = pa.table({name: rows[name] for name in ("title", "weight", "price")})
     table = table.append_column("picture", pa.nulls(1500, pa.string()))
     pq.write_table(table, tmp_path / "in.parquet")
     pa_csv.write_csv(table, tmp_path / "in.csv")
-    for suffix in ("parquet", "csv"):
+    with open_writer(tmp_path / "in.jsonl", table.schema) as writer:
+        writer.write(table)
+    for suffix in ("parquet", "csv", "jsonl"):
         score_file(predictor, tmp_path / f"in.{suffix}", tmp_path / f"{suffix}.parquet")
-    tables = [pq.read_table(tmp_path / f"{suffix}.parquet") for suffix in ("parquet", "csv")]
+    tables = [pq.read_table(tmp_path / f"{suffix}.parquet") for suffix in ("parquet", "csv", "jsonl")]
     np.testing.assert_allclose(probabilities(tables[0]), probabilities(tables[1]), atol=1e-6)
+    np.testing.assert_array_equal(probabilities(tables[0]), probabilities(tables[2]))
 
 
 def test_the_struct_of_hugging_face(predictor: OnnxPredictor, tmp_path: Path, rows: Rows, expected: np.ndarray) -> None:
@@ -181,7 +185,7 @@ def count_scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return scored
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
 def test_an_interrupted_call_goes_on_and_writes_the_same_file(
     predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
@@ -298,9 +302,9 @@ def test_paths_that_cannot_work(predictor: OnnxPredictor, model_path: Path, parq
     assert (tmp_path / "there.csv").read_text() == "mine"
     with pytest.raises(ConfigurationError, match="is the input"):
         score_file(predictor, parquet, parquet.parent / ".." / parquet.parent.name / parquet.name, overwrite=True)
-    with pytest.raises(ConfigurationError, match="neither Parquet nor CSV"):
+    with pytest.raises(ConfigurationError, match="neither Parquet, CSV nor JSON Lines"):
         score_file(predictor, parquet, tmp_path / "out.json")
-    with pytest.raises(ConfigurationError, match="neither Parquet nor CSV"):
+    with pytest.raises(ConfigurationError, match="neither Parquet, CSV nor JSON Lines"):
         score_file(predictor, model_path, tmp_path / "out.csv")
     with pytest.raises(ConfigurationError, match="there is no folder"):
         score_file(predictor, parquet, tmp_path / "none" / "out.csv")

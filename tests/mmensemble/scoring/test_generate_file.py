@@ -108,6 +108,17 @@ def test_bad_rows_of_a_file(predictor: OnnxPredictor, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "out.parquet"]
 
 
+def test_json_lines(predictor: OnnxPredictor, tmp_path: Path) -> None:
+    lines = ['{"id": 7, "title": "red\\napple"}', '{"id": 8}', '{"id": 9, "title": ""}', '{"id": 10, "title": 3}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    report = generate_file(predictor, tmp_path / "in.jsonl", tmp_path / "out.jsonl", keep=["id"], **DRAWN)
+    assert (report.n_rows, report.n_errors) == (4, 0)
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    texts = predictor.generate(["red\napple", None, "", "3"], **DRAWN)[:, 0].tolist()
+    expected = zip([7, 8, 9, 10], texts, strict=True)
+    assert written == [{"id": number, "generated": text, "error": None} for number, text in expected]
+
+
 def test_no_rows(predictor: OnnxPredictor, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("id,title\n")
     assert generate_file(predictor, tmp_path / "in.csv", tmp_path / "out.parquet", keep=["id"]).n_rows == 0

@@ -19,21 +19,24 @@ def cells(path: Path, column: str, size: int = 100) -> list[object]:
 def test_formats() -> None:
     assert file_format(Path("a.PARQUET")) == file_format(Path("a.pq")) == "parquet"
     assert file_format(Path("a.csv")) == "csv"
-    with pytest.raises(ConfigurationError, match=r"a\.tsv is neither Parquet nor CSV"):
+    assert file_format(Path("a.jsonl")) == file_format(Path("a.NDJSON")) == "jsonl"
+    with pytest.raises(ConfigurationError, match=r"a\.tsv is neither Parquet, CSV nor JSON Lines"):
         file_format(Path("a.tsv"))
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
 def test_tables_have_the_size_and_the_order_asked_for(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"in.{suffix}"
     table = pa.table({"a": [str(i) for i in range(25)], "b": ["x"] * 25, "a.b": ["y"] * 25})
     if suffix == "parquet":
         pq.write_table(table, path)
+    elif suffix == "jsonl":
+        table.to_pandas().to_json(path, orient="records", lines=True)
     else:
         table.to_pandas().to_csv(path, index=False)
     with closing(open_reader(path)) as reader:
         assert reader.schema.names == ["a", "b", "a.b"]
-        assert reader.n_rows == (25 if suffix == "parquet" else None)
+        assert reader.n_rows == (None if suffix == "csv" else 25)
         tables = list(reader.tables(["b", "a"], 10))
         assert [t.num_rows for t in tables] == [10, 10, 5]
         assert {tuple(t.column_names) for t in tables} == {("b", "a")}
@@ -45,6 +48,26 @@ def test_csv_cells(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_bytes('\ufeffa,b\r\n"x,""y""\n z",1\r\n,2\r\n"",3\r\nNA,4\r\n\r\n007,5'.encode())
     assert cells(path, "a") == ['x,"y"\n z', None, "", "NA", "007"]
+
+
+def test_json_cells(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(
+        '\ufeff{"a": "x\\n\u2028z", "n": 1, "x": 1, "late": null}\r\n\n'
+        '{"a": 3, "n": null, "x": 0.5, "b": true}\n'
+        '{"a": {"é": [1]}, "n": 2, "x": 9007199254740993, "big": 18446744073709551616}\n'
+        '{"a": "\\ud83d", "late": "y"}'.encode()
+    )
+    with closing(open_reader(path)) as reader:
+        assert reader.n_rows == 4
+        kinds = {field.name: str(field.type) for field in reader.schema}
+    assert kinds == {"a": "string", "n": "int64", "x": "double", "late": "string", "b": "bool", "big": "string"}
+    assert cells(path, "a", 2) == ["x\n\u2028z", "3", '{"é": [1]}', "?"]
+    assert cells(path, "n") == [1, None, 2, None]
+    assert cells(path, "x") == [1.0, 0.5, 9007199254740992.0, None]
+    assert cells(path, "late") == [None, None, None, "y"]
+    assert cells(path, "b") == [None, True, None, None]
+    assert cells(path, "big") == [None, None, "18446744073709551616", None]
 
 
 def test_an_empty_line_of_a_single_column_is_a_missing_cell(tmp_path: Path) -> None:
@@ -74,6 +97,9 @@ def test_a_late_cell_of_another_kind_does_not_stop_a_csv_file(tmp_path: Path) ->
         ("ragged.csv", b"a,b\n1,2\n3\n"),
         ("latin.csv", b"a,b\n\xe4,2\n"),
         ("latin_header.csv", b"\xe4,a\n1,2\n"),
+        ("text.jsonl", b'{"a": 1}\nno json\n'),
+        ("list.jsonl", b"[1, 2]\n"),
+        ("latin.jsonl", b'{"a": "\xe4"}\n'),
     ],
 )
 def test_a_damaged_file(tmp_path: Path, name: str, content: bytes) -> None:

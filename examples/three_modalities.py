@@ -69,22 +69,18 @@ def main() -> None:
     # %%
     # The data
     # --------
-    # Some stamps share their name, so a name is either fitted or tested. A cell of speech is the path of a file. One of
-    # an animation may be so too, but is read again by every fit and predict, 72 frames of 256 × 256 pixels each time;
-    # arrays of the frames that are wanted are read once.
+    # Some stamps share their name, so a name is either fitted or tested. Cells of speech and animations are paths of
+    # files. All fits and predictions below share a cache, so each of them is decoded once: of an animation 72 frames of
+    # 256 × 256 pixels.
     stamps = load_tuxpaint_stamps(size=96, speech_language="fr")
     emoji = load_animated_emoji(size=96)
     sizes = {"image_size": 32, "n_frames": 2} if arguments.fast else {"image_size": 96, "n_frames": 6}
-    frames = VideoPreprocessor(size=sizes["image_size"], n_frames=sizes["n_frames"])
     data = {
         "stamps": (stamps.frame[["text", "picture", "speech"]], stamps.target),
         "emoji": (emoji.frame.rename(columns={"name": "text"})[["text", "picture", "animation"]], emoji.target),
     }
     if arguments.fast:
         data = {name: _head(X, y) for name, (X, y) in data.items()}
-    X, y = data["emoji"]
-    data["emoji"] = X.assign(animation=list(frames.encode(X["animation"].tolist()).items)), y
-    print(f"frames taken after {time.perf_counter() - started:.0f} s", flush=True)
 
     # %%
     # One member per modality
@@ -202,7 +198,7 @@ def _draw_item(figure: Any, item: pd.Series, title: str) -> None:
         below.imshow(spectrogram.T, origin="lower", aspect="auto", cmap="magma")
         below.set_title("the name in French, as a spectrogram", fontsize=9)
     else:
-        frames = item["animation"]
+        (frames,) = VideoPreprocessor(n_frames=6, size=96).encode([item["animation"]]).items
         below.imshow(np.concatenate(np.concatenate(frames.reshape(2, -1, *frames.shape[1:]), axis=1), axis=1))
         below.set_title(f"{len(frames)} frames of the animation", fontsize=9)
     for ax in (above, below):

@@ -8,12 +8,38 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError, DataError
 
-__all__ = ["check_choice", "check_fractions", "check_integers", "check_positions", "check_rates", "check_target"]
+__all__ = [
+    "check_augmentation",
+    "check_backbone",
+    "check_choice",
+    "check_fractions",
+    "check_integers",
+    "check_positions",
+    "check_rates",
+    "check_target",
+]
 
 REAL = (int, float, np.number)
+
+
+def check_augmentation(estimator: Any, choices: tuple[str, ...]) -> None:
+    """Raise `ConfigurationError` for an augmentation that is not some of the choices."""
+    value = estimator.augmentation
+    if not isinstance(value, (tuple, list)) or not set(value) <= set(choices):
+        raise ConfigurationError(f"augmentation must be some of {choices}, not {value!r}")
+
+
+def check_backbone(backbone: Any, names: Collection[str]) -> None:
+    """Raise `ConfigurationError` for a backbone that is none of the names, no transformers config and no callable."""
+    built = isinstance(backbone, PreTrainedConfig) or callable(backbone)
+    if not built and not (isinstance(backbone, str) and backbone in names):
+        raise ConfigurationError(
+            f"backbone must be one of {sorted(names)}, a transformers config or a callable, not {backbone!r}"
+        )
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:

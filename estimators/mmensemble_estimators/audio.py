@@ -13,23 +13,23 @@ from mmensemble.preprocessing import AudioPreprocessor, Cells, Encoded
 from mmensemble_estimators._base import TorchEstimator
 from mmensemble_estimators._classifier import TorchClassifier
 from mmensemble_estimators._documented import documented
-from mmensemble_estimators._parameters import check_choice, check_integers
+from mmensemble_estimators._parameters import check_augmentation, check_backbone, check_choice, check_integers
 from mmensemble_estimators._regressor import TorchRegressor
 from mmensemble_estimators._training import as_tensors
 from mmensemble_estimators.backbones.audio import (
     AUDIO_BACKBONES,
     AUDIO_POOLINGS,
+    EXAMPLE_FRAMES,
     MAX_SECONDS,
     N_MELS,
     SAMPLING_RATE,
-    AudioModuleEncoder,
     audio_encoder_from_architecture,
     audio_encoder_from_config,
     audio_encoder_from_model,
     audio_preprocessor_for,
     read_audio_processor,
 )
-from mmensemble_estimators.backbones.encoder import Encoder
+from mmensemble_estimators.backbones.encoder import Encoder, ModuleEncoder
 from mmensemble_estimators.backbones.pretrained import loading
 
 __all__ = ["AudioClassifier", "AudioRegressor"]
@@ -53,12 +53,7 @@ class AudioEstimator(TorchEstimator):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        built = isinstance(self.backbone, PreTrainedConfig) or callable(self.backbone)
-        if not built and not (isinstance(self.backbone, str) and self.backbone in AUDIO_BACKBONES):
-            raise ConfigurationError(
-                f"backbone must be one of {sorted(AUDIO_BACKBONES)}, a transformers config or a callable, "
-                f"not {self.backbone!r}"
-            )
+        check_backbone(self.backbone, AUDIO_BACKBONES)
         check_choice("pooling", self.pooling, AUDIO_POOLINGS)
         if self.sampling_rate is not None:
             check_integers(self, sampling_rate=4000)
@@ -67,8 +62,7 @@ class AudioEstimator(TorchEstimator):
             isinstance(seconds, (int, float, np.number)) and SHORTEST_SECONDS <= seconds < np.inf
         ):
             raise ConfigurationError(f"max_seconds must be a number of at least {SHORTEST_SECONDS}, not {seconds!r}")
-        if not isinstance(self.augmentation, (tuple, list)) or not set(self.augmentation) <= set(AUGMENTATIONS):
-            raise ConfigurationError(f"augmentation must be some of {AUGMENTATIONS}, not {self.augmentation!r}")
+        check_augmentation(self, AUGMENTATIONS)
 
     def _fit_preprocessor(self, cells: Cells) -> AudioPreprocessor:
         rate, seconds = self.sampling_rate, self.max_seconds
@@ -101,7 +95,8 @@ class AudioEstimator(TorchEstimator):
         if callable(self.backbone):
             second = np.zeros(preprocessor.sampling_rate, dtype=np.float32)
             encoded = preprocessor.encode([second, second[: len(second) // 2]])
-            return AudioModuleEncoder(self.backbone(), as_tensors(self._batch(encoded, np.arange(2))))
+            example = as_tensors(self._batch(encoded, np.arange(2)))
+            return ModuleEncoder(self.backbone(), example, example_length=EXAMPLE_FRAMES)
         return AUDIO_BACKBONES[self.backbone](preprocessor, pooling=self.pooling)
 
     def _training_batch(

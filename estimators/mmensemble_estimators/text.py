@@ -8,21 +8,25 @@ from typing import Any, ClassVar
 import numpy as np
 from transformers import AutoModel, PreTrainedConfig
 
-from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import Cells, Encoded, TextPreprocessor
 from mmensemble_estimators._base import TorchEstimator
 from mmensemble_estimators._classifier import TorchClassifier
 from mmensemble_estimators._documented import documented
-from mmensemble_estimators._parameters import check_choice, check_fractions, check_integers, check_positions
+from mmensemble_estimators._parameters import (
+    check_backbone,
+    check_choice,
+    check_fractions,
+    check_integers,
+    check_positions,
+)
 from mmensemble_estimators._regressor import TorchRegressor
 from mmensemble_estimators._trained import TrainedLeaf
 from mmensemble_estimators._training import as_tensors
-from mmensemble_estimators.backbones.encoder import Encoder
+from mmensemble_estimators.backbones.encoder import Encoder, ModuleEncoder
 from mmensemble_estimators.backbones.pretrained import load_tokenizer, loading, pad_id
 from mmensemble_estimators.backbones.text import (
     POOLINGS,
     TEXT_BACKBONES,
-    ModuleEncoder,
     text_encoder_from_architecture,
     text_encoder_from_config,
     text_encoder_from_model,
@@ -72,12 +76,7 @@ class TextEstimator(TextLeaf, TorchEstimator):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        built = isinstance(self.backbone, PreTrainedConfig) or callable(self.backbone)
-        if not built and not (isinstance(self.backbone, str) and self.backbone in TEXT_BACKBONES):
-            raise ConfigurationError(
-                f"backbone must be one of {sorted(TEXT_BACKBONES)}, a transformers config or a callable, "
-                f"not {self.backbone!r}"
-            )
+        check_backbone(self.backbone, TEXT_BACKBONES)
         # A token and the end; the 256 bytes and two special tokens.
         check_integers(self, max_length=2, vocab_size=258)
 

@@ -8,13 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
-from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import Cells, Encoded, VideoPreprocessor
 from mmensemble_estimators._augmentation import AUGMENTATIONS, vary_clips
 from mmensemble_estimators._base import TorchEstimator
 from mmensemble_estimators._classifier import TorchClassifier
 from mmensemble_estimators._documented import documented
-from mmensemble_estimators._parameters import check_choice, check_integers
+from mmensemble_estimators._parameters import check_augmentation, check_backbone, check_choice, check_integers
 from mmensemble_estimators._regressor import TorchRegressor
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.image import HALF, IMAGE_BACKBONES, IMAGE_POOLINGS, read_image_processor
@@ -47,19 +46,13 @@ class VideoEstimator(TorchEstimator):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        built = isinstance(self.backbone, PreTrainedConfig) or callable(self.backbone)
-        if not built and not (isinstance(self.backbone, str) and self.backbone in IMAGE_BACKBONES):
-            raise ConfigurationError(
-                f"backbone must be one of {sorted(IMAGE_BACKBONES)}, a transformers config or a callable, "
-                f"not {self.backbone!r}"
-            )
+        check_backbone(self.backbone, IMAGE_BACKBONES)
         check_choice("pooling", self.pooling, IMAGE_POOLINGS)
         if self.n_frames is not None:
             check_integers(self, n_frames=1)
         if self.image_size is not None:
             check_integers(self, image_size=32)
-        if not isinstance(self.augmentation, (tuple, list)) or not set(self.augmentation) <= set(AUGMENTATIONS):
-            raise ConfigurationError(f"augmentation must be some of {AUGMENTATIONS}, not {self.augmentation!r}")
+        check_augmentation(self, AUGMENTATIONS)
 
     def _fit_preprocessor(self, cells: Cells) -> VideoPreprocessor:
         if self.pretrained is None:

@@ -7,7 +7,6 @@ longest row and no longer.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,22 +14,22 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import ASTConfig, AutoConfig, AutoModel, PreTrainedConfig
+from transformers import ASTConfig, AutoModel, PreTrainedConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import cached_file
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import AudioPreprocessor
+from mmensemble_estimators.backbones.configs import config_of
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.pretrained import loading
 from mmensemble_estimators.backbones.spectrogram_resnet import SpectrogramResNet
-from mmensemble_estimators.backbones.text import module_size, pool
+from mmensemble_estimators.backbones.text import pool
 
 __all__ = [
     "AUDIO_BACKBONES",
     "AUDIO_POOLINGS",
     "AudioEncoder",
-    "AudioModuleEncoder",
     "audio_encoder_from_architecture",
     "audio_encoder_from_config",
     "audio_encoder_from_model",
@@ -90,27 +89,6 @@ class AudioEncoder(Encoder):
         if isinstance(self.backbone, SpectrogramResNet):
             return {"cnn": {"n_mels": self.backbone.n_mels}, "pooling": self.pooling}
         return {"config": self.backbone.config.to_diff_dict(), "pooling": self.pooling}  # type: ignore[union-attr, operator]
-
-
-class AudioModuleEncoder(Encoder):
-    """A user's module from a preprocessor's arrays to embeddings.
-
-    Parameters
-    ----------
-    backbone : nn.Module
-    example : dict of str to Tensor
-        A batch, by which the size of the embedding is found.
-    """
-
-    def __init__(self, backbone: nn.Module, example: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.example_length = EXAMPLE_FRAMES
-        self.embedding_size = module_size(backbone, example)
-
-    def forward(self, **inputs: Tensor) -> Tensor:
-        """Embed a batch as (batch, embedding_size)."""
-        return cast(Tensor, self.backbone(**inputs).flatten(1))
 
 
 def _cnn_states(backbone: Any, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -257,9 +235,7 @@ AUDIO_BACKBONES: dict[str, Callable[..., AudioEncoder]] = {"cnn": build_cnn, "as
 
 def audio_encoder_from_config(config: PreTrainedConfig | dict[str, Any], *, pooling: str | None) -> AudioEncoder:
     """Build an untrained network from a transformers config; of Whisper the encoder alone."""
-    if isinstance(config, dict):
-        config = AutoConfig.for_model(**config)
-    config = copy.deepcopy(config)
+    config = config_of(config)
     model = WhisperEncoder(config) if family_of(config) == "whisper" else AutoModel.from_config(config)
     return audio_encoder_from_model(model, pooling=pooling)
 

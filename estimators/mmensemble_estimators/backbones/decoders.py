@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AutoConfig, AutoModelForCausalLM, MBartConfig
+from transformers import AutoModelForCausalLM, MBartConfig
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import TensorSpec
+from mmensemble_estimators.backbones.configs import config_of
 from mmensemble_estimators.backbones.generative import State
 from mmensemble_estimators.backbones.lstm import run_lstm
 
@@ -296,5 +297,4 @@ def decoder_from_architecture(architecture: dict[str, Any], memory_size: int) ->
     """Rebuild an untrained decoder from `Decoder.architecture`."""
     if "lstm" in architecture:
         return LSTMDecoder(**architecture["lstm"])
-    config = AutoConfig.for_model(**architecture["config"])
-    return TransformerDecoder(AutoModelForCausalLM.from_config(config), memory_size)
+    return TransformerDecoder(AutoModelForCausalLM.from_config(config_of(architecture["config"])), memory_size)

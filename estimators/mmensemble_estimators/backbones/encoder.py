@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mmensemble.caching import is_storing
+from mmensemble.exceptions import ConfigurationError
 
-__all__ = ["Encoder", "origins"]
+__all__ = ["Encoder", "ModuleEncoder", "module_size", "origins"]
 
 # Encoder → how to get it again, of the frozen ones whose weights lie in a file.
 origins: WeakKeyDictionary[nn.Module, tuple[Callable[..., Any], tuple[Any, ...]]] = WeakKeyDictionary()
@@ -48,3 +49,46 @@ class Encoder(nn.Module):
         if is_storing() and self in origins:
             return origins[self]
         return super().__reduce_ex__(protocol)
+
+
+class ModuleEncoder(Encoder):
+    """A user's module from a preprocessor's arrays to embeddings.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+    example : dict of str to Tensor
+        A batch, by which the size of the embedding is found.
+    example_length : int, default=3
+        See `Encoder`.
+    """
+
+    def __init__(self, backbone: nn.Module, example: dict[str, Tensor], *, example_length: int = 3) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.example_length = example_length
+        self.embedding_size = module_size(backbone, example)
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Embed a batch as (batch, embedding_size)."""
+        embedding: Tensor = self.backbone(**inputs).flatten(1)
+        return embedding
+
+
+def module_size(module: nn.Module, example: dict[str, Tensor]) -> int:
+    """Run a user's module once, and return the size of the embedding that it gives.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no module, or gives no embedding per row.
+    """
+    if not isinstance(module, nn.Module):
+        raise ConfigurationError(f"a callable backbone must return a torch.nn.Module, not {type(module).__name__}")
+    with torch.no_grad():
+        output = module.eval()(**example)
+    n_rows = len(next(iter(example.values())))
+    if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != n_rows:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ConfigurationError(f"a callable backbone's module must return embeddings (batch, size), not {shape}")
+    return output.flatten(1).shape[1]

@@ -10,17 +10,17 @@ place; ``attention_mask`` says which tokens are real, and positions are counted 
 
 from __future__ import annotations
 
-import copy
 import inspect
 from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GPT2Config, PreTrainedConfig
+from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import TensorSpec
+from mmensemble_estimators.backbones.configs import config_of
 
 __all__ = ["CausalNetwork", "GenerativeNetwork", "State", "build_causal_gpt", "causal_network_from_config"]
 
@@ -256,9 +256,4 @@ def causal_network_from_config(config: PreTrainedConfig | dict[str, Any], **chan
     **changes
         Values that the config shall have in the place of its own: vocabulary size and special tokens.
     """
-    if isinstance(config, dict):
-        config = AutoConfig.for_model(**config)
-    config = copy.deepcopy(config)
-    for name, value in changes.items():
-        setattr(config, name, value)
-    return CausalNetwork(AutoModelForCausalLM.from_config(config).float())
+    return CausalNetwork(AutoModelForCausalLM.from_config(config_of(config, **changes)).float())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Any, Literal, cast
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, ResNetConfig, ViTConfig
+from transformers import AutoModel, PreTrainedConfig, ResNetConfig, ViTConfig
 from transformers.utils import cached_file
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import ImagePreprocessor
-from mmensemble_estimators.backbones.encoder import Encoder
+from mmensemble_estimators.backbones.configs import config_of
+from mmensemble_estimators.backbones.encoder import Encoder, module_size
 from mmensemble_estimators.backbones.pretrained import loading
-from mmensemble_estimators.backbones.text import module_size
 
 __all__ = [
     "IMAGE_BACKBONES",
@@ -146,9 +145,7 @@ def image_encoder_from_config(
     config: PreTrainedConfig | dict[str, Any], *, image_size: int, normalisation: Normalisation, pooling: str | None
 ) -> ImageEncoder:
     """Build an untrained network from a transformers config."""
-    if isinstance(config, dict):
-        config = AutoConfig.for_model(**config)
-    model = AutoModel.from_config(copy.deepcopy(config))
+    model = AutoModel.from_config(config_of(config))
     return image_encoder_from_model(model, image_size=image_size, normalisation=normalisation, pooling=pooling)
 
 

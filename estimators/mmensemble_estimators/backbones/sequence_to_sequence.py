@@ -5,14 +5,14 @@ The encoders are those of the classifiers, of texts and of images alike.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedConfig
+from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from mmensemble.preprocessing import TensorSpec
+from mmensemble_estimators.backbones.configs import config_of
 from mmensemble_estimators.backbones.decoders import (
     SIZE,
     Decoder,
@@ -23,7 +23,12 @@ from mmensemble_estimators.backbones.decoders import (
 )
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.generative import GenerativeNetwork, State
-from mmensemble_estimators.backbones.text import build_lstm, text_encoder_from_architecture, text_encoder_from_model
+from mmensemble_estimators.backbones.text import (
+    NO_SPECIAL_TOKENS,
+    build_lstm,
+    text_encoder_from_architecture,
+    text_encoder_from_model,
+)
 
 __all__ = [
     "SEQUENCE_BACKBONES",
@@ -102,15 +107,10 @@ def encoder_decoder_from_config(
     config: PreTrainedConfig | dict[str, Any], *, vocab_size: int | None, attention: str, pooling: str
 ) -> EncoderDecoder:
     """Build an untrained network from a transformers config, with a vocabulary of another size where one is given."""
-    if isinstance(config, dict):
-        config = AutoConfig.for_model(**config)
-    config = copy.deepcopy(config)
+    changes = {}
     if vocab_size is not None:
-        config.vocab_size = vocab_size
-        # The config's special tokens are those of another vocabulary.
-        config.bos_token_id = config.eos_token_id = config.pad_token_id = None
-        config.decoder_start_token_id = 0
-    model = AutoModelForSeq2SeqLM.from_config(config)
+        changes = {"vocab_size": vocab_size, "decoder_start_token_id": 0, **NO_SPECIAL_TOKENS}
+    model = AutoModelForSeq2SeqLM.from_config(config_of(config, **changes))
     return encoder_decoder_from_model(model, attention=attention, pooling=pooling)
 
 

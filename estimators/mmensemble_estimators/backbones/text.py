@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, GPT2Config, PreTrainedConfig
+from transformers import AutoModel, BertConfig, GPT2Config, PreTrainedConfig
 
-from mmensemble.exceptions import ConfigurationError
+from mmensemble_estimators.backbones.configs import config_of
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.generative import GenerativeNetwork
 from mmensemble_estimators.backbones.lstm import run_lstm
@@ -19,7 +18,6 @@ from mmensemble_estimators.backbones.lstm import run_lstm
 __all__ = [
     "POOLINGS",
     "TEXT_BACKBONES",
-    "ModuleEncoder",
     "PooledStates",
     "TextEncoder",
     "text_encoder_from_architecture",
@@ -30,6 +28,9 @@ __all__ = [
 POOLINGS = ("mean", "last", "cls", "max")
 
 SIZE = 128
+
+# Those of a config are of another vocabulary than that of a tokenizer which is trained here.
+NO_SPECIAL_TOKENS = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
 
 
 class TextEncoder(Encoder):
@@ -101,45 +102,6 @@ class TextEncoder(Encoder):
         else:
             backbone = {"config": self.backbone.config.to_diff_dict()}  # type: ignore[union-attr, operator]
         return {"backbone": backbone, "attention": self.attention, "pooling": self.pooling}
-
-
-class ModuleEncoder(Encoder):
-    """A user's module from ``input_ids`` and ``attention_mask`` to embeddings.
-
-    Parameters
-    ----------
-    backbone : nn.Module
-    example : dict of str to Tensor
-        A batch, by which the size of the embedding is found.
-    """
-
-    def __init__(self, backbone: nn.Module, example: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.embedding_size = module_size(backbone, example)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embed token ids (batch, length) as (batch, embedding_size)."""
-        return self.backbone(input_ids=input_ids, attention_mask=attention_mask).flatten(1)
-
-
-def module_size(module: nn.Module, example: dict[str, Tensor]) -> int:
-    """Run a user's module once, and return the size of the embedding that it gives.
-
-    Raises
-    ------
-    ConfigurationError
-        If it is no module, or gives no embedding per row.
-    """
-    if not isinstance(module, nn.Module):
-        raise ConfigurationError(f"a callable backbone must return a torch.nn.Module, not {type(module).__name__}")
-    with torch.no_grad():
-        output = module.eval()(**example)
-    n_rows = len(next(iter(example.values())))
-    if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != n_rows:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ConfigurationError(f"a callable backbone's module must return embeddings (batch, size), not {shape}")
-    return output.flatten(1).shape[1]
 
 
 def pool(states: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
@@ -250,14 +212,8 @@ def text_encoder_from_config(
     config: PreTrainedConfig | dict[str, Any], *, vocab_size: int | None, pooling: str
 ) -> TextEncoder:
     """Build an untrained network from a transformers config, with a vocabulary of another size where one is given."""
-    if isinstance(config, dict):
-        config = AutoConfig.for_model(**config)
-    config = copy.deepcopy(config)
-    if vocab_size is not None:
-        config.vocab_size = vocab_size
-        # The config's special tokens are those of another vocabulary.
-        config.bos_token_id = config.eos_token_id = config.pad_token_id = None
-    return text_encoder_from_model(AutoModel.from_config(config), pooling=pooling)
+    changes = {} if vocab_size is None else {"vocab_size": vocab_size, **NO_SPECIAL_TOKENS}
+    return text_encoder_from_model(AutoModel.from_config(config_of(config, **changes)), pooling=pooling)
 
 
 def text_encoder_from_architecture(architecture: dict[str, Any]) -> TextEncoder:

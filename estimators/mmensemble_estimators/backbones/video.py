@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig
+from transformers import AutoModel, BertConfig, PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import VideoPreprocessor
+from mmensemble_estimators.backbones.configs import config_of
+from mmensemble_estimators.backbones.encoder import module_size
 from mmensemble_estimators.backbones.image import (
     HALF,
     IMAGE_BACKBONES,
@@ -20,7 +21,6 @@ from mmensemble_estimators.backbones.image import (
     ImageEncoder,
     Normalisation,
 )
-from mmensemble_estimators.backbones.text import module_size
 
 __all__ = [
     "FramesTransformer",
@@ -141,10 +141,14 @@ def _over_frames(
 
 
 def video_encoder_from_config(
-    config: PreTrainedConfig, preprocessor: VideoPreprocessor, *, normalisation: Normalisation, pooling: str | None
+    config: PreTrainedConfig | dict[str, Any],
+    preprocessor: VideoPreprocessor,
+    *,
+    normalisation: Normalisation,
+    pooling: str | None,
 ) -> VideoEncoder:
     """Build an untrained network from a transformers config."""
-    model = AutoModel.from_config(copy.deepcopy(config))
+    model = AutoModel.from_config(config_of(config))
     return video_encoder_from_model(model, preprocessor, normalisation=normalisation, pooling=pooling)
 
 
@@ -153,10 +157,9 @@ def video_encoder_from_architecture(architecture: dict[str, Any], preprocessor: 
     mean, std = architecture["normalisation"]
     pooling = architecture["pooling"]
     if "frame_config" in architecture:
-        config = AutoConfig.for_model(**architecture["frame_config"])
+        config = config_of(architecture["frame_config"])
         return _over_frames(config, architecture["n_frames"], normalisation=(mean, std), pooling=pooling)
-    config = AutoConfig.for_model(**architecture["config"])
-    return video_encoder_from_config(config, preprocessor, normalisation=(mean, std), pooling=pooling)
+    return video_encoder_from_config(architecture["config"], preprocessor, normalisation=(mean, std), pooling=pooling)
 
 
 def video_encoder_from_module(module: Any, preprocessor: VideoPreprocessor) -> VideoEncoder:

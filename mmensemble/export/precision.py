@@ -101,8 +101,48 @@ def _to_half(source: Path) -> onnx.ModelProto:
     nodes = {tuple(node.output): node for node in converted.graph.node}
     del converted.graph.node[:]
     converted.graph.node.extend(nodes.values())
+    _without_detours(converted.graph)
     pool_by_gathering(converted)
     return converted
+
+
+def _without_detours(graph: onnx.GraphProto) -> None:
+    """Let a float node read what another float node gives, and not that value cut to half precision and back.
+
+    The tool keeps nodes in float, but takes every value from one to the next by two casts, in which numbers above 65504
+    become infinite; inputs and outputs of the graph as well.
+    """
+    made_half = {  # value in half precision → the same in float, as it was
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.name.endswith("_cast_to_fp16_node") or node.name.startswith("graph_input_cast")
+    }
+    made_half |= {
+        weight.name: weight.name for weight in graph.initializer if weight.data_type == onnx.TensorProto.FLOAT
+    }
+    by_nodes = {name for node in graph.node for name in node.output}
+    straight: dict[str, str] = {}
+    outputs: dict[str, str] = {}
+    for node in graph.node:
+        source = made_half.get(node.input[0]) if node.input else None
+        if source is None:
+            continue
+        if node.name.endswith("_cast_to_fp32_node"):
+            straight[node.output[0]] = source
+        elif node.name.startswith("graph_output_cast"):
+            if source in by_nodes and source not in outputs:
+                outputs[source] = node.output[0]  # which keeps its name, so the value takes that
+            else:
+                node.input[0] = source
+    gone = {*straight, *outputs.values()}
+    renamed = {name: outputs.get(source, source) for name, source in straight.items()} | outputs
+    kept = [node for node in graph.node if node.output[0] not in gone]
+    for node in kept:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(name, name) for name in names]
+    read = {name for node in kept for name in node.input}
+    del graph.node[:]
+    graph.node.extend(node for node in kept if node.output[0] in read or node.output[0] not in made_half)
 
 
 def _to_int8(

@@ -10,11 +10,22 @@ import onnx
 import pandas as pd
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from mmensemble import ConfigurationError, ExportError, OnnxPredictor, ParityError, export_onnx
+from mmensemble import (
+    ConfigurationError,
+    ExportError,
+    MultimodalClassifier,
+    OnnxPredictor,
+    ParityError,
+    export_onnx,
+)
 from mmensemble.export import onnx_file
 from mmensemble.export.graph import ENCODER_SCOPE
 from mmensemble.export.precision import convert, int8_layers, sensitivities
+from mmensemble_estimators import TextClassifier
 from tests.instances import BY_ID
 
 Fitted = Callable[[str], Any]
@@ -49,6 +60,29 @@ def test_half_precision(fitted: Fitted, items: pd.DataFrame, tmp_path: Path, ins
     scores = instance.scores(OnnxPredictor(tmp_path / "fp16.onnx", device="cpu"), X)
     expected = instance.scores(fitted(instance_id), X)
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-2 * max(1.0, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("instance_id", ["soft_voting", "stacking", "concat_fusion"])
+def test_what_is_float_never_passes_half_precision(fitted: Fitted, tmp_path: Path, instance_id: str) -> None:
+    export_onnx(fitted(instance_id), tmp_path / "fp16.onnx", precision="fp16")
+    graph = onnx.load(tmp_path / "fp16.onnx").graph
+    inside = {n.output[0] for n in graph.node if ENCODER_SCOPE in n.name.split("/")}
+    read_inside = {name for n in graph.node if ENCODER_SCOPE in n.name.split("/") for name in n.input}
+    halved = [n for n in graph.node if n.op_type == "Cast" and n.attribute[0].i == TensorProto.FLOAT16]
+    assert all(n.output[0] in inside | read_inside for n in halved)
+
+
+@pytest.mark.parametrize("with_text", [False, True])
+def test_numbers_that_half_precision_does_not_hold(tmp_path: Path, with_text: bool) -> None:
+    rng = np.random.default_rng(0)
+    price = rng.normal(5e6, 1e6, 60)  # half precision ends at 65504
+    X = pd.DataFrame({"price": price, "name": [f"item {number}" for number in range(60)]})
+    members: list[Any] = [("price", make_pipeline(StandardScaler(), LogisticRegression()), ["price"])]
+    if with_text:
+        members.append(("name", TextClassifier(max_epochs=1, random_state=0), "name"))
+    model = MultimodalClassifier(members).fit(X, np.where(price > 5e6, "dear", "cheap"))
+    manifest = export_onnx(model, tmp_path / "fp16.onnx", precision="fp16", verify=X)
+    assert manifest.parity["max_abs_difference"] < (1e-3 if with_text else 1e-6)
 
 
 @pytest.mark.parametrize("instance_id", ["text", "text_bert", "attention_fusion", "text_regressor"])

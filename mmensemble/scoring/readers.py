@@ -41,7 +41,7 @@ class Reader(Protocol):
     def __init__(self, path: Path) -> None: ...
 
     def tables(self, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
-        """Yield the columns wanted, at most `size` rows at a time."""
+        """Yield the columns wanted, `size` rows at a time, at the end those that are left."""
         ...
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class ParquetReader:
         self.n_rows: int | None = self._file.metadata.num_rows
 
     def tables(self, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
-        """Yield the columns wanted, at most `size` rows at a time."""
+        """Yield the columns wanted, `size` rows at a time."""
         import pyarrow as pa
 
         with _reading(self.path):
@@ -140,7 +140,7 @@ class CsvReader:
         self.n_rows: int | None = None
 
     def tables(self, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
-        """Yield the columns wanted, at most `size` rows at a time."""
+        """Yield the columns wanted, `size` rows at a time."""
         import pyarrow as pa
         from pyarrow import csv as pa_csv
 
@@ -155,9 +155,16 @@ class CsvReader:
             quoted_strings_can_be_null=False,
         )
         with _reading(self.path), pa_csv.open_csv(self.path, read, parse, convert) as blocks:
+            # What a block leaves over goes to the next one, so that the rows alone decide what is scored together.
+            left = blocks.schema.empty_table()
             for block in blocks:
-                for start in range(0, block.num_rows, size):
-                    yield pa.Table.from_batches([block.slice(start, size)])
+                table = pa.concat_tables([left, pa.Table.from_batches([block])]).combine_chunks()
+                whole = table.num_rows - table.num_rows % size
+                for start in range(0, whole, size):
+                    yield table.slice(start, size)
+                left = table.slice(whole)
+            if left.num_rows:
+                yield left
 
     def close(self) -> None:
         """Do nothing: `tables` opens and closes the file."""
@@ -194,7 +201,7 @@ class JsonLinesReader:
             )
 
     def tables(self, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
-        """Yield the columns wanted, at most `size` rows at a time."""
+        """Yield the columns wanted, `size` rows at a time."""
         import pyarrow as pa
 
         schema = pa.schema([self.schema.field(name) for name in columns])

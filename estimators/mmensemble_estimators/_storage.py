@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "STATE",
     "load",
+    "on_cpu",
     "params_of",
     "read_state",
     "reading",
@@ -69,29 +70,32 @@ def save(estimator: TorchEstimator, folder: Path) -> None:
 
 def write(folder: Path, text: str, module: nn.Module) -> None:
     """Write what `state_text` returned, and the weights of a network, both or neither."""
-    with replacing(folder, text, module) as draft:
+    with replacing(folder, text) as draft, on_cpu(module):
         save_model(module, str(draft / WEIGHTS))
 
 
 @contextmanager
-def replacing(folder: Path, text: str, module: nn.Module) -> Iterator[Path]:
-    """Write what `state_text` returned, and what the block writes into the draft that it gets, all or nothing.
-
-    The network is on the CPU inside the block.
-    """
+def replacing(folder: Path, text: str) -> Iterator[Path]:
+    """Write what `state_text` returned, and what the block writes into the draft that it gets, all or nothing."""
     folder.mkdir(parents=True, exist_ok=True)
-    device = next(module.parameters()).device
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
         draft = Path(name)
-        module.cpu()
-        try:
-            yield draft
-        finally:
-            module.to(device)
+        yield draft
         (draft / STATE).write_text(text, encoding="utf-8")
         for file in sorted(draft.iterdir(), key=lambda file: file.name == STATE):
             shutil.copymode(draft / STATE, file)  # safetensors lets nobody else read what it writes
             os.replace(file, folder / file.name)
+
+
+@contextmanager
+def on_cpu(module: nn.Module) -> Iterator[None]:
+    """Have a network on the CPU inside the block."""
+    device = next(module.parameters()).device
+    module.cpu()
+    try:
+        yield
+    finally:
+        module.to(device)
 
 
 def state_text(estimator: TorchLeaf, **more: Any) -> str:

@@ -22,7 +22,7 @@ from mmensemble_estimators._documented import documented
 from mmensemble_estimators._frozen import folder_stamp
 from mmensemble_estimators._generator import TorchGenerator
 from mmensemble_estimators._parameters import check_choice, check_integers, check_positions
-from mmensemble_estimators._storage import STATE, params_of, read_state, reading, replacing, restore, state_text
+from mmensemble_estimators._storage import STATE, on_cpu, params_of, read_state, reading, replacing, restore, state_text
 from mmensemble_estimators._token_loss import Pieces, TokenLoss
 from mmensemble_estimators._training import resolve_device, run_in_batches
 from mmensemble_estimators.backbones.generative import (
@@ -175,18 +175,7 @@ class CausalLM(TorchGenerator):
     @property
     def _origin(self) -> Any:
         """What to start from: another fitted `CausalLM`, a path, or None."""
-        origin = self.pretrained
-        if isinstance(origin, FrozenEstimator):
-            origin = origin.estimator
-        if isinstance(origin, CausalLM):
-            if not hasattr(origin, "module_"):
-                raise ConfigurationError(
-                    "pretrained is a CausalLM that is not fitted. If it was, clone forgot what it had learned: give "
-                    "pretrained=sklearn.frozen.FrozenEstimator(the fitted one)"
-                )
-        elif origin is not None and not isinstance(origin, (str, os.PathLike)):
-            raise ConfigurationError(f"pretrained must be a folder, a hub id or a fitted CausalLM, not {origin!r}")
-        return origin
+        return None if self.pretrained is None else model_given("pretrained", self.pretrained)
 
     def cache_stamp(self) -> Any:
         origin = self._origin
@@ -387,7 +376,7 @@ class CausalLM(TorchGenerator):
         bare = copy.copy(self)
         if not isinstance(bare.pretrained, (str, os.PathLike)):
             bare.pretrained = None
-        with replacing(Path(folder), state_text(bare, end_ids=self._end_ids), self.module_) as draft:
+        with replacing(Path(folder), state_text(bare, end_ids=self._end_ids)) as draft, on_cpu(self.module_):
             write_causal(draft, self.module_, self.preprocessor_, self._end_ids)
 
     @classmethod
@@ -429,3 +418,24 @@ class CausalLM(TorchGenerator):
         model.module_ = network
         model.n_features_in_ = 1
         return model
+
+
+def model_given(name: str, value: Any) -> Any:
+    """Return the fitted `CausalLM`, or the path, that is the value of a parameter.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is neither, or not fitted.
+    """
+    if isinstance(value, FrozenEstimator):
+        value = value.estimator
+    if isinstance(value, CausalLM):
+        if not hasattr(value, "module_"):
+            raise ConfigurationError(
+                f"{name} is a CausalLM that is not fitted. If it was, clone forgot what it had learned: give "
+                f"{name}=sklearn.frozen.FrozenEstimator(the fitted one)"
+            )
+    elif not isinstance(value, (str, os.PathLike)):
+        raise ConfigurationError(f"{name} must be a fitted CausalLM, a folder or a hub id, not {value!r}")
+    return value

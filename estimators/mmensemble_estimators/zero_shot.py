@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -26,9 +25,9 @@ from mmensemble.scoring.tasks import Classification, task_from_dict
 from mmensemble_estimators._frozen import folder_stamp
 from mmensemble_estimators._leaf import TorchLeaf
 from mmensemble_estimators._likelihood import LabelLikelihood, shared_prefix
-from mmensemble_estimators._parameters import check_integers
-from mmensemble_estimators._storage import STATE, params_of, read_state, reading, restore, state_text
-from mmensemble_estimators.language_model import CausalLM
+from mmensemble_estimators._parameters import check_integers, check_target
+from mmensemble_estimators._storage import params_of, read_state, reading, replacing, restore, state_text
+from mmensemble_estimators.language_model import CausalLM, model_given
 
 __all__ = ["ZeroShotTextClassifier"]
 
@@ -165,8 +164,7 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         DataError
             For a cell that is no text, or a `y` of one class.
         """
-        if y is None:
-            raise DataError(f"{type(self).__name__}.fit requires y to be passed, but the target y is None")
+        check_target(self, y)
         before, between = self._template()
         check_integers(self, n_examples=0, example_length=1, batch_size=1)
         self._check_calibrate()
@@ -216,19 +214,8 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         return before, between
 
     def _language_model(self) -> CausalLM:
-        model = self.language_model
-        if isinstance(model, FrozenEstimator):
-            model = model.estimator
-        if isinstance(model, (str, os.PathLike)):
-            return CausalLM.load(os.fspath(model))
-        if not isinstance(model, CausalLM):
-            raise ConfigurationError(f"language_model must be a fitted CausalLM or a folder, not {model!r}")
-        if not hasattr(model, "module_"):
-            raise ConfigurationError(
-                "language_model is not fitted. If it was, clone forgot what it had learned: give "
-                "sklearn.frozen.FrozenEstimator(the fitted one)"
-            )
-        return model
+        model = model_given("language_model", self.language_model)
+        return model if isinstance(model, CausalLM) else CausalLM.load(os.fspath(model))
 
     def _label(self, label: Any) -> str:
         if self.labels is None:
@@ -364,10 +351,8 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
             label_ids=self._label_ids,
             prefix_ids=self._prefix_ids,
         )
-        self._language_model_.save(folder / LANGUAGE_MODEL)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as draft:
-            Path(draft, STATE).write_text(text, encoding="utf-8")
-            os.replace(Path(draft, STATE), folder / STATE)
+        with replacing(folder, text):
+            self._language_model_.save(folder / LANGUAGE_MODEL)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -278,7 +278,7 @@ def test_errors(tmp_path: Path) -> None:
         ({"pooling": "cls"}, "pooling must be one of"),
         ({"n_heads": 5}, "embedding_size=32 is not divisible by n_heads=5"),
         ({"max_length": 1}, "max_length"),
-        ({"pretrained": 3}, "pretrained must be a folder"),
+        ({"pretrained": 3}, "pretrained must be a fitted CausalLM"),
         ({"pretrained": str(tmp_path / "no")}, "there is no such folder"),
     ]:
         with pytest.raises(ConfigurationError, match=message):

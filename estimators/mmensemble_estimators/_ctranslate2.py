@@ -40,7 +40,7 @@ class _Cursor:
         return self.numbers(code)[0]
 
     def string(self) -> str:
-        return self.take(self.number("H"))[:-1].decode()
+        return self.take(self.number("H"))[:-1].decode(errors="replace")
 
 
 def read_variables(content: bytes) -> dict[str, np.ndarray]:
@@ -59,7 +59,7 @@ def read_variables(content: bytes) -> dict[str, np.ndarray]:
     Raises
     ------
     ConfigurationError
-        If the content is cut off, of another version, or no Whisper model.
+        If the content is cut off, of another version, no Whisper model, or of a type that numpy does not have.
     """
     cursor = _Cursor(content)
     version, kind = cursor.number("I"), cursor.string()
@@ -70,8 +70,12 @@ def read_variables(content: bytes) -> dict[str, np.ndarray]:
     for _ in range(cursor.number("I")):
         name = cursor.string()
         shape = cursor.numbers(f"{cursor.number('B')}I")
-        dtype = _TYPES[cursor.number("B")]
-        variables[name] = np.frombuffer(cursor.take(cursor.number("I")), dtype).reshape(shape)
+        number = cursor.number("B")
+        if number >= len(_TYPES):
+            raise ConfigurationError(
+                f"the CTranslate2 variable {name} is of the type {number}, which numpy does not have"
+            )
+        variables[name] = np.frombuffer(cursor.take(cursor.number("I")), _TYPES[number]).reshape(shape)
     return variables
 
 

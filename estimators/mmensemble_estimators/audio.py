@@ -131,9 +131,8 @@ def _shift(real: np.ndarray, rng: np.random.RandomState) -> None:
     reach = len(real) // 10
     by = rng.randint(-reach, reach + 1)
     silence = 0.0 if real.ndim == 1 else real.min()
-    moved = np.roll(real, by, axis=0)
-    moved[:by] = silence if by > 0 else moved[:by]
-    moved[len(moved) + min(by, 0) :] = silence
+    moved = np.full_like(real, silence)
+    moved[max(by, 0) : len(real) + min(by, 0)] = real[max(-by, 0) : len(real) - max(by, 0)]
     real[:] = moved
 
 

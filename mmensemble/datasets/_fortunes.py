@@ -96,6 +96,11 @@ def load_fortunes(folder: str | os.PathLike[str] | None = None, *, languages: Se
     MissingDependencyError
         If a package of the ``examples`` extra is not installed.
 
+    References
+    ----------
+    .. [1] `The Debian source package fortune-mod <https://tracker.debian.org/pkg/fortune-mod>`_, and those of the other
+       languages.
+
     Examples
     --------
     >>> from mmensemble.datasets import load_fortunes

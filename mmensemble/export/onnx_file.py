@@ -87,6 +87,10 @@ def export_onnx(
 
     Raises
     ------
+    ConfigurationError
+        If `path` is in no folder or is one, or the other arguments do not go together.
+    DataError
+        If the estimator cannot score the rows of `verify`.
     ExportError
         If a part has no ONNX form, or not at this precision.
     ParityError

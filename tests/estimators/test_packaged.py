@@ -155,6 +155,12 @@ def test_ctranslate2_variables_get_transformers_names() -> None:
     for other in (ctranslate2({}, kind="TransformerSpec"), ctranslate2({}, version=7)):
         with pytest.raises(ConfigurationError, match="WhisperSpec of version 6 is expected"):
             read_variables(other)
+    with pytest.raises(ConfigurationError, match="of version 6 is expected, not"):
+        read_variables(struct.pack("<IH", 6, 9) + b"\xff" * 9)
+    of_type_5 = bytearray(ctranslate2({"a": np.zeros(1, dtype=np.float32)}))
+    of_type_5[-13] = 5  # before four bytes each of size, of its value, and of the count of other names
+    with pytest.raises(ConfigurationError, match="the CTranslate2 variable a is of the type 5"):
+        read_variables(bytes(of_type_5))
 
 
 @pytest.mark.parametrize("part", ["part1", "part2"])

@@ -25,6 +25,7 @@ from transformers import (
     VivitModel,
     VJEPA2Config,
     VJEPA2Model,
+    WhisperConfig,
 )
 
 from mmensemble import (
@@ -324,6 +325,21 @@ def test_processor_that_rescales_to_minus_1(saved: Callable[[str], str], clips: 
 def test_model_that_takes_no_such_clips(saved: Callable[[str], str], clips: list[np.ndarray]) -> None:
     with pytest.raises(ConfigurationError, match="does not take clips of n_frames=2 and image_size=32"):
         VideoClassifier(pretrained=saved("VideoMAE"), n_frames=2, image_size=SIZE).fit(clips, LABELS)
+    speech = WhisperConfig(
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        vocab_size=9,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    with pytest.raises(ConfigurationError, match="a WhisperModel does not take clips"):
+        VideoClassifier(backbone=speech, n_frames=2, image_size=SIZE).fit(clips, LABELS)
     picture = ViTModel(
         ViTConfig(image_size=SIZE, patch_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     )

@@ -2,7 +2,8 @@
 
 transformers' audio networks want every row of the same length, or let the padding in. Here a row's embedding is that of
 the row alone: padding is kept out of every convolution, normalisation and attention. So a batch is as long as its
-longest row and no longer.
+longest row and no longer. (In training alone, the ResNet's batch statistics count the padded frames too, of which there
+are few, since the rows of a batch have about the same length.)
 """
 
 from __future__ import annotations

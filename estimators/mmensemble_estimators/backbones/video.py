@@ -183,7 +183,7 @@ def video_encoder_from_model(
     try:
         # The configs have no common name for it.
         encoder.embedding_size = module_size(encoder, {"frames": torch.zeros(shape, dtype=torch.uint8)})
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:  # networks for other inputs
         raise ConfigurationError(
             f"a {type(model).__name__} does not take clips of n_frames={shape[1]} and image_size={shape[2]}: {error}"
         ) from error

@@ -65,7 +65,7 @@ from mmensemble_estimators import (
 
 NUMBERS = ["length", "brightness"]
 
-TargetKind = Literal["classes", "multilabel", "columns", "numbers", "number_table"]
+TargetKind = Literal["classes", "multilabel", "columns", "numbers", "number_table", "texts"]
 
 
 def multilabel(labels: np.ndarray) -> np.ndarray:
@@ -91,7 +91,11 @@ TARGETS: dict[TargetKind, Callable[[np.ndarray], np.ndarray]] = {
     "columns": columns,
     "numbers": numbers_of,
     "number_table": number_table,
+    "texts": lambda labels: labels,
 }
+
+# Bytes of a text that are compared.
+WRITTEN_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,28 @@ class Instance:
         """Return what the estimator is fitted to, made of the labels of the items."""
         return TARGETS[self.target](labels)
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether it predicts labels with probabilities."""
+        return self.target in ("classes", "multilabel", "columns")
+
+    def predict(self, model: Any, X: Any) -> np.ndarray:
+        """Return what the estimator, or its exported model, predicts; of one that writes, greedy texts."""
+        if self.target != "texts":
+            predicted: np.ndarray = model.predict(X)
+            return predicted
+        texts: np.ndarray = model.generate(X, max_new_tokens=6, temperature=0)[:, 0]
+        return texts
+
     def scores(self, model: Any, X: Any) -> np.ndarray:
-        """Return what the estimator, or its exported model, predicts as (n, width): probabilities, or else numbers."""
+        """Return what the estimator, or its exported model, predicts as (n, width) numbers.
+
+        Those are probabilities, or the numbers that are predicted, or the bytes of what is written.
+        """
+        if self.target == "texts":
+            written = ["\0" if text is None else text for text in self.predict(model, X)]
+            padded = [text.encode()[:WRITTEN_BYTES].ljust(WRITTEN_BYTES) for text in written]
+            return np.frombuffer(b"".join(padded), dtype=np.uint8).reshape(-1, WRITTEN_BYTES).astype(np.float64)
         if self.target in ("numbers", "number_table"):
             predicted = model.predict(X)
             assert predicted.ndim == 1 + (self.target == "number_table")
@@ -156,19 +180,27 @@ def language_model(**params: Any) -> CausalLM:
     return CausalLM(max_epochs=1, random_state=0, **{**settings, **params})
 
 
+def translator(**params: Any) -> Seq2SeqGenerator:
+    settings = {"max_epochs": 1, "vocab_size": 300, "max_length": 48, "random_state": 0}
+    return Seq2SeqGenerator(**{**settings, **params})
+
+
 @cache
 def fitted_translator() -> FrozenEstimator:
-    model = Seq2SeqGenerator(max_epochs=1, vocab_size=300, max_length=48, random_state=0)
     return FrozenEstimator(
-        model.fit(pd.Series(["red apple", "green pear"] * 4, name="name"), ["roter Apfel", "grüne Birne"] * 4)
+        translator().fit(pd.Series(["red apple", "green pear"] * 4, name="name"), ["roter Apfel", "grüne Birne"] * 4)
     )
+
+
+def captioner(**params: Any) -> ImageCaptioner:
+    settings = {"image_size": 32, "max_epochs": 1, "vocab_size": 300, "max_length": 16, "random_state": 0}
+    return ImageCaptioner(**{**settings, **params})
 
 
 @cache
 def fitted_captioner() -> FrozenEstimator:
-    model = ImageCaptioner(image_size=32, max_epochs=1, vocab_size=300, max_length=16, random_state=0)
     pictures = [np.full((32, 32), shade, dtype=np.uint8) for shade in (0, 255)]
-    return FrozenEstimator(model.fit(pd.Series(pictures * 4, name="picture"), ["black", "white"] * 4))
+    return FrozenEstimator(captioner().fit(pd.Series(pictures * 4, name="picture"), ["black", "white"] * 4))
 
 
 @cache
@@ -572,6 +604,9 @@ INSTANCES = [
         ("picture",),
         expected_failures={**_REFUSES_0_ROWS, **_FROZEN_STEP},
     ),
+    Instance("language_model", lambda: language_model(learning_rate=1e-2), ("name",), "cells", "texts"),
+    Instance("translator", lambda: translator(max_epochs=6, learning_rate=1e-2), ("name",), "cells", "texts"),
+    Instance("captioner", lambda: captioner(max_epochs=6, learning_rate=1e-2), ("picture",), "cells", "texts"),
     Instance("zero_shot", zero_shot, ("name",), "cells", expected_failures=_FROZEN),
     Instance(
         "zero_shot_in_stacking",

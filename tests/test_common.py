@@ -58,7 +58,7 @@ from mmensemble_estimators import (
     ZeroShotTextClassifier,
 )
 from tests.conftest import ALL_MISSING, WITHOUT_CLIP, WITHOUT_FACTS, WITHOUT_NAME, WITHOUT_PICTURE, WITHOUT_SOUND
-from tests.instances import BY_ID, INSTANCES, Instance
+from tests.instances import BY_ID, INSTANCES, WRITTEN_BYTES, Instance
 
 Fitted = Callable[[str], Any]
 Exported = Callable[[str], Path]
@@ -151,7 +151,7 @@ def test_exported_model_gives_the_probabilities_and_labels(
     estimator, X = fitted(instance.id), instance.of(items)
     predictor = OnnxPredictor(exported(instance.id), device="cpu", batch_size=batch_size)
     assert_scores_agree(instance.scores(predictor, X), instance.scores(estimator, X))
-    predicted, expected = predictor.predict(X), estimator.predict(X)
+    predicted, expected = instance.predict(predictor, X), instance.predict(estimator, X)
     assert predicted.shape == expected.shape
     if instance.target not in ("numbers", "number_table"):
         assert predicted.dtype == expected.dtype
@@ -180,11 +180,11 @@ def test_exported_model_on_rows_without_a_modality(
 def test_manifest(instance: Instance, fitted: Fitted, exported: Exported) -> None:
     predictor = OnnxPredictor(exported(instance.id), device="cpu")
     assert isinstance(predictor.manifest, Manifest)
-    if instance.target in ("numbers", "number_table"):
+    if not instance.has_classes:
         assert not hasattr(fitted(instance.id), "classes_")
-        with pytest.raises(AttributeError, match="predicts numbers"):
+        with pytest.raises(AttributeError, match=r"predicts numbers|writes texts"):
             _ = predictor.classes_
-        with pytest.raises(AttributeError, match="predicts numbers"):
+        with pytest.raises(AttributeError, match=r"predicts numbers|writes texts"):
             predictor.predict_proba([])
     else:
         assert classes_of(predictor) == classes_of(fitted(instance.id))
@@ -317,11 +317,10 @@ def test_fit_on_polars(instance: Instance, fitted: Fitted, items: pd.DataFrame, 
 
 def test_not_fitted(instance: Instance, items: pd.DataFrame) -> None:
     estimator = instance.make()
-    numbers = instance.target in ("numbers", "number_table")
-    assert hasattr(type(estimator), "predict_proba") != numbers
-    for method in ("predict",) if numbers else ("predict", "predict_proba"):
+    assert hasattr(type(estimator), "predict_proba") == instance.has_classes
+    for predict in (instance.predict, instance.scores):
         with pytest.raises(NotFittedError):
-            getattr(estimator, method)(instance.of(items))
+            predict(estimator, instance.of(items))
     with pytest.raises(NotFittedError):
         mmensemble.to_graph(estimator)
 
@@ -336,6 +335,14 @@ def test_probabilities(instance: Instance, fitted: Fitted, items: pd.DataFrame, 
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=0, atol=1e-6)
     assert fitted(instance.id).classes_.tolist() == np.unique(labels).tolist()
     assert np.ptp(probabilities, axis=0).max() > 0, "all rows get the same prediction"
+
+
+@only(lambda instance: instance.target == "texts")
+def test_texts_that_are_written(instance: Instance, fitted: Fitted, items: pd.DataFrame) -> None:
+    texts = instance.predict(fitted(instance.id), instance.of(items))
+    missing = items[instance.columns[0]].isna().to_numpy()
+    assert [text is None for text in texts] == missing.tolist()
+    assert len(set(texts[~missing])) > 1, "all rows get the same text"
 
 
 def test_rows_do_not_depend_on_each_other(instance: Instance, fitted: Fitted, items: pd.DataFrame) -> None:
@@ -367,10 +374,11 @@ def test_order_of_columns_and_further_columns_have_no_effect(
 def test_no_rows(instance: Instance, fitted: Fitted, exported: Exported, items: pd.DataFrame) -> None:
     nothing, estimator = instance.of(items.iloc[:0]), fitted(instance.id)
     predictor = OnnxPredictor(exported(instance.id), device="cpu")
-    width = {"classes": 4, "multilabel": 3, "columns": 4 + 2, "numbers": 1, "number_table": 2}[instance.target]
+    widths = {"classes": 4, "multilabel": 3, "columns": 4 + 2, "numbers": 1, "number_table": 2, "texts": WRITTEN_BYTES}
     for model in (estimator, predictor):
-        assert instance.scores(model, nothing).shape == (0, width)
-        assert model.predict(nothing).shape == (0, *estimator.predict(instance.of(items.iloc[:3])).shape[1:])
+        assert instance.scores(model, nothing).shape == (0, widths[instance.target])
+        some = instance.predict(estimator, instance.of(items.iloc[:3]))
+        assert instance.predict(model, nothing).shape == (0, *some.shape[1:])
 
 
 def test_missing_column(instance: Instance, fitted: Fitted, exported: Exported, items: pd.DataFrame) -> None:
@@ -379,10 +387,10 @@ def test_missing_column(instance: Instance, fitted: Fitted, exported: Exported, 
         if instance.takes == "cells":
             without = without[["initial"]]
         with pytest.raises(ValueError, match=column):
-            fitted(instance.id).predict(without)
+            instance.predict(fitted(instance.id), without)
         if column in instance.exported_columns:
             with pytest.raises(DataError, match=column):
-                OnnxPredictor(exported(instance.id), device="cpu").predict(without)
+                instance.predict(OnnxPredictor(exported(instance.id), device="cpu"), without)
 
 
 def raw_columns(instance: Instance) -> list[str]:
@@ -398,7 +406,7 @@ def test_bad_cell_at_predict(instance: Instance, fitted: Fitted, items: pd.DataF
         bad = items.copy()
         bad.iloc[row, items.columns.get_loc(column)] = BAD_CELLS[column]
         with pytest.raises(DataError) as caught:
-            fitted(instance.id).predict(instance.of(bad))
+            instance.predict(fitted(instance.id), instance.of(bad))
         assert (caught.value.row, caught.value.column) == (row, column)
         assert f"row {row}, column {column!r}" in str(caught.value)
 
@@ -424,7 +432,7 @@ def test_bad_cell_in_the_exported_model(instance: Instance, exported: Exported, 
         bad = items.astype({column: object})
         bad.iloc[50, items.columns.get_loc(column)] = BAD_CELLS[column]
         with pytest.raises(DataError) as caught:
-            predictor.predict(instance.of(bad))
+            instance.predict(predictor, instance.of(bad))
         assert (caught.value.row, caught.value.column) == (50, column)
 
 

@@ -62,7 +62,7 @@ def softmax(x: np.ndarray, axis: int) -> np.ndarray:
     return e / e.sum(axis=axis, keepdims=True)
 
 
-def close(made: Tensor, expected: np.ndarray) -> None:
+def assert_close(made: Tensor, expected: np.ndarray) -> None:
     np.testing.assert_allclose(array(made), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -73,7 +73,7 @@ every_number = pytest.mark.parametrize("sizes", [LARGE[:1], LARGE[:2], LARGE, [3
 def test_concatenation(sizes: list[int]) -> None:
     fuser, parts = shaken(ConcatFuser(sizes, HIDDEN, 0.5)), embeddings(sizes)
     normed = [norm(array(x), layer) for x, layer in zip(parts, fuser.normalise, strict=True)]
-    close(fuser(parts), np.maximum(linear(np.hstack(normed), fuser.layers[0]), 0))
+    assert_close(fuser(parts), np.maximum(linear(np.hstack(normed), fuser.layers[0]), 0))
 
 
 @pytest.mark.parametrize("n_heads", [1, 2, 8])
@@ -91,9 +91,9 @@ def test_attention_pooling(sizes: list[int], n_heads: int) -> None:
         alpha = softmax(seen[:, :, own] @ array(fuser.query[h]), axis=1)
         heads.append((alpha[:, :, None] * values[:, :, own]).sum(axis=1))
         alphas.append(alpha)
-    close(fuser(parts), np.maximum(np.hstack(heads), 0))
-    close(fuser.weights(parts), np.mean(alphas, axis=0))
-    close(fuser.weights(parts).sum(dim=1), np.ones(N))
+    assert_close(fuser(parts), np.maximum(np.hstack(heads), 0))
+    assert_close(fuser.weights(parts), np.mean(alphas, axis=0))
+    assert_close(fuser.weights(parts).sum(dim=1), np.ones(N))
 
 
 @every_number
@@ -105,12 +105,12 @@ def test_gated_units(sizes: list[int]) -> None:
     gates = sigmoid(linear(np.hstack(x), fuser.gate))
     if len(sizes) == 2:
         assert gates.shape == (N, HIDDEN)
-        close(fuser(parts), gates * h[0] + (1 - gates) * h[1])
-        close(fuser.weights(parts).sum(dim=1), np.ones(N))
+        assert_close(fuser(parts), gates * h[0] + (1 - gates) * h[1])
+        assert_close(fuser.weights(parts).sum(dim=1), np.ones(N))
         return
     z = np.split(gates, len(sizes), axis=1)
-    close(fuser(parts), sum(zm * hm for zm, hm in zip(z, h, strict=True)))
-    close(fuser.weights(parts), np.stack([zm.mean(axis=1) for zm in z], axis=1))
+    assert_close(fuser(parts), sum(zm * hm for zm, hm in zip(z, h, strict=True)))
+    assert_close(fuser.weights(parts), np.stack([zm.mean(axis=1) for zm in z], axis=1))
 
 
 @pytest.mark.parametrize("rank", [1, 3])
@@ -133,7 +133,7 @@ def test_low_rank_fusion_is_the_contraction_of_a_tensor(sizes: list[int], rank: 
     fused = np.einsum(f"n{letters},h{letters}->nh", outer, tensor) + array(fuser.bias)
     centred = fused - fused.mean(axis=1, keepdims=True)
     fused = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
-    close(fuser(parts), fused * array(fuser.after[0].weight) + array(fuser.after[0].bias))
+    assert_close(fuser(parts), fused * array(fuser.after[0].weight) + array(fuser.after[0].bias))
 
 
 # Cross-attention

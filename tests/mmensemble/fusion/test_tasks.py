@@ -262,8 +262,7 @@ def test_members_of_another_kind(strategy: Any) -> None:
 class ProbableRidge(Ridge):
     """A regressor with a predict_proba, as some libraries have it."""
 
-    def predict_proba(self, X: Any) -> Any:
-        raise NotImplementedError
+    predict_proba = Ridge.predict
 
 
 def test_members_that_cannot_learn_the_task_are_named(strategy: Any) -> None:

@@ -21,7 +21,7 @@ from mmensemble_estimators._base import TorchEstimator
 from mmensemble_estimators._leaf import TorchLeaf
 from mmensemble_estimators._members import Standardize
 from mmensemble_estimators._network import SMALLEST_NORM
-from mmensemble_estimators._onnx_form import name_of, single_operators
+from mmensemble_estimators._onnx_form import name_of, raise_opset, single_operators
 from mmensemble_estimators.backbones.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -232,6 +232,7 @@ def add_module(
     finally:
         module.to(device).train(was_training)
     assert program is not None  # noqa: S101 - narrows the type
+    raise_opset(program.model, graph.opset)
     return list(graph.inline(program.model, inputs, name_of=name_of).values())
 
 

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["embedding_graph", "generator_graph", "likelihood_graph"]
 
-# The example that is exported: so many new tokens behind so many that were run, all different, and not 0 or 1.
-SIZES = {"length": 3, "past": 5, "total": 8}
+# The example that is exported: so many new tokens, and room for so many; different, and not 0 or 1.
+SIZES = {"length": 3, "capacity": 8}
 TOKENS = TensorSpec("int64", ("batch", "length"))
-MASK = TensorSpec("int64", ("batch", "total"))
+MASK = TensorSpec("int64", ("batch", "capacity"))
+PAST = TensorSpec("int64", ("batch",))
 
 
 class _Step(nn.Module):
@@ -35,8 +36,8 @@ class _Step(nn.Module):
         self.network = network
         self.names = list(network.state_spec())
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **state: Tensor) -> tuple[Tensor, ...]:
-        hidden, grown = self.network.decode(input_ids, attention_mask, **state)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, past: Tensor, **state: Tensor) -> tuple[Tensor, ...]:
+        hidden, grown = self.network.decode(input_ids, attention_mask, past, **state)
         return self.network.head(hidden[:, -1]), *(grown[name] for name in self.names)
 
 
@@ -74,6 +75,7 @@ def generator_graph(estimator: TorchGenerator, source: Source) -> GeneratorGraph
         step = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
         for name, spec in (("input_ids", TOKENS), ("attention_mask", MASK)):
             step[name].shape = ir.Shape(spec.shape)
+    step["past"] = graph.further_input("decoder", "past", PAST)
     for name, spec in {**task.encoded, **task.state}.items():
         step[name] = graph.further_input("state", name, spec)
         step[name].shape = ir.Shape(spec.shape)  # without the group before the axes' names, which all share
@@ -81,8 +83,7 @@ def generator_graph(estimator: TorchGenerator, source: Source) -> GeneratorGraph
         logits, *grown = add_module(graph, _Step(network), step, sizes=SIZES)
     outputs["logits"] = (logits, TensorSpec("float32", ("batch", task.width)))
     for (name, spec), value in zip(task.state.items(), grown, strict=True):
-        shape = tuple("total" if axis == "past" else axis for axis in spec.shape)
-        outputs[f"next.{name}"] = (value, TensorSpec(spec.dtype, shape))
+        outputs[f"next.{name}"] = (value, spec)
     return GeneratorGraph(task, outputs)
 
 

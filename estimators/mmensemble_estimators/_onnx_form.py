@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import onnx_ir as ir
+from onnxscript.version_converter import convert_version
 from torch import Tensor, nn
 from transformers.activations import FastGELUActivation, NewGELUActivation
 
-__all__ = ["name_of", "single_operators"]
+from mmensemble_estimators.backbones.static_cache import LATER
+
+__all__ = ["name_of", "raise_opset", "single_operators"]
+
+# By this variable transformers leaves groups to the operator also where torch has no fast kernel for them.
+_GROUPS = "TRANSFORMERS_SDPA_FORCE_GQA"
 
 # Modules around a network that say nothing about it.
 _WRAPPERS = ("module", "encoder", "network", "backbone")
@@ -28,7 +35,8 @@ def single_operators(module: nn.Module) -> Iterator[None]:
     """For a while, put others in the place of submodules that export as chains of operators.
 
     They compute the same by one operator: ``Gelu(approximate="tanh")`` for GPT-2's activation, ``ReduceMean`` for an
-    average over all places of a map.
+    average over all places of a map. Attention in groups (Ainslie et al. 2023) gets its few keys and values as they
+    are, in place of copies for every head.
 
     Parameters
     ----------
@@ -36,7 +44,9 @@ def single_operators(module: nn.Module) -> Iterator[None]:
         Changed inside the block only.
     """
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    groups_before = os.environ.get(_GROUPS)
     try:
+        os.environ[_GROUPS] = "1"
         for parent in list(module.modules()):
             for name, child in parent.named_children():
                 if isinstance(child, (NewGELUActivation, FastGELUActivation)):
@@ -48,8 +58,26 @@ def single_operators(module: nn.Module) -> Iterator[None]:
                 replaced.append((parent, name, child))
         yield
     finally:
+        del os.environ[_GROUPS]
+        if groups_before is not None:
+            os.environ[_GROUPS] = groups_before
         for parent, name, child in replaced:
             setattr(parent, name, child)
+
+
+def raise_opset(model: ir.Model, opset: int) -> None:
+    """Bring an exported model to a later opset, with the operators of that opset which are in the domain `LATER`.
+
+    The exporter makes single operators of RMS normalisation and of rotary embeddings at opset 23 alone, so a network is
+    exported at that one.
+    """
+    if model.opset_imports[""] == opset:
+        return
+    convert_version(model, opset)
+    for node in model.graph:
+        if node.domain == LATER:
+            node.domain, node.version = "", opset
+    model.opset_imports.pop(LATER, None)
 
 
 def name_of(item: ir.Node | ir.Value) -> str:

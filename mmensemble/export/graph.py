@@ -29,6 +29,7 @@ from mmensemble.scoring.tasks import Task
 
 __all__ = [
     "ENCODER_SCOPE",
+    "GENERATION_OPSET",
     "IR_VERSION",
     "ML_OPSET",
     "OPSET",
@@ -45,7 +46,9 @@ __all__ = [
 
 # Opset 23 has attention as one operator; before it ONNX Runtime is slower than eager torch. IR 11 came with it.
 # ai.onnx.ml 3 is the last version with the tree ensembles that skl2onnx writes.
+# Opset 24 has the operator that writes keys and values in place, which texts are written with.
 OPSET = 23
+GENERATION_OPSET = 24
 ML_OPSET = 3
 IR_VERSION = 11
 
@@ -57,12 +60,18 @@ ENCODER_SCOPE = "network__encoder"
 
 
 class Graph:
-    """An ONNX graph that grows part by part."""
+    """An ONNX graph that grows part by part.
+
+    Parameters
+    ----------
+    opset : int, default=OPSET
+    """
 
     FLOAT = ir.DataType.FLOAT.value
     INT64 = ir.DataType.INT64.value
 
-    def __init__(self) -> None:
+    def __init__(self, opset: int = OPSET) -> None:
+        self.opset = opset
         self.feeds: list[Feed] = []
         self._inputs: dict[str, dict[str, ir.Value]] = {}
         self._nodes: list[ir.Node] = []
@@ -71,7 +80,7 @@ class Graph:
         self._names: set[str] = set()
         self._few: dict[tuple[Any, ...], ir.Value] = {}
         self._located: ExportError | None = None
-        self._opsets = {"": OPSET, "ai.onnx.ml": ML_OPSET}
+        self._opsets = {"": opset, "ai.onnx.ml": ML_OPSET}
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -187,7 +196,7 @@ class Graph:
         Parameters
         ----------
         model : ir.Model
-            At opset `OPSET`.
+            At the graph's opset.
         inputs : mapping of str to Value
             What each input of the model is in this graph.
         name_of : callable, default=None

@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError, MmensembleError, ParityError
 from mmensemble.export.check import check_exportable
 from mmensemble.export.generators import GeneratorCheck, generator_of
-from mmensemble.export.graph import Frame, Outputs, to_graph
+from mmensemble.export.graph import GENERATION_OPSET, Frame, Graph, Outputs, to_graph
 from mmensemble.export.precision import PRECISIONS, Precision, convert, float_convolutions, int8_layers, sensitivities
 from mmensemble.preprocessing.frames import n_rows
 from mmensemble.scoring.batching import input_batches
@@ -110,8 +110,8 @@ def export_onnx(
         raise ConfigurationError(f"{path} is a folder; give the name of a file in it")
 
     check_exportable(estimator)
-    source = Frame()
     generator = generator_of(estimator)
+    source = Frame() if generator is None else Frame(Graph(GENERATION_OPSET))
     task: Task
     if generator is not None:
         written = generator.__onnx_generator__(source)
@@ -211,6 +211,8 @@ def _converted(
             value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
     for file in draft.parent.iterdir():
         file.unlink()
+    if isinstance(manifest.task, Generation):
+        manifest.task.take_types({str(value.name): value.dtype.numpy() for value in model.graph.inputs if value.dtype})
     if check is not None:
         manifest.parity = check.accept(measured)
     return model

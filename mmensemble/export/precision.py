@@ -1,7 +1,8 @@
 """Weights and arithmetic of less than 32 bits: fp16 for GPUs, int8 for CPUs, by ONNX Runtime's own tools.
 
 Only encoders of neural networks are converted: the nodes in their scope. Heads, fusion layers, meta-learners and the
-arithmetic of voting are a small share of the work, and stay in float32 at every precision; so do inputs and outputs.
+arithmetic of voting are a small share of the work, and stay in float32 at every precision; so do inputs and outputs,
+but for the state of a generator.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 _PRODUCTS = ("MatMul", "Gemm")
 _TINY = 1e-30
+# Inputs and outputs that are given from one run of a generator to the next; see `mmensemble.scoring.tasks.Generation`.
+_STATE = ("state.", "next.", "encoded.")
 # In a network of convolutions these pass 8-bit values on, so that nothing is converted back and forth between them.
 _AROUND_CONVOLUTIONS = ("Conv", "Relu", "MaxPool", "Add")
 
@@ -96,7 +99,9 @@ def _to_half(source: Path) -> onnx.ModelProto:
     blocked = [node.name for node in model.graph.node if not _in_encoder(node)]
     # Constants like 1e-12 become 0 in half precision and may be divided by; the tool raises them to its least value.
     # It is given the path, since it cannot infer the shapes of a model in memory that is too large for one file.
-    converted = convert_float_to_float16(str(source), keep_io_types=True, node_block_list=blocked)
+    # A state that passes from step to step stays in half precision, or each step would convert all of it twice.
+    kept = [value.name for value in (*model.graph.input, *model.graph.output) if not value.name.startswith(_STATE)]
+    converted = convert_float_to_float16(str(source), keep_io_types=kept, node_block_list=blocked)
     # Where two float nodes read one half value, the tool casts it twice, under one name.
     nodes = {tuple(node.output): node for node in converted.graph.node}
     del converted.graph.node[:]

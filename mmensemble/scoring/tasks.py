@@ -6,7 +6,7 @@ The estimators and the predictor share these, so that both read the same outputs
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -288,8 +288,9 @@ class Generation(Task):
     """Texts, token by token: the graph gives the scores of each row's next token and a state to go on from.
 
     A step of the graph takes ``input_ids`` and ``attention_mask``, of the one feed where the prompt is tokens and of
-    ``decoder`` where the feed is encoded first, and ``state.<name>`` for every tensor of the state; it gives ``logits``
-    and ``next.<name>``. What is encoded once is given by ``encoded.<name>`` from the feed's inputs alone, in a run in
+    ``decoder`` where the feed is encoded first, ``decoder.past``, the number of places of each row that are taken, and
+    ``state.<name>`` for every tensor of the state; it gives ``logits`` and ``next.<name>``. What is encoded once is
+    given by ``encoded.<name>`` from the feed's inputs alone, in a run in
     which ``decoder.encode`` is true.
 
     Parameters
@@ -302,7 +303,9 @@ class Generation(Task):
     max_length : int or None
         Most tokens of a row, prompt and continuation together.
     state : dict of str to TensorSpec
-        What changes with every step. The axis ``"past"`` grows by the tokens that were run, from 0.
+        What changes with every step. One with an axis ``"capacity"`` is a buffer with places for tokens to come, as
+        many as ``attention_mask`` is long; the step writes behind those that are taken, in place where
+        ``state.<name>`` and ``next.<name>`` are bound to the same memory.
     encoded : dict of str to TensorSpec
         What is encoded once and stays.
     tokenizer : str or None
@@ -334,8 +337,14 @@ class Generation(Task):
     @property
     def further_inputs(self) -> list[str]:
         states = [f"state.{name}" for name in (*self.encoded, *self.state)]
-        further = ["decoder.encode", "decoder.input_ids", "decoder.attention_mask"]
-        return [*states, *further] if self.start_ids else states
+        further = ["decoder.encode", "decoder.input_ids", "decoder.attention_mask"] if self.start_ids else []
+        return [*states, "decoder.past", *further]
+
+    def take_types(self, dtypes: Mapping[str, np.dtype]) -> None:
+        """Say the state's types as they are in a graph, by its inputs' names."""
+        for specs in (self.state, self.encoded):
+            for name, spec in specs.items():
+                specs[name] = TensorSpec(str(dtypes.get(f"state.{name}", spec.dtype)), spec.shape)
 
     def check_texts(self) -> None:
         """Do nothing: texts are what it writes."""

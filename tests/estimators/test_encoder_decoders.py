@@ -8,10 +8,20 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from transformers import BartConfig, MarianConfig, PegasusConfig, PreTrainedConfig, ResNetConfig, T5Config
+from transformers import (
+    BartConfig,
+    GPT2Config,
+    LlamaConfig,
+    MarianConfig,
+    PegasusConfig,
+    PreTrainedConfig,
+    ResNetConfig,
+    T5Config,
+)
 
 from mmensemble import ConfigurationError
 from mmensemble_estimators.backbones import decoders
+from mmensemble_estimators.backbones.generative import GenerativeNetwork, causal_network_from_config
 from mmensemble_estimators.backbones.image import HALF, image_encoder_from_architecture, image_encoder_from_config
 from mmensemble_estimators.backbones.sequence_to_sequence import (
     SEQUENCE_BACKBONES,
@@ -40,6 +50,18 @@ CONFIGS: list[PreTrainedConfig] = [
     MarianConfig(**SMALL),
     PegasusConfig(**SMALL),
     T5Config(vocab_size=VOCAB, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=4, decoder_start_token_id=0),
+]
+
+CAUSAL: list[PreTrainedConfig] = [
+    GPT2Config(vocab_size=VOCAB, n_positions=20, n_embd=16, n_layer=2, n_head=2),
+    LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    ),
 ]
 
 NETWORKS: dict[str, Callable[[], EncoderDecoder]] = {
@@ -100,8 +122,44 @@ def check_decoding(network: EncoderDecoder, inputs: dict[str, torch.Tensor]) -> 
         assert list(tensors) == list(spec)
         for name, tensor in tensors.items():
             assert str(tensor.dtype) == f"torch.{spec[name].dtype}"
-            sizes = {"batch": 3, "past": 6, "source": source}
+            sizes = {"batch": 3, "capacity": 6, "source": source}
             assert list(tensor.shape) == [sizes.get(axis, axis) for axis in spec[name].shape]
+
+
+def check_buffers(network: GenerativeNetwork, memory: dict[str, torch.Tensor]) -> None:
+    """Run tokens with buffers that have room for more, as an exported step does, and with a state that grows."""
+    network.eval()
+    written = torch.randint(2, VOCAB, (3, 6), generator=torch.manual_seed(1))
+    sizes = {"batch": 3, "capacity": 8}
+    spec = network.state_spec()
+    state = {name: torch.zeros([sizes.get(axis, axis) for axis in one.shape]) for name, one in spec.items()}
+    mask, steps = torch.zeros(3, 8, dtype=torch.int64), []
+    mask[1, 0] = -1  # padding, which stays
+    for first, last in ((0, 2), (2, 3), (3, 6)):
+        mask[:, first:last] += 1
+        past = torch.full((3,), first)
+        with torch.no_grad():
+            scores, state = network(written[:, first:last], mask, past=past, **memory, **state)
+        steps.append(scores)
+    assert [list(state[name].shape) for name in spec] == [[sizes.get(a, a) for a in one.shape] for one in spec.values()]
+    with torch.no_grad():
+        at_once, _ = network(written, mask[:, :6], **memory)
+    real = mask[:, :6].bool()
+    torch.testing.assert_close(torch.cat(steps, dim=1)[real], at_once[real], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_state_in_buffers(name: str) -> None:
+    torch.manual_seed(0)
+    network = NETWORKS[name]().eval()
+    with torch.no_grad():
+        check_buffers(network, network.encode(**texts()))
+
+
+@pytest.mark.parametrize("config", CAUSAL, ids=lambda config: config.model_type)
+def test_state_of_a_language_model_in_buffers(config: PreTrainedConfig) -> None:
+    torch.manual_seed(0)
+    check_buffers(causal_network_from_config(config), {})
 
 
 @pytest.mark.parametrize("name", NETWORKS)

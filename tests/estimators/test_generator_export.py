@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pandas as pd
 import pytest
@@ -29,7 +30,9 @@ from mmensemble import (
     export_onnx,
 )
 from mmensemble.cli import main
+from mmensemble.export.graph import GENERATION_OPSET
 from mmensemble_estimators import CausalLM
+from tests.mmensemble.export.cuda_kernels import GENERATION_KERNELS
 
 TEXTS = ["red apple", "green apple", "fast car", "slow car", "größer — ещё, très long"] * 6
 PROMPTS = ["gre", "f", None, "größer", "", "s", "red apple r"]
@@ -114,10 +117,49 @@ def test_a_step_costs_one_position_of_the_head(exported: Callable[[str], Path]) 
     assert names == [
         "text.input_ids",
         "text.attention_mask",
+        "decoder.past",
         *(f"state.{k}.{n}" for n in "01" for k in ("key", "value")),
     ]
-    outputs = ["logits", *(name.replace("state", "next") for name in names[2:])]
+    outputs = ["logits", *(name.replace("state", "next") for name in names[3:])]
     assert [value.name for value in graph.output] == outputs
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"num_beams": 2}])
+def test_room_is_made_as_texts_grow(
+    exported: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, settings: dict
+) -> None:
+    monkeypatch.setattr("mmensemble.scoring.onnx_decoder.ROOM", 5)
+    predictor = OnnxPredictor(exported("llama"), device="cpu")
+    expected = fitted("llama").generate(PROMPTS, max_new_tokens=30, **settings)
+    assert predictor.generate(PROMPTS, max_new_tokens=30, **settings).tolist() == expected.tolist()
+
+
+def test_keys_and_values_are_written_in_place(exported: Callable[[str], Path]) -> None:
+    decoder = OnnxPredictor(exported("gpt"), device="cpu").token_decoder()
+    _, state = decoder.prefill({"input_ids": np.array([[5, 6, 7]]), "attention_mask": np.ones((1, 3), dtype=np.int64)})
+    place = {name: value.data_ptr() for name, value in state.values.items()}
+    filled = []
+    for _ in range(3):
+        _, state = decoder.step(np.array([8]), state)
+        filled.append([int(np.any(value.numpy(), axis=(0, 1, 3)).sum()) for value in state.values.values()])
+    assert {name: value.data_ptr() for name, value in state.values.items()} == place
+    assert filled == [[places] * 4 for places in (4, 5, 6)]
+
+
+def test_keys_and_values_that_heads_share_are_not_copied_for_each(exported: Callable[[str], Path]) -> None:
+    graph = onnx.load(exported("llama")).graph
+    assert not [node for node in graph.node if node.op_type == "Expand" and len(node.input[0].split("self_attn")) > 1]
+    attention = [node for node in graph.node if node.op_type == "Attention"]
+    scattered = {node.output[0] for node in graph.node if node.op_type == "TensorScatter"}
+    assert all({node.input[1], node.input[2]} <= scattered for node in attention)
+
+
+@pytest.mark.parametrize("name", ["gpt", "llama"])
+def test_operators_have_cuda_kernels(exported: Callable[[str], Path], name: str) -> None:
+    proto = onnx.load(exported(name))
+    assert [entry.version for entry in proto.opset_import] == [GENERATION_OPSET]
+    used = {node.op_type for node in proto.graph.node}
+    assert used <= GENERATION_KERNELS
 
 
 def test_predicting_and_writing_are_told_apart(exported: Callable[[str], Path]) -> None:
@@ -158,7 +200,7 @@ def test_inspect(exported: Callable[[str], Path]) -> None:
     shown = CliRunner().invoke(main, ["inspect", str(exported("gpt"))], catch_exceptions=False).output
     assert "task:     generation of at most 48 tokens, vocabulary of 300" in shown
     assert "text: prompt from line" in shown
-    assert "state.key.0  float32  (batch, 2, past, 16)" in shown
+    assert "state.key.0  float32  (batch, 2, capacity, 16)" in shown
     facts = json.loads(CliRunner().invoke(main, ["inspect", str(exported("gpt")), "--json"]).output)
     assert facts["task"] == "generation"
     assert facts["generation"]["end_ids"] == [1]
@@ -185,6 +227,10 @@ def test_other_precisions(tmp_path: Path, precision: Any) -> None:
     path = tmp_path / "model.onnx"
     manifest = export_onnx(fitted("gpt"), path, precision=precision, verify=TEXTS[:5])
     assert manifest.parity["equal_tokens"] >= 0.9
+    dtype = "float16" if precision == "fp16" else "float32"
+    assert {spec.dtype for spec in manifest.task.state.values()} == {dtype}
+    casts = [node for node in onnx.load(path).graph.node if node.op_type == "Cast" and "state" in node.input[0]]
+    assert not casts
     written = OnnxPredictor(path, device="cpu").generate(TEXTS[:5], temperature=0)
     assert (written == fitted("gpt").generate(TEXTS[:5], temperature=0)).mean() >= 0.8
 

@@ -19,8 +19,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import TensorSpec
 from mmensemble_estimators.backbones.configs import config_of
-from mmensemble_estimators.backbones.generative import State
+from mmensemble_estimators.backbones.generative import State, state_of
 from mmensemble_estimators.backbones.lstm import run_lstm
+from mmensemble_estimators.backbones.static_cache import static_cache
 
 __all__ = [
     "DECODERS",
@@ -70,7 +71,9 @@ class Decoder(nn.Module, ABC):
         """Return dtype and shape of what `remember` returns."""
 
     @abstractmethod
-    def decode(self, input_ids: Tensor, attention_mask: Tensor | None, **state: Tensor) -> tuple[Tensor, State]:
+    def decode(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past: Tensor | None = None, **state: Tensor
+    ) -> tuple[Tensor, State]:
         """Run some more tokens; see `GenerativeNetwork.decode`. What is written has no padding before it."""
 
     @abstractmethod
@@ -140,8 +143,10 @@ class TransformerDecoder(Decoder):
 
     def _run(self, input_ids: Tensor, states: Tensor, mask: Tensor, cache: EncoderDecoderCache) -> Tensor:
         # Masks of four axes are taken by transformers as they are, and ONNX Runtime's Attention wants them spelt out.
-        (n_rows, length), past = input_ids.shape, cache.get_seq_length()
-        causal = torch.ones(length, past + length, dtype=torch.bool, device=input_ids.device).tril(past)
+        n_rows, length = input_ids.shape
+        total, _ = cache.get_mask_sizes(length, 0)
+        own = torch.arange(length, device=input_ids.device)[:, None] + cache.get_seq_length()
+        causal = torch.arange(total, device=input_ids.device) <= own
         hidden: Tensor = self.network(
             input_ids=input_ids,
             attention_mask=causal[None, None].expand(n_rows, -1, -1, -1),
@@ -165,7 +170,7 @@ class TransformerDecoder(Decoder):
         return {"source_mask": TensorSpec("bool", SOURCE), **self._spec("source_", "source")}
 
     def state_spec(self) -> dict[str, TensorSpec]:
-        return self._spec("", "past")
+        return self._spec("", "capacity")
 
     def _spec(self, prefix: str, axis: str) -> dict[str, TensorSpec]:
         return {
@@ -174,19 +179,19 @@ class TransformerDecoder(Decoder):
             for kind in ("key", "value")
         }
 
-    def decode(self, input_ids: Tensor, attention_mask: Tensor | None, **state: Tensor) -> tuple[Tensor, State]:
+    def decode(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past: Tensor | None = None, **state: Tensor
+    ) -> tuple[Tensor, State]:
         layers = range(len(self._shapes))
-        past = DynamicCache([(state[f"key.{n}"], state[f"value.{n}"]) for n in layers] if "key.0" in state else None)
+        before = [(state[f"key.{n}"], state[f"value.{n}"]) for n in layers] if "key.0" in state else None
+        own = DynamicCache(before) if past is None else static_cache(state, past)
         memory = DynamicCache([(state[f"source_key.{n}"], state[f"source_value.{n}"]) for n in layers])
-        cache = EncoderDecoderCache(past, memory)
+        cache = EncoderDecoderCache(own, memory)
         cache.is_updated = dict.fromkeys(layers, True)
         mask = state["source_mask"]
         # With keys and values at hand, the memory itself only says that there is one.
         hidden = self._run(input_ids, state["source_key.0"].flatten(2), mask, cache)
-        grown = {}
-        for number, layer in enumerate(past.layers):
-            grown[f"key.{number}"], grown[f"value.{number}"] = layer.keys, layer.values
-        return hidden, grown
+        return hidden, state_of(own)
 
     def head(self, hidden: Tensor) -> Tensor:
         scores: Tensor = self.lm_head(hidden * self.scale)
@@ -230,14 +235,16 @@ class LSTMDecoder(Decoder):
         spec = TensorSpec("float32", ("batch", N_LAYERS, self.embedding_size))
         return dict.fromkeys(STATES, spec)
 
-    def decode(self, input_ids: Tensor, attention_mask: Tensor | None, **state: Tensor) -> tuple[Tensor, State]:
+    def decode(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past: Tensor | None = None, **state: Tensor
+    ) -> tuple[Tensor, State]:
         n_rows, length = input_ids.shape
         key, value, mask = (state[name].unsqueeze(1) for name in ("source_key", "source_value", "source_mask"))
         nothing = key.new_zeros(n_rows, N_LAYERS, self.embedding_size)
-        past = [state.get(name, nothing).transpose(0, 1) for name in STATES]
+        started = [state.get(name, nothing).transpose(0, 1) for name in STATES]
         states, hiddens, cells = self.embedding(input_ids), [], []
         for number, layer in enumerate(self.layers):
-            before = [part[number : number + 1] for part in past]
+            before = [part[number : number + 1] for part in started]
             states, hidden, cell = run_lstm(layer, self.dropout(states), *before)
             hiddens.append(hidden[0])
             cells.append(cell[0])

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, PreTrainedConfig
+from transformers import AutoModelForCausalLM, Cache, DynamicCache, GPT2Config, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import TensorSpec
 from mmensemble_estimators.backbones.configs import config_of
+from mmensemble_estimators.backbones.static_cache import static_cache
 
 __all__ = ["CausalNetwork", "GenerativeNetwork", "State", "build_causal_gpt", "causal_network_from_config"]
 
@@ -59,7 +60,9 @@ class GenerativeNetwork(nn.Module, ABC):
         return {}
 
     @abstractmethod
-    def decode(self, input_ids: Tensor, attention_mask: Tensor | None, **state: Tensor) -> tuple[Tensor, State]:
+    def decode(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past: Tensor | None = None, **state: Tensor
+    ) -> tuple[Tensor, State]:
         """Run some more tokens.
 
         Parameters
@@ -68,6 +71,10 @@ class GenerativeNetwork(nn.Module, ABC):
         attention_mask : Tensor of int64, shape (batch, past + length), or None
             1 at real tokens, those of the past included; padding stands on the left. None says that no real token
             has padding before it, as in training, where padding on the right is seen by nothing that counts.
+        past : Tensor of int64, shape (batch,), default=None
+            Where it is given, as in an export, what would grow are buffers of a fixed length, ``"capacity"``: so many
+            of their places are taken, equally many in each row, the tokens are written behind them, and the mask has
+            the buffers' length. Without it, the tokens are put behind what is there.
         **state : Tensor
             What `encode` returned, and `initial_state` or what this method returned before. Without the latter, the
             tokens are the first ones.
@@ -88,14 +95,14 @@ class GenerativeNetwork(nn.Module, ABC):
     def state_spec(self) -> dict[str, TensorSpec]:
         """Return dtype and shape of the state that `decode` returns.
 
-        The axis ``"past"`` grows by the tokens that were run and has length 0 at the start (keys and values of
+        The axis ``"capacity"`` has a place for every token that was run, and none at the start (keys and values of
         attention). A tensor without it has a fixed size and is 0 at the start (the state of an LSTM).
         """
 
     def initial_state(self, n_rows: int) -> State:
         """Return the state before the first token, without what `encode` returns."""
         device = next(self.parameters()).device
-        sizes: dict[int | str, int] = {"batch": n_rows, "past": 0}
+        sizes: dict[int | str, int] = {"batch": n_rows, "capacity": 0}
         return {
             name: torch.zeros(
                 [axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape],
@@ -162,12 +169,14 @@ class CausalNetwork(GenerativeNetwork):
 
     def state_spec(self) -> dict[str, TensorSpec]:
         return {
-            f"{kind}.{layer}": TensorSpec("float32", ("batch", n_heads, "past", size))
+            f"{kind}.{layer}": TensorSpec("float32", ("batch", n_heads, "capacity", size))
             for layer, shapes in enumerate(self._cache_shapes)
             for kind, (n_heads, size) in zip(("key", "value"), shapes, strict=True)
         }
 
-    def decode(self, input_ids: Tensor, attention_mask: Tensor | None, **state: Tensor) -> tuple[Tensor, State]:
+    def decode(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past: Tensor | None = None, **state: Tensor
+    ) -> tuple[Tensor, State]:
         """Run some more tokens; see `GenerativeNetwork.decode`.
 
         An `attention_mask` (batch, length, past + length) tells of each token which ones it sees, itself among them.
@@ -179,25 +188,23 @@ class CausalNetwork(GenerativeNetwork):
             outputs = self.backbone.base_model(input_ids=input_ids, use_cache=False)
             return outputs.last_hidden_state, {}
         if attention_mask is None:
-            past = 0 if layers is None else layers[0][0].shape[2]
-            attention_mask = input_ids.new_ones(input_ids.shape[0], past + input_ids.shape[1])
-        length = input_ids.shape[1]
+            before = 0 if layers is None else layers[0][0].shape[2]
+            attention_mask = input_ids.new_ones(input_ids.shape[0], before + input_ids.shape[1])
         if attention_mask.ndim == 3:
             seen, positions = attention_mask.bool()[:, None], attention_mask.sum(dim=2) - 1
         else:
-            seen, positions = causal_mask(attention_mask, length), attention_mask.cumsum(dim=1) - 1
-            positions = positions.clamp(min=0)[:, -length:]
+            places = places_of(input_ids, attention_mask, past)
+            seen = causal_mask(attention_mask, places)
+            positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0).gather(1, places)
+        cache = DynamicCache(layers) if past is None else static_cache(state, past)
         outputs = self.backbone.base_model(
             input_ids=input_ids,
             attention_mask=seen,
             position_ids=positions,
-            past_key_values=DynamicCache(layers),
+            past_key_values=cache,
             use_cache=True,
         )
-        grown = {}
-        for number, layer in enumerate(outputs.past_key_values.layers):
-            grown[f"key.{number}"], grown[f"value.{number}"] = layer.keys, layer.values
-        return outputs.last_hidden_state, grown
+        return outputs.last_hidden_state, state_of(cache)
 
     def head(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.backbone.get_output_embeddings()(hidden)
@@ -209,24 +216,39 @@ class CausalNetwork(GenerativeNetwork):
         return config
 
 
-def causal_mask(attention_mask: Tensor, length: int) -> Tensor:
-    """Tell what the last tokens of left-padded rows may see: the real ones up to themselves.
+def state_of(cache: Cache) -> State:
+    """Return the keys and values of a cache's layers, named as in a state."""
+    state = {}
+    for number, layer in enumerate(cache.layers):
+        state[f"key.{number}"], state[f"value.{number}"] = layer.keys, layer.values
+    return state
+
+
+def places_of(input_ids: Tensor, attention_mask: Tensor, past: Tensor | None) -> Tensor:
+    """Return where new tokens (batch, length) stand among all, (batch, length): behind `past`, or at the end."""
+    n_rows, length = input_ids.shape
+    if past is None:
+        past = attention_mask.new_full((n_rows,), attention_mask.shape[1] - length)
+    return past[:, None] + torch.arange(length, device=input_ids.device)
+
+
+def causal_mask(attention_mask: Tensor, places: Tensor) -> Tensor:
+    """Tell what some tokens of left-padded rows may see: the real ones up to themselves.
 
     Parameters
     ----------
     attention_mask : Tensor of int64, shape (batch, total)
-    length : int
-        Tokens that look: the last ones.
+    places : Tensor of int64, shape (batch, length)
+        Where the tokens that look stand.
 
     Returns
     -------
     Tensor of bool, shape (batch, 1, length, total)
         Padding sees itself, since attention over nothing is NaN, and NaN spreads.
     """
-    place = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-    own = place[-length:, None]
-    seen = (place[None] <= own)[None] & attention_mask.bool()[:, None]
-    return (seen | (place[None] == own)[None])[:, None]
+    place, own = torch.arange(attention_mask.shape[1], device=attention_mask.device)[None, None], places[:, :, None]
+    seen = (place <= own) & attention_mask.bool()[:, None]
+    return (seen | (place == own))[:, None]
 
 
 def build_causal_gpt(

@@ -64,8 +64,10 @@ class EncoderDecoder(GenerativeNetwork):
     def encoded_spec(self) -> dict[str, TensorSpec]:
         return self.decoder.memory_spec()
 
-    def decode(self, input_ids: Tensor, attention_mask: Tensor | None, **state: Tensor) -> tuple[Tensor, State]:
-        return self.decoder.decode(input_ids, attention_mask, **state)
+    def decode(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past: Tensor | None = None, **state: Tensor
+    ) -> tuple[Tensor, State]:
+        return self.decoder.decode(input_ids, attention_mask, past, **state)
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.decoder.head(hidden)

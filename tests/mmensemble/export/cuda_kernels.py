@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CUDA_KERNELS", "LATER_KERNELS", "WITHOUT_KERNEL", "Kernel"]
+__all__ = ["CUDA_KERNELS", "GENERATION_KERNELS", "LATER_KERNELS", "WITHOUT_KERNEL", "Kernel"]
 
 FLOATS = frozenset({"float", "float16", "double"})
 NUMBERS = FLOATS | {"int64"}
@@ -107,4 +107,15 @@ WITHOUT_KERNEL = {
     # Files of precision "fp16", which are for GPUs, have Gather and Max in its place.
     "MaxPool": "opset 22 defines it anew, and the CUDA kernel stays at opset 12 (onnxruntime's pull request 27715)",
     "TreeEnsembleRegressor": "the CUDA provider has no kernels of the domain ai.onnx.ml",
+}
+
+# Graphs that write texts are of opset 24, which defines many operators anew; on that page these still have the kernels
+# of opset 23. onnxruntime-gpu 1.31.1 has those of opset 24: in sessions that were made with stand-ins for the CUDA
+# libraries it placed all of them on the CUDA provider, except a few that compute shapes, which it keeps on the CPU.
+GENERATION_KERNELS = (CUDA_KERNELS.keys() - WITHOUT_KERNEL.keys()) | {
+    "Cos",
+    "RMSNormalization",
+    "RotaryEmbedding",
+    "Sin",
+    "TensorScatter",
 }

@@ -235,12 +235,12 @@ def test_task_is_kept_as_json() -> None:
         end_ids=[1],
         start_ids=[2],
         max_length=5,
-        state={"key.0": TensorSpec("float32", ("batch", 2, "past", 4))},
+        state={"key.0": TensorSpec("float32", ("batch", 2, "capacity", 4))},
         encoded={"mask": TensorSpec("bool", ("batch", "source"))},
         tokenizer="{}",
     )
     assert task_from_dict(task.to_dict()) == task
     decoder = ["decoder.encode", "decoder.input_ids", "decoder.attention_mask"]
-    assert task.further_inputs == ["state.mask", "state.key.0", *decoder]
+    assert task.further_inputs == ["state.mask", "state.key.0", "decoder.past", *decoder]
     with pytest.raises(AttributeError, match="use generate"):
         task.predict(np.zeros((1, 9)))

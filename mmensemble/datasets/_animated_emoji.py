@@ -117,9 +117,10 @@ def load_animated_emoji(folder: str | os.PathLike[str] | None = None, *, size: i
         for entry in (emoji_entries() if files else [])
         if (code := next((code for code in spellings(entry) if code in files), None)) is not None
     ]
-    moving = [(entry, path) for entry, path in found if _moves(path)]
-    counts = Counter(entry["category"] for entry, _ in moving)
-    kept = [(entry, path) for entry, path in moving if counts[entry["category"]] >= _MIN_ITEMS_OF_CLASS]
+    drawn = ((entry, path, _first_frame(path, size)) for entry, path in found)
+    moving = [(entry, path, picture) for entry, path, picture in drawn if picture is not None]
+    counts = Counter(entry["category"] for entry, _, _ in moving)
+    kept = [item for item in moving if counts[item[0]["category"]] >= _MIN_ITEMS_OF_CLASS]
     if not kept:
         raise absent("animated emoji", unpacked, _FETCH)
 
@@ -127,14 +128,14 @@ def load_animated_emoji(folder: str | os.PathLike[str] | None = None, *, size: i
         {
             "id": entry["unified"],
             "name": entry["text"],
-            "picture": _first_frame(path, size),
+            "picture": picture,
             "animation": str(path),
             "subcategory": entry["subcategory"],
         }
-        for entry, path in kept
+        for entry, path, picture in kept
     ]
     frame = pd.DataFrame(rows)
-    target = np.asarray([entry["category"] for entry, _ in kept], dtype=object)
+    target = np.asarray([entry["category"] for entry, _, _ in kept], dtype=object)
     target_names = sorted(set(target))
     return sklearn_utils.Bunch(
         frame=frame,
@@ -152,11 +153,7 @@ def load_animated_emoji(folder: str | os.PathLike[str] | None = None, *, size: i
     )
 
 
-def _moves(path: Path) -> bool:
+def _first_frame(path: Path, size: int) -> bytes | None:
+    """Return the first frame as PNG; None of what does not move."""
     with Image.open(path) as image:
-        return getattr(image, "n_frames", 1) > 1
-
-
-def _first_frame(path: Path, size: int) -> bytes:
-    with Image.open(path) as image:
-        return on_white(image, size)
+        return on_white(image, size) if getattr(image, "n_frames", 1) > 1 else None

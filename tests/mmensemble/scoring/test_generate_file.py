@@ -202,6 +202,19 @@ def test_a_killed_process_leaves_parts_that_the_next_one_takes_over(
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_it_needs_no_training_packages(generator_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"title": "red"}\n')
+    script = (
+        "import sys\n"
+        "from mmensemble.scoring import generate_file\n"
+        "assert generate_file(*sys.argv[1:], device='cpu').n_rows == 1\n"
+        "print({'torch', 'transformers', 'sklearn', 'joblib', 'onnx', 'scipy'} & set(sys.modules))\n"
+    )
+    arguments = [generator_path, tmp_path / "in.jsonl", tmp_path / "out.csv"]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_what_cannot_work(predictor: OnnxPredictor, model_path: Path, parquet: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     with pytest.raises(ConfigurationError, match=r"writes texts and has no scores; use generate_file \(mmensemble gen"):

@@ -49,6 +49,11 @@ class AudioPreprocessor(Preprocessor):
     normalise : bool, default=False
         Bring each waveform to mean 0 and variance 1.
 
+    Raises
+    ------
+    ConfigurationError
+        If `features` is unknown, or a number so small that there are no frames.
+
     Examples
     --------
     >>> import numpy as np
@@ -78,6 +83,14 @@ class AudioPreprocessor(Preprocessor):
     ) -> None:
         if features not in ("log_mel", "filter_bank", "waveform"):
             raise ConfigurationError(f"features must be 'log_mel', 'filter_bank' or 'waveform', not {features!r}")
+        # Below 100 Hz a hop of 10 ms has no sample.
+        least = {"sampling_rate": 100, "n_mels": 1, "n_fft": 2, "hop_length": 1}
+        given = {"sampling_rate": sampling_rate, "n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
+        for name, value in given.items():
+            if value < least[name]:
+                raise ConfigurationError(f"{name} must be at least {least[name]}, not {value!r}")
+        if not max_seconds > 0 or not std > 0:
+            raise ConfigurationError(f"max_seconds and std must be above 0, not {max_seconds!r} and {std!r}")
         self.features = features
         self.sampling_rate = sampling_rate
         self.max_seconds = max_seconds

@@ -156,29 +156,33 @@ def _video_frames(file: BinaryIO, n_frames: int) -> Iterator[Image.Image]:
         raise ValueError(error.strerror) from error
 
 
-def _duration(container: Any, stream: Any) -> float:
-    """Return the duration of a video stream in units of its time base, by its header or else by its packets."""
+def _end(container: Any, stream: Any) -> float:
+    """Return when a video stream ends, in units of its time base, by its header or else by its packets."""
+    # Matroska's duration is counted from 0, wherever the first frame is.
+    start = 0 if "matroska" in container.format.name else stream.start_time or 0
     if stream.duration:
-        return float(stream.duration)
+        return float(start + stream.duration)
     if container.duration:
-        return float(container.duration / 1e6 / stream.time_base)
-    start, end = stream.start_time or 0, 0
+        return float(start + container.duration / 1e6 / stream.time_base)
+    end = 0
     for packet in container.demux(stream):
         if packet.pts is not None:
             end = max(end, packet.pts + (packet.duration or 0))
     if not end:
         raise ValueError("its frames have no times; put them into a container such as mp4 or webm")
     container.seek(0)
-    return float(end - start)
+    return float(end)
 
 
 def _shown_at(container: Any, stream: Any, parts: np.ndarray) -> Iterator[Image.Image]:
     """Yield the frame that is shown at each of some rising parts of the duration, numbers in [0, 1)."""
-    start, duration = stream.start_time or 0, _duration(container, stream)
+    until = _end(container, stream)
     frames = _frames_of_packets(container, stream)
     shown, ahead = next(frames, None), next(frames, None)
     if shown is None:
         raise ValueError("none of its frames can be decoded")
+    start = shown.pts if stream.start_time is None else stream.start_time
+    duration = until - start if until > start else until
     picture, n_lost = _upright(shown), 0
     for time in (start + parts * duration).tolist():
         before = shown

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmensemble.exceptions import MissingDependencyError
+from mmensemble.exceptions import ConfigurationError, MissingDependencyError
 from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing_file
 from mmensemble.preprocessing.clips import frames_of
 from mmensemble.preprocessing.pictures import Resize, to_square
@@ -41,6 +41,11 @@ class VideoPreprocessor(Preprocessor):
     resize, resize_to, resample : default="stretch", None, "bilinear"
         As in `ImagePreprocessor`.
 
+    Raises
+    ------
+    ConfigurationError
+        If there are no frames or no pixels.
+
     References
     ----------
     Wang, Xiong, Wang, Qiao, Lin, Tang, Van Gool (2016). Temporal segment networks: towards good practices for deep
@@ -71,6 +76,8 @@ class VideoPreprocessor(Preprocessor):
         resize_to: int | None = None,
         resample: str = "bilinear",
     ) -> None:
+        if n_frames < 1 or size < 1:
+            raise ConfigurationError(f"n_frames and size must be at least 1, not {n_frames!r} and {size!r}")
         self.n_frames = n_frames
         self.size = size
         self.resize = resize

@@ -414,6 +414,17 @@ def test_unknown_features() -> None:
         AudioPreprocessor(features="mfcc")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sampling_rate", 0), ("sampling_rate", 99), ("n_mels", 0), ("n_fft", 1), ("hop_length", 0), ("max_seconds", 0.0)],
+)
+def test_numbers_that_give_no_frames(name: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} .*must be"):
+        AudioPreprocessor(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=f"{name} .*must be"):
+        preprocessor_from_dict({**AudioPreprocessor().to_dict(), name: value})
+
+
 def test_a_row_counts_as_long_as_it_may_be() -> None:
     assert AudioPreprocessor(n_mels=20, max_seconds=2.0).row_bytes == 200 * (20 * 4 + 8)
     assert AudioPreprocessor(features="waveform", max_seconds=2.0).row_bytes == 32000 * (4 + 8)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mmensemble.exceptions import DataError, MissingDependencyError
+from mmensemble.exceptions import ConfigurationError, DataError, MissingDependencyError
 from mmensemble.preprocessing import ImagePreprocessor, VideoPreprocessor, clips, preprocessor_from_dict
 
 RNG = np.random.default_rng(0)
@@ -22,8 +23,16 @@ RAMP = np.tile(np.arange(0, 240, 15, dtype=np.uint8)[:, None, None, None], (1, 3
 TOLERANCE = 6
 
 
-def film(frames: np.ndarray, container: str = "mp4", codec: str = "libx264", *, rate: int = 8, turn: int = 0) -> bytes:
-    """Write frames T×H×W×3 as a video file."""
+def film(
+    frames: np.ndarray,
+    container: str = "mp4",
+    codec: str = "libx264",
+    *,
+    rate: int = 8,
+    turn: int = 0,
+    starts: list[int] | None = None,
+) -> bytes:
+    """Write frames T×H×W×3 as a video file, at a rate or at starts in milliseconds."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate)
@@ -31,8 +40,13 @@ def film(frames: np.ndarray, container: str = "mp4", codec: str = "libx264", *, 
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         if turn:
             stream.set_display_rotation(turn)
-        for frame in frames:
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        if starts is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for number, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            if starts is not None:
+                picture.pts, picture.time_base = starts[number], Fraction(1, 1000)
+            output.mux(stream.encode(picture))
         output.mux(stream.encode())
     return file.getvalue()
 
@@ -90,6 +104,30 @@ def test_an_animation_goes_by_its_own_times(kind: str) -> None:
     data = animation(RAMP[[2, 6, 12]], kind, [250, 700, 50])
     assert greys(data, 5) == [30, 90, 90, 90, 90]
     assert greys(data, 20) == [30] * 5 + [90] * 14 + [180]
+
+
+@pytest.mark.parametrize("start", [0, 5000])
+@pytest.mark.parametrize(
+    ("container", "codec"), [("mp4", "libx264"), ("matroska", "libx264"), ("webm", "libvpx"), ("flv", "flv")]
+)
+def test_a_film_of_varying_rate_goes_by_its_own_times(container: str, codec: str, start: int) -> None:
+    """The second frame stands from 250 to 950 ms of about a second, in which nothing is before the first one."""
+    data = film(RAMP[[2, 6, 12]], container, codec, starts=[start, start + 250, start + 950])
+    np.testing.assert_allclose(greys(data, 4), [30, 90, 90, 90], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "libx264"), ("webm", "libvpx")])
+def test_a_film_of_one_frame(container: str, codec: str) -> None:
+    np.testing.assert_allclose(greys(film(RAMP[9:10], container, codec), 3), [135] * 3, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG"])
+def test_what_is_half_transparent_is_mixed_with_white(kind: str) -> None:
+    red = np.zeros((2, 16, 16, 4), dtype=np.uint8)
+    red[..., 0], red[0, ..., 3] = 255, 128
+    np.testing.assert_allclose(
+        frames_of(animation(red, kind, 40), n_frames=2)[:, 4, 4], [[255, 127, 127], [255, 255, 255]], atol=1
+    )
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP"])
@@ -336,6 +374,12 @@ def test_collate() -> None:
     assert batch["frames"][:, :, 4, 4, 0].tolist() == [[195, 135, 75, 15], [0] * 4, [30, 90, 150, 210]]
     assert batch["present"].tolist() == [True, False, True]
     assert video.tensors["frames"].shape == ("batch", *batch["frames"].shape[1:])
+
+
+@pytest.mark.parametrize("name", ["n_frames", "size"])
+def test_no_frames_or_pixels(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="n_frames and size must be at least 1"):
+        VideoPreprocessor(**{name: 0})
 
 
 def test_json_round_trip() -> None:

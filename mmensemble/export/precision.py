@@ -145,7 +145,7 @@ def _without_detours(graph: onnx.GraphProto) -> None:
     for node in kept:
         for names in (node.input, node.output):
             names[:] = [renamed.get(name, name) for name in names]
-    read = {name for node in kept for name in node.input}
+    read = {name for node in kept for name in node.input} | {value.name for value in graph.output}
     del graph.node[:]
     graph.node.extend(node for node in kept if node.output[0] in read or node.output[0] not in made_half)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pandas as pd
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -70,6 +71,36 @@ def test_what_is_float_never_passes_half_precision(fitted: Fitted, tmp_path: Pat
     read_inside = {name for n in graph.node if ENCODER_SCOPE in n.name.split("/") for name in n.input}
     halved = [n for n in graph.node if n.op_type == "Cast" and n.attribute[0].i == TensorProto.FLOAT16]
     assert all(n.output[0] in inside | read_inside for n in halved)
+
+
+def test_outputs_of_float_nodes(tmp_path: Path) -> None:
+    """One that stays in float and is read on, and a generator's state, which passes on in half precision."""
+    value = helper.make_tensor_value_info
+    weight = np.eye(4, dtype=np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Add", ["x", "one"], ["a"], name="head/Add"),
+            helper.make_node("Neg", ["a"], ["next.b"], name="head/Neg"),
+            helper.make_node("Abs", ["a"], ["c"], name="head/Abs"),
+            helper.make_node("MatMul", ["a", "weight"], ["next.d"], name=f"{ENCODER_SCOPE}/MatMul"),
+        ],
+        "outputs",
+        [value("x", TensorProto.FLOAT, ["batch", 4])],
+        [value(name, TensorProto.FLOAT, ["batch", 4]) for name in ("a", "next.b", "c", "next.d")],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(np.float32([1.0]), "one")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, tmp_path / "fp32.onnx")
+    convert(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", "fp16")
+    onnx.checker.check_model(tmp_path / "fp16.onnx", full_check=True)
+    session = onnxruntime.InferenceSession(tmp_path / "fp16.onnx", providers=["CPUExecutionProvider"])
+    x = np.float32([[-1e6, 0.0, 1 / 3, 2.0]])
+    a, b, c, d = session.run(["a", "next.b", "c", "next.d"], {"x": x})
+    np.testing.assert_array_equal(a, x + 1)
+    np.testing.assert_array_equal(c, np.abs(x + 1))
+    for state, expected in ((b, -(x + 1)), (d, x + 1)):
+        assert state.dtype == np.float16
+        np.testing.assert_allclose(state[:, 1:], expected[:, 1:], rtol=1e-3)
 
 
 @pytest.mark.parametrize("with_text", [False, True])

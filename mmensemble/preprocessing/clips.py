@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mmensemble.preprocessing._av import open_by_av, require_av
 from mmensemble.preprocessing._base import file_of, not_empty
+from mmensemble.preprocessing.pictures import open_picture
 
 __all__ = ["even_times", "frames_of"]
 
@@ -79,7 +80,7 @@ def _checked(array: np.ndarray) -> np.ndarray:
 def _decoded(opened: Any, n_frames: int) -> Iterator[Image.Image]:
     with opened as file:
         try:
-            image = Image.open(file)
+            image = open_picture(file)
         except UnidentifiedImageError:
             image = None
         # Pillow knows the first bytes of an MPEG stream, and nothing more of it.

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, file_of, is_missing_file, not_empty
-from mmensemble.preprocessing.pictures import Resize, to_square
+from mmensemble.preprocessing.pictures import Resize, open_picture, to_square
 
 __all__ = ["ImagePreprocessor"]
 
@@ -113,11 +113,10 @@ def _open(cell: Any) -> Image.Image:
         return cell
     cell = file_of(cell)
     if isinstance(cell, (bytes, bytearray, memoryview)):
-        return Image.open(io.BytesIO(cell))
+        return open_picture(io.BytesIO(cell))
     if isinstance(cell, (str, os.PathLike)):
         with open(not_empty(cell), "rb") as file:
-            image = Image.open(io.BytesIO(file.read()))
-        return image
+            return open_picture(io.BytesIO(file.read()))
     if isinstance(cell, np.ndarray):
         if cell.dtype != np.uint8:
             raise TypeError(f"an array must be uint8, not {cell.dtype}")

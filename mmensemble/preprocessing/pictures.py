@@ -5,14 +5,30 @@ Imports numpy and Pillow.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ["Resize", "to_rgb", "to_square"]
+__all__ = ["Resize", "open_picture", "to_rgb", "to_square"]
 
 Resize = Literal["stretch", "shortest_edge"]
+
+
+# Pillow gives these to another program: EPS, which is code, to Ghostscript.
+_BY_OTHER_PROGRAMS = {"EPS"}
+
+
+def open_picture(file: BinaryIO) -> Image.Image:
+    """Open a file of any format that Pillow decodes by itself.
+
+    Raises
+    ------
+    PIL.UnidentifiedImageError
+        If it is of no such format.
+    """
+    Image.init()
+    return Image.open(file, formats=[name for name in Image.ID if name not in _BY_OTHER_PROGRAMS])
 
 
 def to_square(image: Image.Image, *, size: int, resize: Resize, resize_to: int | None, resample: str) -> np.ndarray:

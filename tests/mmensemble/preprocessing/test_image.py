@@ -107,6 +107,7 @@ BAD_CELLS = {
     "no image": (b"not an image", "cannot identify image file"),
     "empty": (b"", "cannot identify image file"),
     "truncated": (truncated_png(), ""),
+    "code": (encoded_bytes(Image.new("RGB", (8, 8)), "EPS"), "cannot identify image file"),
     "unknown header": (damaged_dds(), ""),
     "no such file": ("no/such/file.png", "No such file"),
     "a folder": (str(Path(__file__).parent), "Is a directory"),

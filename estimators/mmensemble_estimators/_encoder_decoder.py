@@ -16,7 +16,16 @@ from mmensemble.preprocessing import Cells, Encoded, TextPreprocessor
 from mmensemble.preprocessing.frames import leaf_cells
 from mmensemble_estimators._generator import TorchGenerator
 from mmensemble_estimators._parameters import check_fractions, check_integers, check_target
-from mmensemble_estimators._storage import params_of, read_state, reading, restore, state_text, with_weights, write
+from mmensemble_estimators._storage import (
+    architecture_of,
+    params_of,
+    read_state,
+    reading,
+    restore,
+    state_text,
+    with_weights,
+    write,
+)
 from mmensemble_estimators.backbones.sequence_to_sequence import EncoderDecoder
 
 __all__ = ["EncoderDecoderGenerator"]
@@ -218,7 +227,10 @@ class EncoderDecoderGenerator(TorchGenerator):
         check_is_fitted(self, "module_")
         text = state_text(
             self,
-            architecture=self.module_.architecture(),
+            architecture={
+                "encoder": architecture_of(self, self.module_.encoder),
+                "decoder": self.module_.decoder.architecture(),
+            },
             target_preprocessor=self.target_preprocessor_.to_dict(),
             start_ids=list(self._start_ids),
             end_ids=self._end_ids,
@@ -226,12 +238,14 @@ class EncoderDecoderGenerator(TorchGenerator):
         write(Path(folder), text, self.module_)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path, *, backbone: Any = None) -> Self:
         """Read what `save` wrote.
 
         Parameters
         ----------
         folder : str or path
+        backbone : callable, default=None
+            The callable `backbone` that was fitted, which is code and so not in the folder.
 
         Returns
         -------
@@ -245,7 +259,7 @@ class EncoderDecoderGenerator(TorchGenerator):
         """
         state = read_state(cls, Path(folder))
         with reading(Path(folder)):
-            estimator = cls(**params_of(state))
+            estimator = cls(**params_of(state, backbone))
             restore(estimator, state)
             estimator.target_preprocessor_ = TextPreprocessor.from_dict(state["target_preprocessor"])
             estimator._start_ids = [int(token) for token in state["start_ids"]]

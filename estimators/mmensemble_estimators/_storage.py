@@ -32,9 +32,11 @@ from mmensemble_estimators._targets import target_from_dict
 if TYPE_CHECKING:
     from mmensemble_estimators._base import TorchEstimator
     from mmensemble_estimators._leaf import TorchLeaf
+    from mmensemble_estimators._trained import TrainedLeaf
 
 __all__ = [
     "STATE",
+    "architecture_of",
     "load",
     "on_cpu",
     "params_of",
@@ -58,14 +60,21 @@ M = TypeVar("M", bound=nn.Module)
 
 def save(estimator: TorchEstimator, folder: Path) -> None:
     """Write an estimator; see `TorchEstimator.save`."""
-    by_callable = callable(estimator.backbone) and estimator.pretrained is None
     text = state_text(
         estimator,
-        architecture=None if by_callable else estimator.module_.encoder.architecture(),  # type: ignore[operator]
+        architecture=architecture_of(estimator, estimator.module_.encoder),
         normalised=estimator.module_.head_network().norm is not None,
         target=estimator._target.to_dict(),
     )
     write(folder, text, estimator.module_)
+
+
+def architecture_of(estimator: TrainedLeaf, encoder: Any) -> dict[str, Any] | None:
+    """Return what rebuilds an encoder, as JSON values; None of a callable `backbone`'s, which is code."""
+    if callable(estimator.backbone) and estimator.pretrained is None:
+        return None
+    architecture: dict[str, Any] = encoder.architecture()
+    return architecture
 
 
 def write(folder: Path, text: str, module: nn.Module) -> None:
@@ -158,9 +167,20 @@ def restore(estimator: TorchLeaf, state: dict[str, Any]) -> None:
         estimator.feature_names_in_ = np.asarray(names, dtype=object)
 
 
-def params_of(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters that `state_text` wrote."""
-    return {name: _from_json(value) for name, value in state["params"].items()}
+def params_of(state: dict[str, Any], backbone: Any = None) -> dict[str, Any]:
+    """Return the parameters that `state_text` wrote, with a callable backbone, which is code and not in the folder.
+
+    Raises
+    ------
+    ConfigurationError
+        If a callable was fitted and is not given.
+    """
+    params = {name: _from_json(value) for name, value in state["params"].items()}
+    if backbone is not None:
+        params["backbone"] = backbone
+    if "backbone" in params and params["backbone"] is None:
+        raise ConfigurationError("it was fitted with a callable backbone; give it again: load(folder, backbone=...)")
+    return params
 
 
 @contextmanager
@@ -186,14 +206,7 @@ def load(cls: type[T], folder: Path, backbone: Any) -> T:
     """Read an estimator; see `TorchEstimator.load`."""
     state = read_state(cls, folder)
     with reading(folder):
-        params = params_of(state)
-        if backbone is not None:
-            params["backbone"] = backbone
-        if params["backbone"] is None:
-            raise ConfigurationError(
-                f"{folder} was fitted with a callable backbone; give it again: load(folder, backbone=...)"
-            )
-        estimator = cls(**params)
+        estimator = cls(**params_of(state, backbone))
         estimator._target = target = target_from_dict(state["target"])
         restore(estimator, state)
         normalised = state["format_version"] > 1 and state["normalised"]

@@ -118,10 +118,15 @@ def test_a_frozen_encoder_stays_as_it_is() -> None:
     assert not np.allclose(trained.transform(pictures), longer.transform(pictures))
 
 
-def test_a_module_of_ones_own_has_a_rate_of_its_own() -> None:
+def test_a_module_of_ones_own_has_a_rate_of_its_own_and_is_given_again(tmp_path: Path) -> None:
     pictures, texts = scenes(12, seed=0)
     model = captioner(backbone=Means).fit(pictures, texts)
     assert model.transform(pictures).shape == (12, 8)
+    model.save(tmp_path)
+    with pytest.raises(ConfigurationError, match="give it again"):
+        ImageCaptioner.load(tmp_path)
+    loaded = ImageCaptioner.load(tmp_path, backbone=Means)
+    np.testing.assert_array_equal(loaded.transform(pictures), model.transform(pictures))
     assert [rate for _, rate, _ in model._learning_rates()] == [5e-5, 2e-3]
     assert [rate for _, rate, _ in captioner()._learning_rates()] == [2e-3, 2e-3]
     assert [rate for _, rate, _ in captioner(backbone=Means, learning_rate=1e-2)._learning_rates()] == [1e-2, 1e-2]

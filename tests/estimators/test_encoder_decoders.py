@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -76,6 +77,11 @@ NETWORKS: dict[str, Callable[[], EncoderDecoder]] = {
         for config in CONFIGS
     },
 }
+
+
+def architecture_of(network: EncoderDecoder) -> dict[str, Any]:
+    parts = {"encoder": network.encoder.architecture(), "decoder": network.decoder.architecture()}
+    return json.loads(json.dumps(parts))
 
 
 def captioner(kind: str) -> EncoderDecoder:
@@ -200,7 +206,7 @@ def test_the_future_is_not_seen_and_the_source_is(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_architecture(name: str) -> None:
     network = NETWORKS[name]().eval()
-    rebuilt = encoder_decoder_from_architecture(json.loads(json.dumps(network.architecture()))).eval()
+    rebuilt = encoder_decoder_from_architecture(architecture_of(network)).eval()
     rebuilt.load_state_dict(network.state_dict())
     assert len(list(rebuilt.parameters())) == len(list(network.parameters()))  # what is shared still is
     written = torch.ones(3, 4, dtype=torch.int64)
@@ -212,7 +218,7 @@ def test_architecture(name: str) -> None:
 @pytest.mark.parametrize("kind", decoders.DECODERS)
 def test_architecture_of_a_captioner(kind: str) -> None:
     network = captioner(kind).eval()
-    architecture = json.loads(json.dumps(network.architecture()))
+    architecture = architecture_of(network)
     encoder = image_encoder_from_architecture(architecture["encoder"], image_size=32)
     rebuilt = EncoderDecoder(
         encoder, decoders.decoder_from_architecture(architecture["decoder"], encoder.embedding_size)

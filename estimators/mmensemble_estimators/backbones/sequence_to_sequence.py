@@ -82,10 +82,6 @@ class EncoderDecoder(GenerativeNetwork):
             self.encoder.eval()
         return self
 
-    def architecture(self) -> dict[str, Any]:
-        """Return what the untrained network is rebuilt from, as JSON values."""
-        return {"encoder": self.encoder.architecture(), "decoder": self.decoder.architecture()}  # type: ignore[operator]
-
 
 def build_transformer(*, vocab_size: int, max_length: int, pooling: str) -> EncoderDecoder:
     """Build a small transformer; encoder, decoder and head share the vectors of the tokens (Press and Wolf 2017)."""
@@ -124,7 +120,7 @@ def encoder_decoder_from_model(model: Any, *, attention: str, pooling: str) -> E
 
 
 def encoder_decoder_from_architecture(architecture: dict[str, Any]) -> EncoderDecoder:
-    """Rebuild an untrained network of texts from `EncoderDecoder.architecture`."""
+    """Rebuild an untrained network of texts from the architectures of its encoder and decoder."""
     encoder, decoder = architecture["encoder"], architecture["decoder"]
     if "config" in decoder:
         return encoder_decoder_from_config(

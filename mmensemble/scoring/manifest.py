@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from mmensemble.exceptions import ModelFileError
-from mmensemble.preprocessing import Preprocessor, preprocessor_from_dict
-from mmensemble.scoring.tasks import Task, task_from_dict
+from mmensemble.preprocessing import PRESENT, Preprocessor, preprocessor_from_dict
+from mmensemble.scoring.tasks import Generation, Task, task_from_dict
 
-__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Feed", "Manifest", "model_stamp"]
+__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Feed", "Manifest", "model_stamp", "read_manifest"]
 
 METADATA_KEY = "mmensemble"
-FORMAT_VERSION = 1
+# 2: what writes texts keeps its state in buffers. Files of 1 that write no texts are as those of 2.
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ class Manifest:
                     f"the model file has format version {version} and this mmensemble reads up to {FORMAT_VERSION}; "
                     "upgrade mmensemble on this machine"
                 )
+            if version < 2 and state["task"]["name"] == Generation.name:
+                raise ModelFileError("the model file writes texts as in format version 1; export the model again")
             return cls(
                 task=task_from_dict(state["task"]),
                 feeds=[
@@ -119,6 +122,31 @@ class Manifest:
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ModelFileError(f"the model file's manifest is damaged ({error!r}); export the model again") from error
+
+
+def read_manifest(session: Any, path: Path) -> Manifest:
+    """Return the manifest of the file that a session was made of.
+
+    Raises
+    ------
+    ModelFileError
+        If the file has none, or one that does not describe its graph.
+    """
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ModelFileError(
+            f"{path} was not written by mmensemble.export_onnx: it is an ONNX model without mmensemble's metadata"
+        )
+    manifest = Manifest.from_json(text)
+    described = {f"{feed.name}.{tensor}" for feed in manifest.feeds for tensor in (*feed.preprocessor.tensors, PRESENT)}
+    described |= set(manifest.task.further_inputs)
+    undescribed = [node.name for node in session.get_inputs() if node.name not in described]
+    if undescribed or manifest.task.output not in [node.name for node in session.get_outputs()]:
+        raise ModelFileError(
+            f"the graph in {path} does not fit its manifest (inputs that it does not describe: {undescribed}; outputs: "
+            f"{[node.name for node in session.get_outputs()]}); export the model again"
+        )
+    return manifest
 
 
 def model_stamp(path: Path) -> str:

@@ -13,8 +13,7 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 
-from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError, ModelFileError
-from mmensemble.preprocessing import PRESENT
+from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError
 from mmensemble.preprocessing.frames import column_names, leaf_cells, n_rows
 from mmensemble.scoring.batching import (
     ScoredWindow,
@@ -26,7 +25,7 @@ from mmensemble.scoring.batching import (
 )
 from mmensemble.scoring.conditional import available_if
 from mmensemble.scoring.generation import GenerationSettings, generate_texts, room_for_prompt
-from mmensemble.scoring.manifest import METADATA_KEY, Manifest
+from mmensemble.scoring.manifest import Manifest, read_manifest
 from mmensemble.scoring.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.providers import Device, ResolvedDevice, open_session, usable_cores
 from mmensemble.scoring.tasks import Generation, Multioutput
@@ -125,7 +124,7 @@ class OnnxPredictor:
     def _model(self) -> _OpenModel:
         session, device = open_session(self.path, self._asked_device, self.n_threads, try_out=self._try_out)
         names = [node.name for node in session.get_inputs()]
-        return _OpenModel(session, device, _read_manifest(session, self.path), names)
+        return _OpenModel(session, device, read_manifest(session, self.path), names)
 
     @cached_property
     def _one_thread(self) -> Any:
@@ -436,7 +435,7 @@ class OnnxPredictor:
 
     def _try_out(self, session: Any, device: ResolvedDevice) -> None:
         """Score one row that misses everything."""
-        manifest, names = _read_manifest(session, self.path), [node.name for node in session.get_inputs()]
+        manifest, names = read_manifest(session, self.path), [node.name for node in session.get_inputs()]
         row: dict[str, list[None]] = {column: [None] for column in manifest.columns}
         if isinstance(manifest.task, Generation):
             (feed,) = manifest.feeds
@@ -456,24 +455,6 @@ def _at_least_one(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ConfigurationError(f"{name} must be an integer of at least 1, not {value!r}")
     return int(value)
-
-
-def _read_manifest(session: Any, path: Path) -> Manifest:
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
-        raise ModelFileError(
-            f"{path} was not written by mmensemble.export_onnx: it is an ONNX model without mmensemble's metadata"
-        )
-    manifest = Manifest.from_json(text)
-    described = {f"{feed.name}.{tensor}" for feed in manifest.feeds for tensor in (*feed.preprocessor.tensors, PRESENT)}
-    described |= set(manifest.task.further_inputs)
-    undescribed = [node.name for node in session.get_inputs() if node.name not in described]
-    if undescribed or manifest.task.output not in [node.name for node in session.get_outputs()]:
-        raise ModelFileError(
-            f"the graph in {path} does not fit its manifest (inputs that it does not describe: {undescribed}; outputs: "
-            f"{[node.name for node in session.get_outputs()]}); export the model again"
-        )
-    return manifest
 
 
 def _select(X: Any, columns: list[str]) -> Any:

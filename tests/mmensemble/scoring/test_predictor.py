@@ -245,6 +245,17 @@ def test_a_newer_and_a_damaged_manifest(tmp_path: Path, manifest: Manifest, writ
         OnnxPredictor(write_model(tmp_path / "damaged.onnx", '{"format_version": 1}'), device="cpu")
 
 
+def test_an_older_manifest(tmp_path: Path, manifest: Manifest, write_model: WriteModel) -> None:
+    state = json.loads(manifest.to_json())
+    older = write_model(tmp_path / "older.onnx", json.dumps({**state, "format_version": 1}))
+    assert OnnxPredictor(older, device="cpu").manifest == manifest
+    generation = {"name": "generation", "vocab_size": 9, "end_ids": [1], "start_ids": [], "max_length": 5}
+    spec = {"dtype": "float32", "shape": ["batch", 2, "past", 4]}
+    generation |= {"state": {"key.0": spec, "value.0": spec}, "encoded": {}, "tokenizer": None}
+    with pytest.raises(ModelFileError, match="writes texts as in format version 1; export the model again"):
+        Manifest.from_json(json.dumps({**state, "format_version": 1, "task": generation}))
+
+
 def test_a_manifest_that_does_not_fit_the_graph(tmp_path: Path, manifest: Manifest, write_model: WriteModel) -> None:
     less = dataclasses.replace(manifest, feeds=manifest.feeds[:2])
     with pytest.raises(ModelFileError, match=r"does not fit its manifest .*facts\.features"):

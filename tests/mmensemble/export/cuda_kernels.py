@@ -113,7 +113,10 @@ WITHOUT_KERNEL = {
 # of opset 23. onnxruntime-gpu 1.31.1 has those of opset 24: in sessions that were made with stand-ins for the CUDA
 # libraries it placed all of them on the CUDA provider, except a few that compute shapes, which it keeps on the CPU.
 GENERATION_KERNELS = (CUDA_KERNELS.keys() - WITHOUT_KERNEL.keys()) | {
+    "Constant",
     "Cos",
+    "Identity",
+    "If",
     "RMSNormalization",
     "RotaryEmbedding",
     "Sin",

@@ -146,13 +146,17 @@ def fitted(_items_and_labels: tuple[pd.DataFrame, np.ndarray]) -> Callable[[str]
 
 @pytest.fixture(scope="session")
 def exported(fitted: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Instance id → the model file of the fitted estimator."""
-    folder = tmp_path_factory.mktemp("exported")
+    """Instance id → the model file of the fitted estimator, which the first of pytest's workers to need it writes."""
+    ours = tmp_path_factory.mktemp("exporting")
+    shared = ours.parents["PYTEST_XDIST_WORKER" in os.environ] / "exported"
+    shared.mkdir(exist_ok=True)
 
     @cache
     def export(instance_id: str) -> Path:
-        path = folder / f"{instance_id}.onnx"
-        export_onnx(fitted(instance_id), path)
+        path = shared / f"{instance_id}.onnx"
+        if not path.exists():
+            export_onnx(fitted(instance_id), ours / path.name)
+            os.replace(ours / path.name, path)
         return path
 
     return export

@@ -254,6 +254,8 @@ class EncoderDecoderGenerator(TorchGenerator):
 
         Raises
         ------
+        ConfigurationError
+            If a callable `backbone` was fitted and is not given.
         ModelFileError
             If the folder is damaged, holds another class, or was written by a newer version.
         """

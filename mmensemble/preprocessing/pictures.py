@@ -5,6 +5,7 @@ Imports numpy and Pillow.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -27,8 +28,14 @@ def open_picture(file: BinaryIO) -> Image.Image:
     PIL.UnidentifiedImageError
         If it is of no such format.
     """
+    return Image.open(file, formats=_formats())
+
+
+@cache
+def _formats() -> list[str]:
+    Image.preinit()  # the most common ones, which so are tried first
     Image.init()
-    return Image.open(file, formats=[name for name in Image.ID if name not in _BY_OTHER_PROGRAMS])
+    return [name for name in Image.ID if name not in _BY_OTHER_PROGRAMS]
 
 
 def to_square(image: Image.Image, *, size: int, resize: Resize, resize_to: int | None, resample: str) -> np.ndarray:

@@ -48,7 +48,10 @@ class Decoder(Protocol):
         """
 
     def step(self, tokens: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
-        """Run one new token per row, (n,) int64; return the scores of the next ones and the new state."""
+        """Run one new token per row, (n,) int64; return the scores of the next ones and the new state.
+
+        The state that is given is used up.
+        """
 
     def select(self, state: Any, rows: np.ndarray) -> Any:
         """Return the state of some rows, in the order wanted, repeated where they are repeated."""

@@ -1,8 +1,8 @@
 """A generator's model file as the decoding loop's decoder. Imports numpy and onnxruntime.
 
-The state stays in ONNX Runtime's own memory, on the device, and no array of it passes through Python. Keys and values
-of attention lie in buffers with room for tokens to come: a step writes those of its token in place, since input and
-output are bound to the same memory, so that what was run before is not copied again.
+From step to step the state stays in ONNX Runtime's own memory, on the device. Keys and values of attention lie in
+buffers with room for tokens to come: a step writes those of its token in place, since input and output are bound to the
+same memory. They pass through Python where rows are selected, as beams are at each step, and where room is made.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -78,11 +78,9 @@ class OnnxDecoder:
     """
 
     def __init__(self, session: Any, device: ResolvedDevice, manifest: Manifest) -> None:
-        task = manifest.task
-        if not isinstance(task, Generation):
-            raise AttributeError(f"the model does {task.name} and writes no texts; use predict")
+        manifest.task.check_texts()
         self.session = session
-        self.task = task
+        self.task = cast(Generation, manifest.task)
         self.feed = manifest.feeds[0].name
         self.place = "cpu" if device == "cpu" else "cuda"
         self.inputs = {node.name: node for node in session.get_inputs()}

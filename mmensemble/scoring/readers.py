@@ -206,7 +206,7 @@ class JsonLinesReader:
 
         schema = pa.schema([self.schema.field(name) for name in columns])
         converters: dict[Any, Callable[[Any], Any]] = {pa.string(): _text, pa.float64(): float}
-        with closing(self._objects()) as objects:
+        with _reading(self.path), closing(self._objects()) as objects:
             while rows := list(islice(objects, size)):
                 cells = {field.name: _cells(rows, field.name, converters.get(field.type)) for field in schema}
                 yield pa.table(cells, schema=schema)
@@ -223,6 +223,8 @@ class JsonLinesReader:
                     row = json.loads(line)
                 except ValueError as error:
                     raise DataError(f"{self.path} cannot be read: line {number} is no JSON: {error}") from error
+                except RecursionError as error:
+                    raise DataError(f"{self.path} cannot be read: line {number} is nested too deeply") from error
                 if not isinstance(row, dict):
                     raise DataError(f"{self.path} cannot be read: line {number} is no JSON object")
                 yield row
@@ -258,5 +260,5 @@ def _reading(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
+    except (pa.ArrowException, OSError, UnicodeError, csv.Error, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error

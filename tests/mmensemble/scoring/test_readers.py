@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -106,6 +108,19 @@ def test_a_damaged_file(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"{name} cannot be read"):
         cells(tmp_path / name, "a")
+
+
+def test_json_that_is_nested_too_deeply(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    # Some depth can be read and not be written again.
+    for depth in [*range(sys.getrecursionlimit() - 80, sys.getrecursionlimit() - 20), 200_000]:
+        path.write_text('{"a": 1}\n{"a": ' + "[" * depth + "]" * depth + "}\n")
+        try:
+            assert cells(path, "a") == ["1", "[" * depth + "]" * depth]
+        except DataError as error:
+            assert re.search(r"in\.jsonl cannot be read: (line 2 is nested too deeply|maximum recursion)", str(error))
+    with pytest.raises(DataError, match=r"in\.jsonl cannot be read: line 2 is nested too deeply"):
+        cells(path, "a")
 
 
 def test_a_parquet_file_damaged_in_the_middle(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -112,15 +111,17 @@ def test_a_damaged_file(tmp_path: Path, name: str, content: bytes) -> None:
 
 def test_json_that_is_nested_too_deeply(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
+    outcomes = set()
     # Some depth can be read and not be written again.
     for depth in [*range(sys.getrecursionlimit() - 80, sys.getrecursionlimit() - 20), 200_000]:
         path.write_text('{"a": 1}\n{"a": ' + "[" * depth + "]" * depth + "}\n")
         try:
-            assert cells(path, "a") == ["1", "[" * depth + "]" * depth]
+            outcomes.add(str(cells(path, "a") == ["1", "[" * depth + "]" * depth]))
         except DataError as error:
-            assert re.search(r"in\.jsonl cannot be read: (line 2 is nested too deeply|maximum recursion)", str(error))
-    with pytest.raises(DataError, match=r"in\.jsonl cannot be read: line 2 is nested too deeply"):
-        cells(path, "a")
+            outcomes.add(str(error))
+    refused = f"{path} cannot be read: "
+    assert f"{refused}line 2 is nested too deeply" in outcomes
+    assert all(outcome == "True" or outcome.startswith(refused) for outcome in outcomes)
 
 
 def test_a_parquet_file_damaged_in_the_middle(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import errno
 import json
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,12 +222,13 @@ def _facts(path: Path) -> dict[str, Any]:
     import onnxruntime
 
     from mmensemble.scoring import OnnxPredictor
+    from mmensemble.scoring.manifest import model_bytes
     from mmensemble.scoring.providers import DEVICES, why_not
 
     manifest = OnnxPredictor(path, device="cpu", n_threads=1).manifest
     return {
         "file": str(path),
-        "bytes": sum(file.stat().st_size for file in (path, Path(f"{path}.data")) if file.exists()),
+        "bytes": model_bytes(path),
         "task": manifest.task.name,
         "classes": _labels(manifest.task.classes),
         "inputs": [
@@ -350,7 +352,7 @@ def _load_estimator(path: Path) -> Any:
 
 
 def _read_frame(path: Path) -> Any:
-    from mmensemble.scoring.readers import file_format
+    from mmensemble.scoring.readers import file_format, open_reader
 
     try:
         import pandas as pd
@@ -358,7 +360,12 @@ def _read_frame(path: Path) -> Any:
         raise MissingDependencyError("pandas", "train") from error
     kind = file_format(path)
     if kind == "jsonl":
-        return pd.read_json(path, lines=True)
+        import pyarrow as pa
+
+        # pandas makes numbers of texts of digits, and dates of columns by their names: other cells than are scored.
+        with closing(open_reader(path)) as reader:
+            tables = reader.tables(reader.schema.names, max(1, reader.n_rows or 0))
+            return pa.concat_tables([reader.schema.empty_table(), *tables]).to_pandas()
     return pd.read_parquet(path) if kind == "parquet" else pd.read_csv(path)
 
 

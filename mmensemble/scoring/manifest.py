@@ -17,7 +17,7 @@ from mmensemble.exceptions import ModelFileError
 from mmensemble.preprocessing import PRESENT, Preprocessor, preprocessor_from_dict
 from mmensemble.scoring.tasks import Generation, Task, task_from_dict
 
-__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Feed", "Manifest", "model_stamp", "read_manifest"]
+__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Feed", "Manifest", "model_bytes", "model_stamp", "read_manifest"]
 
 METADATA_KEY = "mmensemble"
 # 2: what writes texts keeps its state in buffers. Files of 1 that write no texts are as those of 2.
@@ -155,7 +155,17 @@ def model_stamp(path: Path) -> str:
     with path.open("rb") as file:
         while block := file.read(2**20):
             digest.update(block)
-    data = path.with_name(f"{path.name}.data")
+    data = _data_path(path)
     if data.is_file():  # too large to be read through
         digest.update(repr((data.stat().st_size, data.stat().st_mtime_ns)).encode())
     return digest.hexdigest()
+
+
+def model_bytes(path: Path) -> int:
+    """Return the size of a model file, in bytes, with that of the weights that lie beside it."""
+    return sum(file.stat().st_size for file in (path, _data_path(path)) if file.is_file())
+
+
+def _data_path(path: Path) -> Path:
+    """Return where a model that is too large for one file has its weights."""
+    return path.with_name(f"{path.name}.data")

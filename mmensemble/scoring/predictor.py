@@ -25,7 +25,7 @@ from mmensemble.scoring.batching import (
 )
 from mmensemble.scoring.conditional import available_if
 from mmensemble.scoring.generation import GenerationSettings, generate_texts, room_for_prompt
-from mmensemble.scoring.manifest import Manifest, read_manifest
+from mmensemble.scoring.manifest import Manifest, model_bytes, read_manifest
 from mmensemble.scoring.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.providers import Device, ResolvedDevice, open_session, usable_cores
 from mmensemble.scoring.tasks import Generation, Multioutput
@@ -33,8 +33,8 @@ from mmensemble.scoring.tasks import Generation, Multioutput
 __all__ = ["OnnxPredictor"]
 
 
-# Above this size of the file, in bytes, weights are not held twice, to score several batches at once: in large networks
-# the threads of one batch seldom wait for each other.
+# Above this size of the files, in bytes, weights are not held twice, to score several batches at once: in large
+# networks the threads of one batch seldom wait for each other.
 _HELD_TWICE = 256 * 2**20
 # Windows of a model that writes are of so few batches, because each token of each takes a call of the graph.
 _WRITTEN_BATCHES = 4
@@ -136,7 +136,7 @@ class OnnxPredictor:
 
     @property
     def _runs_batches_at_once(self) -> bool:
-        return self.device == "cpu" and self.n_threads > 1 and self.path.stat().st_size <= _HELD_TWICE
+        return self.device == "cpu" and self.n_threads > 1 and model_bytes(self.path) <= _HELD_TWICE
 
     @property
     def manifest(self) -> Manifest:

@@ -197,6 +197,34 @@ def test_export(exported: SimpleNamespace, tmp_path: Path) -> None:
     assert run(*arguments, "--overwrite", "--precision", "int4").exit_code == 2
 
 
+def test_export_verifies_the_rows_that_are_scored(exported: SimpleNamespace, model_path: Path, tmp_path: Path) -> None:
+    joblib.dump({}, tmp_path / "model.joblib")
+    lines = [
+        {"title": "007", "picture": None, "weight": 1, "price": 0.5, "date": "2020-01-01", "made_at": 1262304000},
+        {"title": "8", "picture": None, "weight": 2, "price": None, "date": "never", "made_at": None},
+    ]
+    items = tmp_path / "items.jsonl"
+    items.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8-sig")
+    arguments = ["export", tmp_path / "model.joblib", tmp_path / "model.onnx", "--overwrite", "--verify"]
+    assert run(*arguments, items).exit_code == 0
+    verified = exported.options["verify"]
+    assert verified.columns.tolist() == list(lines[0])
+    assert verified["title"].tolist() == ["007", "8"]
+    assert verified["date"].tolist() == ["2020-01-01", "never"]
+    assert verified["made_at"].tolist()[0] == 1262304000
+    assert verified["made_at"].isna().tolist() == [False, True]
+
+    out, columns = tmp_path / "scores.parquet", ["probability_apple", "probability_pear", "probability_plum"]
+    assert run("score", model_path, items, "-o", out, "--device", "cpu").exit_code == 0
+    scored = pq.read_table(out).select(columns).to_pandas().to_numpy()
+    predictor = mmensemble.OnnxPredictor(model_path, device="cpu")
+    assert predictor.predict_proba(verified).tolist() == scored.tolist()
+
+    items.write_text("")
+    assert run(*arguments, items).exit_code == 0
+    assert len(exported.options["verify"]) == 0
+
+
 def test_export_that_fails(exported: SimpleNamespace, tmp_path: Path) -> None:
     joblib.dump({}, tmp_path / "model.joblib")
     exported.error = ParityError("off by 1.0\non row 3")

@@ -99,6 +99,21 @@ def test_batches_at_once_score_as_one_after_the_other(
     assert "_one_thread" not in vars(large), "its weights would be held twice"
 
 
+def test_weights_beside_the_file_count(
+    model_path: Path, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model_path.read_bytes())
+    monkeypatch.setattr(predictor_module, "_HELD_TWICE", path.stat().st_size + 10)
+    (tmp_path / "model.onnx.data").write_bytes(bytes(11))
+    large = OnnxPredictor(path, device="cpu", n_threads=3, batch_size=16)
+    large.predict_proba(rows)
+    assert "_one_thread" not in vars(large)
+    (tmp_path / "model.onnx.data").write_bytes(bytes(10))
+    large.predict_proba(rows)
+    assert "_one_thread" in vars(large)
+
+
 @pytest.mark.parametrize(
     "container", [pd.DataFrame, pl.DataFrame, pa.table, dict], ids=["pandas", "polars", "arrow", "dict"]
 )

@@ -24,6 +24,7 @@ from mmensemble.scoring.manifest import Feed
 
 __all__ = [
     "ScoredWindow",
+    "call_now",
     "generate_windows",
     "input_batches",
     "row_batches",
@@ -176,7 +177,7 @@ def score_windows(
     with _Pool(n_threads) as pool:
         scoring: deque[_Scoring] = deque()
         for window in pool.ahead(lambda X: _encode(feeds, X), windows):
-            scoring.append(_Scoring(window, feeds, run, width, batch_size, pool.submit if run_in_threads else _call))
+            scoring.append(_Scoring(window, feeds, run, width, batch_size, pool.submit if run_in_threads else call_now))
             if len(scoring) > run_in_threads:  # the threads have the next window's batches when this one's run out
                 yield scoring.popleft().result()
         while scoring:
@@ -187,13 +188,13 @@ def score_window(
     feeds: Sequence[Feed], X: Any, run: Callable[[dict[str, np.ndarray]], np.ndarray], *, width: int, batch_size: int
 ) -> ScoredWindow:
     """Score one window in the calling thread; see `score_windows`."""
-    return _Scoring(_encode(feeds, X), feeds, run, width, batch_size, _call).result()
+    return _Scoring(_encode(feeds, X), feeds, run, width, batch_size, call_now).result()
 
 
 def generate_windows(
     feed: Feed,
     windows: Iterable[Any],
-    write: Callable[[Encoded, int], np.ndarray],
+    start: Callable[[Encoded, int, Callable[..., Future[np.ndarray]]], Callable[[], np.ndarray]],
     *,
     first_row: int = 0,
     n_threads: int = 1,
@@ -207,14 +208,15 @@ def generate_windows(
         The graph's one input.
     windows : iterable of frame or dict
         As in `score_windows`; twice as many are taken ahead where they are written in threads.
-    write : callable
-        Encoded rows and the number of the first one → texts (n, num_return_sequences).
+    start : callable
+        Encoded rows, the number of the first one, and what is to call each batch → what waits for the texts
+        (n, num_return_sequences): `mmensemble.scoring.generation.start_texts`.
     first_row : int, default=0
         The number of the first window's first row in the data.
     n_threads : int, default=1
         Threads that encode, at most 16.
     write_in_threads : bool, default=False
-        Whether these threads call `write` too, each for another window, or only the one that asks for the windows.
+        Whether these threads write batches too, several at once, or only the one that asks for the windows.
 
     Yields
     ------
@@ -222,10 +224,10 @@ def generate_windows(
         One per window.
     """
     with _Pool(n_threads) as pool:
-        call = pool.submit if write_in_threads else _call
-        writing: deque[tuple[Future[np.ndarray], list[DataError | None]]] = deque()
+        call = pool.submit if write_in_threads else call_now
+        writing: deque[tuple[Callable[[], np.ndarray], list[DataError | None]]] = deque()
         for window in pool.ahead(lambda X: _encode([feed], X), windows):
-            writing.append((call(write, window.parts[0], first_row), window.errors))
+            writing.append((start(window.parts[0], first_row, call), window.errors))
             first_row += len(window.errors)
             if len(writing) > write_in_threads * pool.n_threads:
                 yield _written(*writing.popleft())
@@ -233,8 +235,8 @@ def generate_windows(
             yield _written(*writing.popleft())
 
 
-def _written(texts: Future[np.ndarray], errors: list[DataError | None]) -> ScoredWindow:
-    return ScoredWindow(texts.result(), errors)
+def _written(texts: Callable[[], np.ndarray], errors: list[DataError | None]) -> ScoredWindow:
+    return ScoredWindow(texts(), errors)
 
 
 class _Scoring:
@@ -301,7 +303,7 @@ class _Pool:
             yield pending.popleft().result()
 
 
-def _call(function: Callable[..., Any], *args: Any) -> Future[Any]:
+def call_now(function: Callable[..., Any], *args: Any) -> Future[Any]:
     """Call a function now, as `_Pool.submit` would have it called in a thread."""
     future: Future[Any] = Future()
     future.set_result(function(*args))

@@ -161,8 +161,8 @@ def generate_file(
 
     The output has the columns of `keep`, then ``generated``, or ``generated_0`` and so on for more texts than one, and
     ``error``, which is null where all is well. A row that misses its prompt has neither a text nor an error. A row gets
-    the text that `OnnxPredictor.generate` gives it among all rows of the file. (Another batch size or device can round
-    a sum in another way, and once in a while a token is drawn that is the neighbour of the other.)
+    the text that `OnnxPredictor.generate` gives it among all rows of the file. (Another batch size, number of threads
+    or device can round a sum in another way, and once in a while a token is drawn that is the neighbour of the other.)
 
     As `score_file`, a call that was killed goes on where it stopped. Without `random_state` it goes on with the seed
     that was drawn for it.

@@ -9,7 +9,8 @@ seed, the row's number and the sequence's number, and its tokens are drawn by in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,9 +20,18 @@ from tokenizers import Tokenizer
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import PRESENT, Encoded, Preprocessor, PromptPreprocessor
 from mmensemble.preprocessing.text import read_tokenizer
+from mmensemble.scoring.batching import call_now
 from mmensemble.scoring.tasks import Generation
 
-__all__ = ["Decoder", "GenerationSettings", "generate_texts", "generate_tokens", "log_softmax", "room_for_prompt"]
+__all__ = [
+    "Decoder",
+    "GenerationSettings",
+    "generate_texts",
+    "generate_tokens",
+    "log_softmax",
+    "room_for_prompt",
+    "start_texts",
+]
 
 # A score that no sequence reaches: of what must not be chosen.
 _NEVER = -1e9
@@ -127,6 +137,10 @@ class GenerationSettings:
         elif chosen.temperature == 0 and chosen.num_return_sequences > 1:
             raise ConfigurationError("temperature=0 has one most probable sequence: leave out num_return_sequences")
         return chosen
+
+    def rows_at_once(self, batch_size: int) -> int:
+        """Return how many rows are continued side by side, so that they are `batch_size` sequences at most."""
+        return max(1, batch_size // max(self.num_beams, self.num_return_sequences))
 
 
 def _seed(random_state: Any) -> int:
@@ -384,23 +398,57 @@ def generate_texts(
     ConfigurationError
         If `max_new_tokens` is more than the network can write.
     """
+    return start_texts(
+        decoder, preprocessor, encoded, task, settings, batch_size=batch_size, first_row=first_row, call=call_now
+    )()
+
+
+def start_texts(
+    decoder: Decoder,
+    preprocessor: Preprocessor,
+    encoded: Encoded,
+    task: Generation,
+    settings: GenerationSettings,
+    *,
+    batch_size: int,
+    first_row: int,
+    call: Callable[..., Future[np.ndarray]],
+) -> Callable[[], np.ndarray]:
+    """Begin what `generate_texts` does, with `call` for each batch, which may do it in a thread.
+
+    Returns
+    -------
+    callable
+        Waits for the texts and returns them.
+    """
     room = room_for_prompt(task, settings)
     if room is not None and isinstance(preprocessor, PromptPreprocessor):
         encoded = preprocessor.shortened(encoded, room)
     tokenizer = read_tokenizer(task.tokenizer or preprocessor.to_dict()["tokenizer"], None)
-    texts = np.full((len(encoded), settings.num_return_sequences), None, dtype=object)
-    together = max(1, batch_size // max(settings.num_beams, settings.num_return_sequences))
     present = np.flatnonzero(encoded.present)
     present = present[np.argsort(-encoded.lengths[present], kind="stable")]
-    for first in range(0, len(present), together):
-        rows = present[first : first + together]
+
+    def write(rows: np.ndarray) -> np.ndarray:
         inputs = preprocessor.collate(encoded, rows)
         del inputs[PRESENT]
+        texts = np.empty((len(rows), settings.num_return_sequences), dtype=object)
         written = generate_tokens(decoder, inputs, settings, end_ids=task.end_ids, rows=first_row + rows)
-        for row, sequences in zip(rows, written, strict=True):
+        for place, (row, sequences) in enumerate(zip(rows, written, strict=True)):
             before = task.start_ids or encoded.items[row].tolist()
-            texts[row] = [_text(tokenizer, before, sequence.tolist()) for sequence in sequences]
-    return texts
+            texts[place] = [_text(tokenizer, before, sequence.tolist()) for sequence in sequences]
+        return texts
+
+    # Batches of like size, since they may run side by side.
+    n_batches = -(-len(present) // settings.rows_at_once(batch_size))
+    batches = [(rows, call(write, rows)) for rows in np.array_split(present, n_batches)] if n_batches else []
+
+    def result() -> np.ndarray:
+        texts = np.full((len(encoded), settings.num_return_sequences), None, dtype=object)
+        for rows, written in batches:
+            texts[rows] = written.result()
+        return texts
+
+    return result
 
 
 def _text(tokenizer: Tokenizer, before: list[int], new: list[int]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mmensemble.scoring.batching import (
     window_size,
 )
 from mmensemble.scoring.conditional import available_if
-from mmensemble.scoring.generation import GenerationSettings, generate_texts, room_for_prompt
+from mmensemble.scoring.generation import GenerationSettings, room_for_prompt, start_texts
 from mmensemble.scoring.manifest import Manifest, model_bytes, read_manifest
 from mmensemble.scoring.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.providers import Device, ResolvedDevice, open_session, usable_cores
@@ -36,7 +37,8 @@ __all__ = ["OnnxPredictor"]
 # Above this size of the files, in bytes, weights are not held twice, to score several batches at once: in large
 # networks the threads of one batch seldom wait for each other.
 _HELD_TWICE = 256 * 2**20
-# Windows of a model that writes are of so few batches, because each token of each takes a call of the graph.
+# Windows of a model that writes are of so few batches, because each token of each takes a call of the graph, or of half
+# as many as there are threads.
 _WRITTEN_BATCHES = 4
 
 
@@ -66,8 +68,8 @@ class OnnxPredictor:
         larger batches miss the cache; a GPU wants some hundred rows.
     n_threads : int, default=None
         Threads that score on the CPU, and that decode images and the like. All usable cores where None. One batch runs
-        on all of them; of more batches, as many run at once, each on one thread. Tokenizers have threads of their own,
-        see ``TOKENIZERS_PARALLELISM``.
+        on all of them; of more batches, as many run at once, each on one thread (of texts, where there are batches for
+        half of the threads). Tokenizers have threads of their own, see ``TOKENIZERS_PARALLELISM``.
 
     Attributes
     ----------
@@ -171,7 +173,7 @@ class OnnxPredictor:
     def window_size(self) -> int:
         """How many rows `score_batches` and `generate_batches` take best at a time."""
         rows = window_size(self.manifest.feeds, self.batch_size)
-        return min(rows, _WRITTEN_BATCHES * self.batch_size) if self._writes else rows
+        return min(rows, max(_WRITTEN_BATCHES, self.n_threads // 2) * self.batch_size) if self._writes else rows
 
     @property
     def _writes(self) -> bool:
@@ -331,8 +333,7 @@ class OnnxPredictor:
         X = _select(prompts, self.manifest.columns)
         texts = [np.empty((0, num_return_sequences), dtype=object)]
         start = 0
-        several = n_rows(X) > self.batch_size
-        with closing(self._write(self._cut(X), settings, 0, self._runs_batches_at_once and several)) as windows:
+        with closing(self.generate_batches(self._cut(X), settings)) as windows:
             for window in windows:
                 window.raise_for_errors(start)
                 texts.append(window.outputs)
@@ -350,7 +351,7 @@ class OnnxPredictor:
         frames : iterable of frame or dict of columns
             Of any size; `window_size` rows each are good.
         settings : GenerationSettings
-            What `generate` takes as arguments; see `mmensemble.scoring.generation.GenerationSettings.of`.
+            What `generate` takes as arguments; see `mmensemble.scoring.GenerationSettings.of`.
         first_row : int, default=0
             The number of the first row in the data. What is drawn for a row depends on its number: the rows get the
             texts that `generate` gives them among all others.
@@ -367,19 +368,19 @@ class OnnxPredictor:
         ConfigurationError
             If more tokens are asked for than the network can write.
         """
-        return self._write(frames, settings, first_row, self._runs_batches_at_once)
+        room_for_prompt(self.token_decoder().task, settings)  # now, and not at the first row
+        return self._write(iter(frames), settings, first_row)
 
-    def _write(
-        self, frames: Iterable[Any], settings: GenerationSettings, first_row: int, at_once: bool
-    ) -> Generator[ScoredWindow]:
+    def _write(self, frames: Iterator[Any], settings: GenerationSettings, first_row: int) -> Generator[ScoredWindow]:
         model = self._model
         (feed,) = model.manifest.feeds
+        head = list(islice(frames, 2))
+        at_once = self._writes_batches_at_once(head, settings, first_row)
         decoder = OnnxDecoder(self._one_thread if at_once else model.session, model.device, model.manifest)
-        room_for_prompt(decoder.task, settings)  # now, and not at the first row
-        return generate_windows(
+        written = generate_windows(
             feed,
-            frames,
-            lambda encoded, row: generate_texts(
+            chain(head, frames),
+            lambda encoded, row, call: start_texts(
                 decoder,
                 feed.preprocessor,
                 encoded,
@@ -387,11 +388,25 @@ class OnnxPredictor:
                 settings,
                 batch_size=self.batch_size,
                 first_row=row,
+                call=call,
             ),
             first_row=first_row,
             n_threads=self.n_threads,
             write_in_threads=at_once,
         )
+        with closing(written):
+            yield from written
+
+    def _writes_batches_at_once(self, head: list[Any], settings: GenerationSettings, first_row: int) -> bool:
+        """Tell from the first two windows whether batches are to share the cores.
+
+        The same for all rows at once, for a file of them, and for its rest after an interrupt, so that a row gets the
+        same text. Of batches that would leave more than half of the threads idle, each one runs on all of them.
+        """
+        if not self._runs_batches_at_once or not head:
+            return False
+        n_batches = -(-n_rows(head[0]) // settings.rows_at_once(self.batch_size))
+        return first_row > 0 or len(head) > 1 or (n_batches > 1 and 2 * n_batches >= self.n_threads)
 
     @available_if(lambda self: self.manifest.task.check_texts())
     def token_decoder(self) -> OnnxDecoder:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.scoring import OnnxPredictor, generate_file, score_file
-from mmensemble.scoring.generation import GenerationSettings
+from mmensemble.scoring import GenerationSettings, OnnxPredictor, generate_file, generation, score_file
 from mmensemble.scoring.readers import ParquetReader
 
 Rows = dict[str, list[Any]]
@@ -78,6 +78,68 @@ def test_settings(predictor: OnnxPredictor, parquet: Path, tmp_path: Path, setti
     names = ["generated"] if copies == 1 else [f"generated_{copy}" for copy in range(copies)]
     assert table.column_names == [*names, "error"]
     assert [table[name].to_pylist() for name in names] == expected.T.tolist()
+
+
+def test_the_batches_of_one_window_share_the_cores(generator_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = OnnxPredictor(generator_path, device="cpu", batch_size=4, n_threads=4)
+    cells = ["red apple", "pear", "a ripe plum", "green"] * 4
+    assert predictor.window_size == len(cells)
+    expected = predictor.generate(cells, **DRAWN)
+    together = Barrier(4, timeout=60)
+    write = generation.generate_tokens
+
+    def waits(*arguments: Any, **options: Any) -> Any:
+        together.wait()  # breaks unless four batches are written at the same time
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(generation, "generate_tokens", waits)
+    assert predictor.generate(cells, **DRAWN).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_threads", "copies", "at_once"),
+    [
+        (32, 2, 1, False),
+        (33, 2, 1, True),
+        (32, 2, 2, True),  # so many sequences are two batches
+        (64, 2, 1, True),
+        (96, 8, 1, False),  # more than half of the threads would have nothing to do
+        (97, 8, 1, True),
+        (256, 16, 1, True),
+        (224, 16, 1, False),
+        (300, 16, 1, True),
+        (300, 1, 1, False),
+    ],
+)
+def test_a_file_is_written_in_the_batches_and_sessions_of_all_rows_at_once(
+    generator_path: Path,
+    parquet: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    n_rows: int,
+    n_threads: int,
+    copies: int,
+    at_once: bool,
+) -> None:
+    predictor = OnnxPredictor(generator_path, device="cpu", n_threads=n_threads)
+    table = pq.read_table(parquet).slice(0, n_rows)
+    pq.write_table(table, tmp_path / "in.parquet")
+    runs: list[tuple[bool, list[int]]] = []
+    write = generation.generate_tokens
+
+    def notes(decoder: Any, *arguments: Any, rows: np.ndarray, **options: Any) -> Any:
+        runs.append((decoder.session is not predictor._model.session, rows.tolist()))
+        return write(decoder, *arguments, rows=rows, **options)
+
+    monkeypatch.setattr(generation, "generate_tokens", notes)
+    settings: dict[str, Any] = {"max_new_tokens": 2, "random_state": 0, "num_return_sequences": copies}
+    predictor.generate(table, **settings)
+    in_memory = sorted(runs)
+    runs.clear()
+    generate_file(predictor, tmp_path / "in.parquet", tmp_path / "out.parquet", **settings)
+    assert sorted(runs) == in_memory
+    assert {own_thread for own_thread, _ in runs} == {at_once}
+    assert max(len(rows) for _, rows in runs) <= 32 // copies
 
 
 def test_batches_of_rows_that_are_bad_or_missing(predictor: OnnxPredictor) -> None:

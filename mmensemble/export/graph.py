@@ -60,15 +60,9 @@ ENCODER_SCOPE = "network__encoder"
 
 
 class Graph:
-    """An ONNX graph that grows part by part.
+    """An ONNX graph of some opset that grows part by part."""
 
-    Parameters
-    ----------
-    opset : int, default=OPSET
-    """
-
-    FLOAT = ir.DataType.FLOAT.value
-    INT64 = ir.DataType.INT64.value
+    FLOAT, INT64 = ir.DataType.FLOAT.value, ir.DataType.INT64.value
 
     def __init__(self, opset: int = OPSET) -> None:
         self.opset = opset

@@ -120,11 +120,13 @@ def test_packages_are_walkable_typed_and_import_without_side_effects(package):
         importlib.import_module(found.name)
 
 
-@pytest.mark.parametrize("package", ["mmensemble", "mmensemble_estimators"])
+@pytest.mark.parametrize("package", ["mmensemble", "mmensemble_estimators", "mmensemble.scoring"])
 def test_every_public_name_is_in_the_api_reference(package):
     reference = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
     _, *sections = reference.split(".. currentmodule:: ")
-    listed = {line.strip() for section in sections if section.split()[0] == package for line in section.splitlines()}
+    # What mmensemble gives is listed there, wherever it lives.
+    homes = {package, package.partition(".")[0]}
+    listed = {line.strip() for section in sections if section.split()[0] in homes for line in section.splitlines()}
     missing = set(importlib.import_module(package).__all__) - listed
     assert not missing
 

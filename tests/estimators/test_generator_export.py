@@ -7,14 +7,16 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from sklearn.frozen import FrozenEstimator
@@ -28,8 +30,10 @@ from mmensemble import (
     OnnxPredictor,
     ParityError,
     export_onnx,
+    generate_file,
 )
 from mmensemble.cli import main
+from mmensemble.scoring.readers import ParquetReader
 from mmensemble_estimators import CausalLM
 from tests.mmensemble.export.cuda_kernels import GENERATION_KERNELS
 
@@ -131,6 +135,36 @@ def test_room_is_made_as_texts_grow(
     predictor = OnnxPredictor(exported("llama"), device="cpu")
     expected = fitted("llama").generate(PROMPTS, max_new_tokens=30, **settings)
     assert predictor.generate(PROMPTS, max_new_tokens=30, **settings).tolist() == expected.tolist()
+
+
+def test_a_file_of_prompts_is_taken_up_where_it_stopped(
+    exported: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Buffers of keys and values, in two threads, that grow several times: as all rows at once get them."""
+    monkeypatch.setattr("mmensemble.scoring.onnx_decoder.ROOM", 5)
+    lines = [PROMPTS[row % len(PROMPTS)] for row in range(60)]
+    prompts, out, whole = (tmp_path / f"{name}.parquet" for name in ("prompts", "out", "whole"))
+    pd.DataFrame({"line": lines}).to_parquet(prompts)
+    predictor = OnnxPredictor(exported("llama"), device="cpu", batch_size=2, n_threads=2)
+    assert predictor.window_size == 8
+    settings: dict[str, Any] = {"max_new_tokens": 16, "temperature": 1.5, "random_state": 1}
+    tables = ParquetReader.tables
+
+    def breaks(self: ParquetReader, columns: Any, size: int) -> Iterator[Any]:
+        yield from islice(tables(self, columns, size), 6)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ParquetReader, "tables", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            generate_file(predictor, prompts, out, **settings)
+    report = generate_file(predictor, prompts, out, **settings)
+    assert report.n_resumed in range(8, 48, 8)
+    assert generate_file(predictor, prompts, whole, **settings).n_resumed == 0
+    assert out.read_bytes() == whole.read_bytes()
+    expected = predictor.generate(lines, **settings)[:, 0]
+    assert pq.read_table(out)["generated"].to_pylist() == expected.tolist()
+    assert expected.tolist() == fitted("llama").generate(lines, **settings)[:, 0].tolist()
 
 
 def test_keys_and_values_are_written_in_place(exported: Callable[[str], Path]) -> None:

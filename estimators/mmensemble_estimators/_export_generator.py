@@ -62,7 +62,7 @@ def generator_graph(estimator: TorchGenerator, source: Source) -> GeneratorGraph
     if task.start_ids:
         encode = graph.further_input("decoder", "encode", TensorSpec("bool", ()))
         encoded: dict[str, tuple[ir.Value, TensorSpec]] = {}
-        with graph.only_if(encode, encoded), graph.scope(ENCODER_SCOPE):
+        with graph.only_if(encode, encoded), graph.scope("encode"), graph.scope(ENCODER_SCOPE):
             values = add_module(graph, _Encode(network), inputs)
             for (name, spec), value in zip(task.encoded.items(), values, strict=True):
                 encoded[name] = (value, spec)

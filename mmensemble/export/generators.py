@@ -15,7 +15,6 @@ from mmensemble.exceptions import ConfigurationError, ParityError
 from mmensemble.preprocessing import PRESENT, PromptPreprocessor, TensorSpec
 from mmensemble.preprocessing.frames import leaf_cells, n_rows
 from mmensemble.scoring.generation import Decoder, log_softmax
-from mmensemble.scoring.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.scoring.tasks import Generation
 
@@ -117,10 +116,6 @@ class GeneratorCheck:
         if not error <= self.tolerance:
             raise ParityError(f"{said} by {error:.2g}, more than tolerance={self.tolerance:g}; nothing was written")
         return measured
-
-    def first_batch(self, decoder: OnnxDecoder) -> dict[str, np.ndarray]:
-        """Return the graph's inputs of one run."""
-        return decoder.prefill_arrays(self.batches[0])
 
 
 def _follow(

@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError, MmensembleError, ParityError
+from mmensemble.export.branches import laid_open
 from mmensemble.export.check import check_exportable
 from mmensemble.export.generators import GeneratorCheck, generator_of
 from mmensemble.export.graph import GENERATION_OPSET, Frame, Graph, Outputs, to_graph
@@ -26,6 +27,7 @@ from mmensemble.export.precision import PRECISIONS, Precision, convert, float_co
 from mmensemble.preprocessing.frames import n_rows
 from mmensemble.scoring.batching import input_batches
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
+from mmensemble.scoring.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.scoring.tasks import Classification, Generation, Regression, Task
 from mmensemble.targets import exact_matches
@@ -190,14 +192,16 @@ def _converted(
 
     left: list[str] = []
     if precision == "int8":
-        graph = onnx.load(whole, load_external_data=False)
+        with laid_open(whole) as (opened, _):
+            graph = onnx.load(opened, load_external_data=False)
         left = float_convolutions(graph) if calibrate is None else []
         if not int8_layers(graph) and (left or not float_convolutions(graph)):
             rows = f"; its {len(left)} convolutions need rows to calibrate on: give calibrate" if left else ""
             raise ConfigurationError(f"int8 finds no matrix product in an encoder of a neural network{rows}")
+    state = _state_names(manifest.task)
     measured: dict[str, Any] = {}
     for kept in _tries(whole, precision, manifest, check):
-        convert(whole, draft, precision, kept=kept, calibration=calibration, external=external)
+        convert(whole, draft, precision, kept=kept, calibration=calibration, external=external, state=state)
         if check is None:
             break
         measured = check.measure(draft)
@@ -222,7 +226,7 @@ def _tries(whole: Path, precision: Precision, manifest: Manifest, check: _AnyChe
     yield []
     if precision == "int8" and check is not None:
         if isinstance(check, GeneratorCheck):
-            batches = iter([check.first_batch(OnnxPredictor(whole, device="cpu").token_decoder())])
+            batches = iter([_first_run(OnnxPredictor(whole, device="cpu").token_decoder(), check.batches[0])])
         else:
             batches = _batches(whole, manifest, check.X, most=1)
         ranked = sensitivities(whole, batches)
@@ -238,7 +242,26 @@ def _batches(path: Path, manifest: Manifest, X: Any, *, most: int | None = None)
         batch for window in predictor.windows(X) for batch in input_batches(manifest.feeds, window, batch_size=32)
     )
     for arrays in islice(batches, most):
-        yield {name: arrays[name] for name in predictor.input_names}
+        if isinstance(manifest.task, Generation):
+            (feed,) = manifest.feeds
+            inputs = {name: arrays[f"{feed.name}.{name}"] for name in feed.preprocessor.tensors}
+            yield _first_run(predictor.token_decoder(), inputs)
+        else:
+            yield {name: arrays[name] for name in predictor.input_names}
+
+
+def _first_run(decoder: OnnxDecoder, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a generator's inputs for a run that encodes some rows, and begins their texts as well."""
+    rows = {f"{decoder.feed}.{name}": array for name, array in inputs.items()} if decoder.task.start_ids else {}
+    return {name: array for name, array in {**decoder.prefill_arrays(inputs), **rows}.items() if name in decoder.inputs}
+
+
+def _state_names(task: Task) -> set[str]:
+    """Return the inputs and outputs of the graph that a generator gives from one run to the next."""
+    if not isinstance(task, Generation):
+        return set()
+    again = {f"state.{name}" for name in (*task.encoded, *task.state)}
+    return again | {f"next.{name}" for name in task.state} | {f"encoded.{name}" for name in task.encoded}
 
 
 class _Check:

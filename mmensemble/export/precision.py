@@ -21,6 +21,7 @@ import onnxruntime
 from onnx_ir.passes.common import TopologicalSortPass
 
 from mmensemble.exceptions import ExportError
+from mmensemble.export.branches import closed, laid_open
 from mmensemble.export.graph import ENCODER_SCOPE
 from mmensemble.export.pooling import pool_by_gathering
 
@@ -33,8 +34,6 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 _PRODUCTS = ("MatMul", "Gemm")
 _TINY = 1e-30
-# Inputs and outputs that are given from one run of a generator to the next; see `mmensemble.scoring.tasks.Generation`.
-_STATE = ("state.", "next.", "encoded.")
 # In a network of convolutions these pass 8-bit values on, so that nothing is converted back and forth between them.
 _AROUND_CONVOLUTIONS = ("Conv", "Relu", "MaxPool", "Add")
 
@@ -47,6 +46,7 @@ def convert(
     kept: Collection[str] = (),
     calibration: Batches | None = None,
     external: bool = False,
+    state: Collection[str] = (),
 ) -> None:
     """Write a model file at another precision.
 
@@ -66,6 +66,8 @@ def convert(
         → batches of inputs, on which the range of every activation around convolutions is measured.
     external : bool, default=False
         Put weights beside the files, as ``<name>.data``, where one file cannot hold them.
+    state : collection of str, default=()
+        Inputs and outputs that a generator gives from one run to the next, which need not stay in float32.
 
     Raises
     ------
@@ -73,14 +75,16 @@ def convert(
         If ONNX Runtime's tools cannot convert the model.
     """
     try:
-        with _quiet(), tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        with _quiet(), tempfile.TemporaryDirectory(dir=target.parent) as folder, laid_open(source) as (path, branches):
             if precision == "int8":
-                model = _to_int8(source, Path(folder), set(kept), calibration, external)
+                model = _to_int8(path, Path(folder), set(kept), calibration, external)
             else:
-                model = onnx.load(source) if precision == "fp32" else _to_half(source)
+                model = onnx.load(path) if precision == "fp32" else _to_half(path, state)
             # The tools leave types behind that are not right, and nodes in no order.
             del model.graph.value_info[:]
             converted = ir.from_proto(model)
+            TopologicalSortPass()(converted)
+            closed(converted, branches)
             TopologicalSortPass()(converted)
             target.with_name(f"{target.name}.data").unlink(missing_ok=True)
             ir.save(converted, target, external_data=f"{target.name}.data" if external else None)
@@ -92,7 +96,7 @@ def _in_encoder(node: onnx.NodeProto) -> bool:
     return ENCODER_SCOPE in node.name.split("/")[:-1]
 
 
-def _to_half(source: Path) -> onnx.ModelProto:
+def _to_half(source: Path, state: Collection[str]) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     model = onnx.load(source, load_external_data=False)
@@ -100,7 +104,7 @@ def _to_half(source: Path) -> onnx.ModelProto:
     # Constants like 1e-12 become 0 in half precision and may be divided by; the tool raises them to its least value.
     # It is given the path, since it cannot infer the shapes of a model in memory that is too large for one file.
     # A state that passes from step to step stays in half precision, or each step would convert all of it twice.
-    kept = [value.name for value in (*model.graph.input, *model.graph.output) if not value.name.startswith(_STATE)]
+    kept = [value.name for value in (*model.graph.input, *model.graph.output) if value.name not in state]
     converted = convert_float_to_float16(str(source), keep_io_types=kept, node_block_list=blocked)
     # Where two float nodes read one half value, the tool casts it twice, under one name.
     nodes = {tuple(node.output): node for node in converted.graph.node}
@@ -228,12 +232,15 @@ def _with_own_weights(model: onnx.ModelProto) -> None:
 
 
 def float_convolutions(model: onnx.ModelProto) -> list[str]:
-    """Return the convolutions of encoders, which int8 leaves in float32 where there are no rows to calibrate on."""
+    """Return the convolutions of encoders, which int8 leaves in float32 where there are no rows to calibrate on.
+
+    Those in branches are not seen; see `mmensemble.export.branches.laid_open`.
+    """
     return [node.name for node in model.graph.node if node.op_type == "Conv" and _in_encoder(node)]
 
 
 def int8_layers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
-    """Return the matrix products of encoders by constant weights, by name."""
+    """Return the matrix products of encoders by constant weights, by name; those in branches are not seen."""
     constants = {initializer.name for initializer in model.graph.initializer}
     return {
         node.name: node
@@ -248,7 +255,8 @@ def sensitivities(path: Path, batches: Iterable[dict[str, np.ndarray]]) -> list[
     The distance is ``‖XW − Q(X)Q(W)‖ / ‖XW‖`` with `X` as it comes in the float model, one scale for `X` and one per
     column of `W`.
     """
-    model = onnx.load(path, load_external_data=False)
+    with laid_open(path) as (opened, _):
+        model = onnx.load(opened, load_external_data=False)
     layers = int8_layers(model)
     weights = {initializer.name: initializer for initializer in model.graph.initializer}
     seen = sorted({node.input[0] for node in layers.values()})

@@ -92,7 +92,7 @@ class OnnxDecoder:
     def prefill_arrays(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return all inputs of the graph in the run that `prefill` makes."""
         ids, state = self._first(inputs)
-        values = {name: value.numpy() for name, value in self._kept(state).items()}
+        values = {name: value.numpy().copy() for name, value in self._kept(state).items()}  # numpy() does not own it
         arrays = {**self._unused_inputs(), **values, **self._tokens(ids, state)}
         return {name: array for name, array in arrays.items() if name in self.inputs}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from torch import nn
@@ -63,6 +64,36 @@ def test_the_file_writes_the_same(fitted: ImageCaptioner, tmp_path: Path) -> Non
         written = fitted.generate(pictures, **settings)
         assert written[6].tolist() == [None] * written.shape[1]
         assert predictor.generate(pictures, **settings).tolist() == written.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_other_precisions(fitted: ImageCaptioner, precision: Any, tmp_path: Path) -> None:
+    pictures, _ = scenes(12, seed=2)
+    path = tmp_path / "model.onnx"
+    manifest = export_onnx(fitted, path, precision=precision, verify=pictures, calibrate=pictures)
+    assert manifest.parity["equal_tokens"] >= 0.9
+    assert manifest.task.encoded["source_mask"].dtype == "bool"
+    (encode,) = (node for node in onnx.load(path).graph.node if node.op_type == "If")
+    branch = next(attribute.g for attribute in encode.attribute if attribute.name == "then_branch")
+    kinds = {node.op_type for node in branch.node}
+    # The convolutions of int8 stand between the two, and ONNX Runtime puts the three together.
+    assert ("MatMulInteger" in kinds and "DequantizeLinear" in kinds) == (precision == "int8")
+    written = OnnxPredictor(path, device="cpu").generate(pictures, temperature=0)
+    assert np.mean(written == fitted.generate(pictures, temperature=0)) >= 0.7
+
+
+def test_int8_leaves_the_convolutions_of_an_encoder_without_rows_to_calibrate_on(tmp_path: Path) -> None:
+    pictures, texts = scenes(12, seed=0)
+    manifest = export_onnx(
+        captioner(text_decoder="lstm").fit(pictures, texts),
+        tmp_path / "model.onnx",
+        precision="int8",
+        verify=pictures[:2],
+        tolerance=1.0,
+    )
+    assert all("/Conv" in name for name in manifest.parity["float_layers"])
+    assert manifest.parity["float_layers"]
 
 
 def test_save_and_load(fitted: ImageCaptioner, tmp_path: Path) -> None:

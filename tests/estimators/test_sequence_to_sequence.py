@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from sklearn.base import clone
@@ -90,6 +91,26 @@ def test_the_file_writes_the_same(reverser: Seq2SeqGenerator, tmp_path: Path) ->
     ):
         written = reverser.generate(strings, max_new_tokens=9, **settings)
         assert predictor.generate(strings, max_new_tokens=9, **settings).tolist() == written.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_other_precisions(reverser: Seq2SeqGenerator, precision: Any, tmp_path: Path) -> None:
+    strings = digits(40, seed=3)[0]
+    path = tmp_path / "model.onnx"
+    manifest = export_onnx(reverser, path, precision=precision, verify=strings)
+    assert manifest.parity["equal_tokens"] >= 0.95
+    assert {spec.dtype for spec in manifest.task.encoded.values()} == {
+        "bool",
+        "float16" if precision == "fp16" else "float32",
+    }
+    (encode,) = (node for node in onnx.load(path).graph.node if node.op_type == "If")
+    branch = next(attribute.g for attribute in encode.attribute if attribute.name == "then_branch")
+    products = {node.op_type for node in branch.node if "MatMul" in node.op_type}
+    assert "MatMulInteger" in products if precision == "int8" else products == {"MatMul"}
+    settings: dict[str, Any] = {"max_new_tokens": 9, "temperature": 0}
+    written = OnnxPredictor(path, device="cpu").generate(strings, **settings)
+    assert np.mean(written == reverser.generate(strings, **settings)) >= 0.9
 
 
 def test_what_a_row_gets_is_its_own(reverser: Seq2SeqGenerator) -> None:

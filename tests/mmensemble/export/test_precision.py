@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pandas as pd
 import pytest
@@ -24,8 +25,9 @@ from mmensemble import (
     export_onnx,
 )
 from mmensemble.export import onnx_file
-from mmensemble.export.graph import ENCODER_SCOPE
+from mmensemble.export.graph import ENCODER_SCOPE, Graph
 from mmensemble.export.precision import convert, int8_layers, sensitivities
+from mmensemble.preprocessing import TensorSpec
 from mmensemble_estimators import TextClassifier
 from tests.instances import BY_ID
 
@@ -91,7 +93,7 @@ def test_outputs_of_float_nodes(tmp_path: Path) -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, tmp_path / "fp32.onnx")
-    convert(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", "fp16")
+    convert(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", "fp16", state=["next.b", "next.d"])
     onnx.checker.check_model(tmp_path / "fp16.onnx", full_check=True)
     session = onnxruntime.InferenceSession(tmp_path / "fp16.onnx", providers=["CPUExecutionProvider"])
     x = np.float32([[-1e6, 0.0, 1 / 3, 2.0]])
@@ -101,6 +103,86 @@ def test_outputs_of_float_nodes(tmp_path: Path) -> None:
     for state, expected in ((b, -(x + 1)), (d, x + 1)):
         assert state.dtype == np.float16
         np.testing.assert_allclose(state[:, 1:], expected[:, 1:], rtol=1e-3)
+
+
+def with_a_branch(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Write a model like an encoder-decoder's: the encoder runs on a condition, and shares weights with the decoder."""
+    graph = Graph()
+    x = graph.further_input("text", "x", TensorSpec("float32", ("batch", 4)))
+    s = graph.further_input("state", "x", TensorSpec("float32", ("batch", 4)))
+    encode = graph.further_input("decoder", "encode", TensorSpec("bool", ()))
+    shared, own = np.random.default_rng(0).normal(size=(2, 4, 4)).astype(np.float32)
+    weight = graph.constant(shared, "shared")
+    encoded: dict[str, Any] = {}
+    with graph.only_if(encode, encoded), graph.scope("encode"), graph.scope(ENCODER_SCOPE):
+        product = graph.op("MatMul", graph.op("MatMul", x, weight), graph.constant(own, "own"))
+        encoded["x"] = (graph.op("Relu", product), TensorSpec("float32", ("batch", 4)))
+    with graph.scope(ENCODER_SCOPE):
+        step = graph.op("MatMul", s, weight)
+    with graph.scope("head"):
+        logits = graph.op("Add", step, graph.op("ReduceSum", weight, graph.constant([0])))
+    ir.save(graph.to_model({"encoded.x": encoded["x"], "logits": (logits, 4)}), path)
+    return shared, own
+
+
+@pytest.mark.parametrize("external", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_what_runs_on_a_condition(tmp_path: Path, precision: Any, external: bool) -> None:
+    shared, own = with_a_branch(tmp_path / "m.onnx")
+    if external:
+        ir.save(ir.load(tmp_path / "m.onnx"), tmp_path / "m.onnx", external_data="m.onnx.data")
+    converted = tmp_path / "converted.onnx"
+    convert(
+        tmp_path / "m.onnx",
+        converted,
+        precision,
+        state=["state.x", "encoded.x"] * (precision == "fp16"),
+        external=external,
+    )
+    onnx.checker.check_model(converted, full_check=True)
+    assert {file.name.removesuffix(".data") for file in tmp_path.iterdir()} == {"m.onnx", "converted.onnx"}
+    graph = onnx.load(converted).graph
+    (condition,) = (node for node in graph.node if node.op_type == "If")
+    branch = next(attribute.g for attribute in condition.attribute if attribute.name == "then_branch")
+    product = {"int8": "MatMulInteger"}.get(precision, "MatMul")
+    assert [sum(node.op_type == product for node in nodes) for nodes in (branch.node, graph.node)] == [2, 1]
+    dtype = np.float16 if precision == "fp16" else np.float32
+    session = onnxruntime.InferenceSession(converted, providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    inputs = {"text.x": x, "state.x": x.astype(dtype)}
+    encoded, logits = session.run(["encoded.x", "logits"], {**inputs, "decoder.encode": np.asarray(True)})
+    nothing, again = session.run(["encoded.x", "logits"], {**inputs, "decoder.encode": np.asarray(False)})
+    assert (encoded.dtype, nothing.dtype, nothing.shape) == (dtype, dtype, (0, 4))
+    allowed = {"fp32": 1e-6, "fp16": 2e-2, "int8": 0.2}[precision]
+    np.testing.assert_allclose(encoded, np.maximum(x @ shared @ own, 0), atol=allowed)
+    np.testing.assert_allclose(logits, x @ shared + shared.sum(axis=0), atol=allowed)
+    np.testing.assert_array_equal(again, logits)
+
+
+def test_layers_that_run_on_a_condition_are_ranked(tmp_path: Path) -> None:
+    with_a_branch(tmp_path / "m.onnx")
+    x = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    ranked = sensitivities(tmp_path / "m.onnx", [{"text.x": x, "state.x": x, "decoder.encode": np.asarray(False)}])
+    assert sorted(ranked) == [
+        f"encode/{ENCODER_SCOPE}/MatMul",
+        f"encode/{ENCODER_SCOPE}/MatMul_2",
+        f"{ENCODER_SCOPE}/MatMul",
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_members_may_be_called_what_a_state_is_called(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"price": rng.normal(size=60), "name": [f"item {number}" for number in range(60)]})
+    members: list[Any] = [
+        ("state", make_pipeline(StandardScaler(), LogisticRegression()), ["price"]),
+        ("encoded", TextClassifier(max_epochs=1, random_state=0), "name"),
+    ]
+    model = MultimodalClassifier(members).fit(X, np.where(X["price"] > 0, "dear", "cheap"))
+    manifest = export_onnx(model, tmp_path / "fp16.onnx", precision="fp16", verify=X)
+    assert manifest.parity["max_abs_difference"] < 1e-2
+    session = onnxruntime.InferenceSession(tmp_path / "fp16.onnx", providers=["CPUExecutionProvider"])
+    assert {node.name: node.type for node in session.get_inputs()}["state.features"] == "tensor(float)"
 
 
 @pytest.mark.parametrize("with_text", [False, True])

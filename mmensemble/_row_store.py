@@ -23,7 +23,7 @@ import numpy as np
 if TYPE_CHECKING:
     import lmdb
 
-__all__ = ["FORMAT", "RowStore", "digest"]
+__all__ = ["FORMAT", "RowStore", "digest", "say_once"]
 
 FORMAT = 2
 
@@ -34,6 +34,12 @@ _log = logging.getLogger(__name__)
 
 _lock = threading.RLock()
 _environments: dict[tuple[int, str], tuple[int, lmdb.Environment]] = {}
+
+
+@functools.cache
+def say_once(message: str) -> None:
+    """Warn of something that is likely to happen again and again."""
+    _log.warning("%s", message)
 
 
 def digest(prefix: bytes, content: np.ndarray | bytes | bytearray | memoryview) -> bytes:
@@ -63,16 +69,22 @@ class RowStore:
     max_bytes: int
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, np.ndarray]:
-        """Return the arrays of those keys that are there, read-only."""
-        with self._environment().begin() as transaction:
-            return {key: _from_bytes(value) for key in set(keys) if (value := transaction.get(key)) is not None}
+        """Return the arrays of those keys that are there, read-only; where the database cannot be read, none."""
+        import lmdb
+
+        try:
+            with self._environment().begin() as transaction:
+                return {key: _from_bytes(value) for key in set(keys) if (value := transaction.get(key)) is not None}
+        except (OSError, lmdb.Error) as error:
+            say_once(f"the rows kept in {self.folder} cannot be read: {error}")
+            return {}
 
     def put(self, made: Mapping[bytes, np.ndarray]) -> None:
         """Keep arrays of numbers under their keys; where the disk does not take them, only say so."""
         import lmdb
 
-        environment = self._environment()
         try:
+            environment = self._environment()
             for pairs in _parts(made):
                 try:
                     with environment.begin(write=True) as transaction:
@@ -80,8 +92,8 @@ class RowStore:
                 except lmdb.MapFullError:
                     with environment.begin(write=True) as transaction:
                         transaction.drop(environment.open_db(), delete=False)
-        except lmdb.Error as error:
-            _log.warning("%s are not kept: %s", self.folder.name, error)
+        except (OSError, lmdb.Error) as error:
+            say_once(f"rows cannot be kept in {self.folder}: {error}")
 
     def _environment(self) -> lmdb.Environment:
         """Open the database, once per process: LMDB allows no more, and none across a fork."""

@@ -42,7 +42,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import has_fit_parameter
 
 import mmensemble
-from mmensemble._row_store import FORMAT, TRANSACTION_BYTES, RowStore, digest
+from mmensemble._row_store import FORMAT, TRANSACTION_BYTES, RowStore, digest, say_once
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.outputs import outputs_of
 from mmensemble.preprocessing import Cells, Encoded, Preprocessor
@@ -135,7 +135,10 @@ class Store:
         """
         if self.location is None:
             return function(estimator, *arguments)
-        self.location.mkdir(parents=True, exist_ok=True)
+        try:
+            self.location.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._say(error)
         with self.active():
             # Work that was quick on as many rows is quick again.
             kind = (function.__name__, str(n_rows(arguments[0])), *(repr(one) for one in (estimator, *depends_on)))
@@ -149,22 +152,32 @@ class Store:
 
     def _once(self, key: str, work: Callable[[], Any]) -> tuple[Any, float]:
         """Return what was kept under a key, or do the work and keep it; and how long the work took."""
-        memory = Memory(str(self.location), verbose=0) if self.memory is None else self.memory
-        computed = False
+        began = False
+        done: list[tuple[Any, float]] = []
 
         def timed() -> tuple[Any, float]:
-            nonlocal computed
-            computed = True
+            nonlocal began
+            began = True
             started = time.perf_counter()
             with _pickled_for_the_store(False):
-                result = work()
-            return result, time.perf_counter() - started
+                done.append((work(), time.perf_counter() - started))
+            return done[0]
 
-        with _pickled_for_the_store(True):
-            kept: tuple[Any, float] = memory.cache(_kept, ignore=["work"])(key, timed)
-        if computed and self.memory is None and self.location is not None:
-            _drop_the_oldest(memory, self.location)
+        try:
+            memory = Memory(str(self.location), verbose=0) if self.memory is None else self.memory
+            with _pickled_for_the_store(True):
+                kept: tuple[Any, float] = memory.cache(_kept, ignore=["work"])(key, timed)
+            if began and self.memory is None and self.location is not None:
+                _drop_the_oldest(memory, self.location)
+        except OSError as error:
+            if began and not done:
+                raise  # from the work
+            self._say(error)
+            return done[0] if done else timed()
         return kept
+
+    def _say(self, error: OSError) -> None:
+        say_once(f"the cache {self.location} cannot be used: {error}")
 
 
 def _kept(key: str, work: Callable[[], Any]) -> Any:

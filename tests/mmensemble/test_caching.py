@@ -440,6 +440,52 @@ def test_a_full_disk_costs_the_store_alone(
     assert "No space left" in caplog.text
 
 
+@pytest.mark.parametrize("unusable", ["no folder", "not opened", "not read"])
+def test_a_store_that_cannot_be_used_costs_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, unusable: str
+) -> None:
+    import lmdb
+
+    def fails(*arguments: Any, **named: Any) -> Any:
+        raise lmdb.ReadonlyError("it is read-only")
+
+    if unusable == "no folder":
+        (tmp_path / "embeddings").write_bytes(b"")
+    elif unusable == "not opened":
+        monkeypatch.setattr(lmdb, "open", fails)
+    else:
+        monkeypatch.setattr(_row_store, "_from_bytes", fails)
+    with Store.of(tmp_path).active():
+        for _ in range(3):
+            squares(0, 3)
+        assert squares(0, 3) == [0, 1, 2]
+    said = [record.getMessage() for record in caplog.records]
+    assert any(f"the rows kept in {tmp_path / 'embeddings'} cannot be read" in message for message in said)
+    assert len(said) == len(set(said)), "once each"
+
+
+@pytest.mark.parametrize("where", ["cache", "cache/joblib"])
+def test_a_cache_that_is_no_folder_keeps_no_members(
+    model: MultimodalClassifier, tmp_path: Path, X: Any, y: Any, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    expected = clone(model).set_params(cache=None).fit(X, y).predict_proba(X)
+    path = tmp_path / "unusable" / where
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    again = clone(model).set_params(cache=tmp_path / "unusable" / "cache").fit(X, y)
+    np.testing.assert_array_equal(again.predict_proba(X), expected)
+    assert "cannot be used" in caplog.text
+
+
+def test_errors_of_a_member_are_not_taken_for_the_stores(tmp_path: Path, X: Any, y: Any) -> None:
+    with pytest.raises(FileNotFoundError, match="of the member"):
+        Store.of(tmp_path).call(fails_to_read, LogisticRegression(), X, y)
+
+
+def fails_to_read(estimator: Any, X: Any, y: Any) -> Any:
+    raise FileNotFoundError("of the member")
+
+
 def test_a_damaged_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "embeddings").mkdir()
     (tmp_path / "embeddings" / "data.mdb").write_bytes(b"not a database" * 2000)

@@ -17,7 +17,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -35,6 +35,7 @@ __all__ = [
     "is_missing_file",
     "missing_cells",
     "not_empty",
+    "plain",
 ]
 
 PRESENT = "present"
@@ -43,6 +44,7 @@ FILE_KEYS = ("bytes", "path")
 
 Cells = Sequence[Any] | np.ndarray
 StrPath = str | os.PathLike[str]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,11 @@ class Preprocessor(ABC):
 
     def __hash__(self) -> int:
         return hash((type(self), repr(self.to_dict())))
+
+
+def plain(number: T) -> T:
+    """Return one of numpy's numbers, as a grid over an array gives them, as Python's, which has a JSON form."""
+    return number.item() if isinstance(number, np.generic) else number
 
 
 def is_missing(cell: object) -> bool:

@@ -13,7 +13,16 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, file_of, is_missing_file, not_empty
+from mmensemble.preprocessing._base import (
+    Cells,
+    Encoded,
+    Preprocessor,
+    TensorSpec,
+    file_of,
+    is_missing_file,
+    not_empty,
+    plain,
+)
 from mmensemble.preprocessing.pictures import Resize, open_picture, to_square
 
 __all__ = ["ImagePreprocessor"]
@@ -58,9 +67,9 @@ class ImagePreprocessor(Preprocessor):
         resize_to: int | None = None,
         resample: str = "bilinear",
     ) -> None:
-        self.size = size
+        self.size = plain(size)
         self.resize = resize
-        self.resize_to = resize_to
+        self.resize_to = plain(resize_to)
         self.resample = resample
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing_file
+from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing_file, plain
 from mmensemble.preprocessing.clips import frames_of
 from mmensemble.preprocessing.pictures import Resize, to_square
 
@@ -78,10 +78,10 @@ class VideoPreprocessor(Preprocessor):
     ) -> None:
         if n_frames < 1 or size < 1:
             raise ConfigurationError(f"n_frames and size must be at least 1, not {n_frames!r} and {size!r}")
-        self.n_frames = n_frames
-        self.size = size
+        self.n_frames = plain(n_frames)
+        self.size = plain(size)
         self.resize = resize
-        self.resize_to = resize_to
+        self.resize_to = plain(resize_to)
         self.resample = resample
 
     @property

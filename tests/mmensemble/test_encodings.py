@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from mmensemble.preprocessing import (
     VideoPreprocessor,
     audio,
     image,
+    preprocessor_from_dict,
     video,
 )
 
@@ -155,6 +157,37 @@ def test_files_are_decoded_once(kind: Kind, read: list[Any], tmp_path: Path, way
         assert read == cells
     encode_rows(kind.preprocessor, cells)
     assert read == cells * 2, "there is no store"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "file"),
+    [
+        (ImagePreprocessor(size=np.int64(8), resize="crop", resize_to=np.int64(9)), picture),
+        (VideoPreprocessor(size=np.int64(8), n_frames=np.int64(3), resize_to=np.int64(9)), clip),
+        (
+            AudioPreprocessor(
+                sampling_rate=np.int64(8000),
+                max_seconds=np.float32(0.5),
+                n_mels=np.int64(8),
+                n_fft=np.int64(256),
+                hop_length=np.int64(80),
+                mean=np.float32(0.5),
+                std=np.float32(2.0),
+                normalise=np.bool_(True),
+            ),
+            sound,
+        ),
+    ],
+    ids=["image", "video", "audio"],
+)
+def test_parameters_may_be_numbers_of_numpy(
+    numbers: Preprocessor, file: Callable[[int], bytes], tmp_path: Path
+) -> None:
+    plain = preprocessor_from_dict(json.loads(json.dumps(numbers.to_dict())))
+    assert plain == numbers
+    with Store.of(tmp_path).active():
+        for _ in range(2):
+            assert_same(encode_rows(numbers, [file(0)]), plain.encode([file(0)]), plain)
 
 
 @pytest.mark.parametrize("step", [1, 1000, 10**9])

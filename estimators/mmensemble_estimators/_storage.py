@@ -91,9 +91,11 @@ def replacing(folder: Path, text: str) -> Iterator[Path]:
         draft = Path(name)
         yield draft
         (draft / STATE).write_text(text, encoding="utf-8")
-        for file in sorted(draft.iterdir(), key=lambda file: file.name == STATE):
-            shutil.copymode(draft / STATE, file)  # safetensors lets nobody else read what it writes
-            os.replace(file, folder / file.name)
+        files = [file.relative_to(draft) for file in draft.rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: file == Path(STATE)):
+            (folder / file).parent.mkdir(exist_ok=True)
+            shutil.copymode(draft / STATE, draft / file)  # safetensors lets nobody else read what it writes
+            os.replace(draft / file, folder / file)
 
 
 @contextmanager

@@ -338,7 +338,6 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
             If a parameter has no JSON form, as a ``RandomState``.
         """
         check_is_fitted(self, "module_")
-        folder = Path(folder)
         bare = copy.copy(self)
         if not isinstance(bare.language_model, (str, os.PathLike)):
             bare.language_model = None
@@ -351,8 +350,8 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
             label_ids=self._label_ids,
             prefix_ids=self._prefix_ids,
         )
-        with replacing(folder, text):
-            self._language_model_.save(folder / LANGUAGE_MODEL)
+        with replacing(Path(folder), text) as draft:
+            self._language_model_.save(draft / LANGUAGE_MODEL)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -42,6 +42,8 @@ class _State:
         What stays as it is.
     values : dict of str to OrtValue
         What changes with every run.
+    prompts : ndarray of int64, shape (n,)
+        Which of the rows that were run first each of these rows came from.
     step : _Bound, default=None
         The run of one more token, where there was one and it can be repeated.
     """
@@ -50,6 +52,7 @@ class _State:
     taken: int
     encoded: dict[str, Any]
     values: dict[str, Any]
+    prompts: np.ndarray
     step: _Bound | None = None
 
 
@@ -105,11 +108,14 @@ class OnnxDecoder:
         return self._run(state.step, tokens[:, None], state), state
 
     def select(self, state: _State, rows: np.ndarray) -> _State:
-        encoded, values = (
-            {name: self._value(np.take(value.numpy(), rows, axis=0)) for name, value in part.items()}
-            for part in (state.encoded, state.values)
-        )
-        return _State(state.attention_mask[rows], state.taken, encoded, values)
+        prompts = state.prompts[rows]
+        # Beams of one prompt have one encoding, so from step to step it stays where it is.
+        same = np.array_equal(prompts, state.prompts)
+        encoded = state.encoded if same else self._taken(state.encoded, rows)
+        return _State(state.attention_mask[rows], state.taken, encoded, self._taken(state.values, rows), prompts)
+
+    def _taken(self, values: Mapping[str, Any], rows: np.ndarray) -> dict[str, Any]:
+        return {name: self._value(np.take(value.numpy(), rows, axis=0)) for name, value in values.items()}
 
     def _first(self, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, _State]:
         """Return the first tokens, and the state before them."""
@@ -123,7 +129,7 @@ class OnnxDecoder:
             ids, mask = inputs["input_ids"], inputs["attention_mask"]
         mask = np.pad(mask, ((0, 0), (0, ROOM - mask.shape[1] % ROOM)))
         values = {name: self._value(self._zeros(name, n_rows, mask.shape[1])) for name in self.task.state}
-        return ids, _State(mask, 0, encoded, values)
+        return ids, _State(mask, 0, encoded, values, np.arange(n_rows))
 
     def _encoded(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Encode rows; return what stays as it is."""

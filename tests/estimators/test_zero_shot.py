@@ -229,6 +229,21 @@ def test_save_keeps_the_name_of_a_folder_and_needs_it_no_more(lm: CausalLM, tmp_
     np.testing.assert_array_equal(loaded.predict_proba(WORDS), clf.predict_proba(WORDS))
 
 
+def test_a_save_that_fails_leaves_what_was_there(lm: CausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clf = of(lm).fit(WORDS, KINDS)
+    clf.save(tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+    def full(*arguments: Any, **named: Any) -> None:
+        (arguments[0] / "model.safetensors").write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("mmensemble_estimators.language_model.write_causal", full)
+    with pytest.raises(OSError, match="No space left"):
+        of(lm, template="{text}: {label}").fit(WORDS, KINDS).save(tmp_path)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
 def test_what_cannot_be_saved_or_loaded(lm: CausalLM, tmp_path: Path) -> None:
     with pytest.raises(NotFittedError):
         of(lm).save(tmp_path / "model")

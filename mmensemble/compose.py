@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.exceptions import DataError
 from mmensemble.preprocessing import missing_cells
-from mmensemble.preprocessing.frames import column_cells, column_names, n_rows
+from mmensemble.preprocessing.frames import check_columns, column_cells, column_names, n_rows
 
 __all__ = ["ColumnSelector", "Columns", "column_kinds", "on_column", "present_rows", "select_columns"]
 
@@ -186,9 +186,7 @@ def _check_columns(X: Any, columns: Columns) -> None:
         raise DataError(
             f"a DataFrame (pandas or polars) with the column(s) {as_list(columns)} is expected, not {type(X).__name__}"
         )
-    for column in as_list(columns):
-        if column not in names:
-            raise DataError(f"there is no such column; the columns are {names}", column=column)
+    check_columns(names, as_list(columns))
 
 
 def _is_number(dtype: Any) -> bool:

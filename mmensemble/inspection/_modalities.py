@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import narwhals as nw
@@ -20,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.compose import Columns, ColumnSelector, as_list, present_rows, select_columns
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.preprocessing.frames import column_names, n_rows
+from mmensemble.preprocessing.frames import check_columns, column_names, n_rows
 
 __all__ = ["FittedMember", "check_frame", "fitted_members", "modalities", "one_scorer", "rows_shuffled", "with_missing"]
 
@@ -142,11 +143,7 @@ def modalities(estimator: Any, X: Any, groups: Mapping[str, Columns] | None = No
     found = _member_columns(estimator) if groups is None else {name: as_list(c) for name, c in groups.items()}
     if not found:
         raise ConfigurationError("groups must hold at least one modality")
-    names = column_names(X) or []
-    for columns in found.values():
-        for column in columns:
-            if column not in names:
-                raise DataError(f"there is no such column; the columns are {names}", column=column)
+    check_columns(column_names(X) or [], chain.from_iterable(found.values()))
     if groups is None:
         return _merged(found.items())
     given = [column for columns in found.values() for column in columns]

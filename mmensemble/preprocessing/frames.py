@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import narwhals as nw
@@ -11,7 +11,7 @@ import numpy as np
 from mmensemble.exceptions import DataError
 from mmensemble.preprocessing._base import Cells
 
-__all__ = ["column_cells", "column_names", "leaf_cells", "n_rows"]
+__all__ = ["check_columns", "column_cells", "column_names", "frame_with", "leaf_cells", "n_rows"]
 
 
 def column_names(X: Any) -> list[str] | None:
@@ -22,6 +22,14 @@ def column_names(X: Any) -> list[str] | None:
         return None
     frame = nw.from_native(X, eager_only=True, pass_through=True)
     return list(frame.columns) if isinstance(frame, nw.DataFrame) else None
+
+
+def check_columns(names: Iterable[str], columns: Iterable[str]) -> None:
+    """Raise a `DataError` for the first of some columns that is not among the names of those that there are."""
+    names = list(names)
+    for column in columns:
+        if column not in names:
+            raise DataError(f"there is no such column; the columns are {names}", column=column)
 
 
 def n_rows(X: Any) -> int:
@@ -40,15 +48,36 @@ def column_cells(X: Any, column: str) -> Cells:
         If there is no such column.
     """
     if isinstance(X, Mapping):
-        names: list[str] = list(X)
-        if column in X:
-            return leaf_cells(X[column])
-    else:
-        frame = nw.from_native(X, eager_only=True)
-        names = list(frame.columns)
-        if column in names:
-            return _series_cells(frame[column])
-    raise DataError(f"there is no such column; the columns are {names}", column=column)
+        check_columns(X, [column])
+        return leaf_cells(X[column])
+    frame = nw.from_native(X, eager_only=True)
+    check_columns(frame.columns, [column])
+    return _series_cells(frame[column])
+
+
+def frame_with(X: Any, columns: list[str]) -> Any:
+    """Return some columns as a dict of cells, or the narwhals frame that has them, with others, where a frame is given.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, the columns differ in length, or several are asked of what has none.
+    """
+    names = column_names(X)
+    if names is None:
+        if len(columns) != 1:
+            raise DataError(
+                f"the model reads the columns {columns}: pass a frame or a dict with them, not a {type(X).__name__}"
+            )
+        return {columns[0]: leaf_cells(X)}
+    check_columns(names, columns)
+    if not isinstance(X, Mapping):
+        return nw.from_native(X, eager_only=True)
+    cells = {column: leaf_cells(X[column]) for column in columns}
+    sizes = {column: len(column_cells) for column, column_cells in cells.items()}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"the columns have different lengths: {sizes}")
+    return cells
 
 
 def leaf_cells(X: Any) -> Cells:

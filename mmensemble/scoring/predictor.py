@@ -11,11 +11,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 
-from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError
-from mmensemble.preprocessing.frames import column_names, leaf_cells, n_rows
+from mmensemble.exceptions import ConfigurationError, MmensembleError
+from mmensemble.preprocessing.frames import frame_with, n_rows
 from mmensemble.scoring.batching import (
     ScoredWindow,
     generate_windows,
@@ -208,7 +207,7 @@ class OnnxPredictor:
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the graph's output for all rows, float32 of shape (n_rows, width)."""
         task = self.manifest.task
-        X = _select(X, self.manifest.columns)
+        X = frame_with(X, self.manifest.columns)
         if n_rows(X) <= self.batch_size:
             window = score_window(self.manifest.feeds, X, self._run_one, width=task.width, batch_size=self.batch_size)
             window.raise_for_errors(0)
@@ -330,7 +329,7 @@ class OnnxPredictor:
             num_beams=num_beams,
             random_state=random_state,
         )
-        X = _select(prompts, self.manifest.columns)
+        X = frame_with(prompts, self.manifest.columns)
         texts = [np.empty((0, num_return_sequences), dtype=object)]
         start = 0
         with closing(self.generate_batches(self._cut(X), settings)) as windows:
@@ -431,7 +430,7 @@ class OnnxPredictor:
         frame or dict of columns
             At most `window_size` rows, the first ones fewer, of the columns that the model reads.
         """
-        return self._cut(_select(X, self.manifest.columns))
+        return self._cut(frame_with(X, self.manifest.columns))
 
     def _cut(self, X: Any) -> Iterator[Any]:
         rows, start = n_rows(X), 0
@@ -470,27 +469,6 @@ def _at_least_one(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ConfigurationError(f"{name} must be an integer of at least 1, not {value!r}")
     return int(value)
-
-
-def _select(X: Any, columns: list[str]) -> Any:
-    """Return the columns as a dict of cells, or the frame that has them as a narwhals frame."""
-    names = column_names(X)
-    if names is None:
-        if len(columns) != 1:
-            raise DataError(
-                f"the model reads the columns {columns}: pass a frame or a dict with them, not a {type(X).__name__}"
-            )
-        return {columns[0]: leaf_cells(X)}
-    for column in columns:
-        if column not in names:
-            raise DataError(f"there is no such column; the columns are {names}", column=column)
-    if not isinstance(X, Mapping):
-        return nw.from_native(X, eager_only=True)
-    cells = {column: leaf_cells(X[column]) for column in columns}
-    sizes = {column: len(column_cells) for column, column_cells in cells.items()}
-    if len(set(sizes.values())) > 1:
-        raise DataError(f"the columns have different lengths: {sizes}")
-    return cells
 
 
 def _run(

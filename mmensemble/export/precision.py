@@ -24,6 +24,7 @@ from mmensemble.exceptions import ExportError
 from mmensemble.export.branches import closed, laid_open
 from mmensemble.export.graph import ENCODER_SCOPE
 from mmensemble.export.pooling import pool_by_gathering
+from mmensemble.scoring.providers import quiet_runtime
 
 __all__ = ["PRECISIONS", "Precision", "convert", "float_convolutions", "int8_layers", "sensitivities"]
 
@@ -264,7 +265,8 @@ def sensitivities(path: Path, batches: Iterable[dict[str, np.ndarray]]) -> list[
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in seen if name not in known)
     watched = path.with_name(f"{path.name}.watched")  # in one folder with the weights that lie beside the model
     onnx.save(model, watched)
-    session = onnxruntime.InferenceSession(watched, providers=["CPUExecutionProvider"])
+    with quiet_runtime():  # it would warn of every buffer of a generator that it copies
+        session = onnxruntime.InferenceSession(watched, providers=["CPUExecutionProvider"])
     inputs = [node.name for node in session.get_inputs()]
     errors: dict[str, list[float]] = {name: [] for name in layers}
     for batch in batches:
@@ -306,6 +308,7 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with quiet_runtime():
+            yield
     finally:
         logging.disable(before)

@@ -95,7 +95,8 @@ class OnnxDecoder:
     def prefill_arrays(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return all inputs of the graph in the run that `prefill` makes."""
         ids, state = self._first(inputs)
-        values = {name: value.numpy().copy() for name, value in self._kept(state).items()}  # numpy() does not own it
+        kept = {**state.encoded, **state.values}
+        values = {f"state.{name}": value.numpy().copy() for name, value in kept.items()}  # numpy() does not own it
         arrays = {**self._unused_inputs(), **values, **self._tokens(ids, state)}
         return {name: array for name, array in arrays.items() if name in self.inputs}
 
@@ -139,8 +140,10 @@ class OnnxDecoder:
         self._bind_arrays(binding, {**unused, "decoder.encode": np.asarray(True), **rows})
         for name in self.task.encoded:
             binding.bind_output(f"encoded.{name}", self.place)
+        # The step runs too, on one row of zeros.
+        self._bind_state(binding, {name: self._value(unused[f"state.{name}"]) for name in self.task.state})
         self._run_bound(binding)
-        return dict(zip(self.task.encoded, binding.get_outputs(), strict=True))
+        return dict(zip(self.task.encoded, binding.get_outputs(), strict=False))
 
     def _make_room(self, state: _State) -> None:
         """Move keys and values to buffers with more places."""
@@ -150,9 +153,6 @@ class OnnxDecoder:
                 widths = [(0, ROOM if axis == "capacity" else 0) for axis in spec.shape]
                 state.values[name] = self._value(np.pad(state.values[name].numpy(), widths))
         state.step = None
-
-    def _kept(self, state: _State) -> dict[str, Any]:
-        return {f"state.{name}": value for name, value in {**state.encoded, **state.values}.items()}
 
     def _unused_inputs(self) -> dict[str, np.ndarray]:
         """Return the inputs that are there to encode, in a run that does not."""
@@ -167,18 +167,23 @@ class OnnxDecoder:
         }
 
     def _bind(self, n_rows: int, state: _State) -> _Bound:
-        """Bind all but the tokens and what is known of them; keys and values are input and output in one."""
+        """Bind all but the tokens and what is known of them."""
         binding = self.session.io_binding()
         self._bind_arrays(binding, self._unused_inputs())
-        for name, value in self._kept(state).items():
-            if name in self.inputs:
-                binding.bind_ortvalue_input(name, value)
-        for name, spec in self.task.state.items():
-            if "capacity" in spec.shape:
-                binding.bind_ortvalue_output(f"next.{name}", state.values[name])
+        for name, value in state.encoded.items():
+            if f"state.{name}" in self.inputs:
+                binding.bind_ortvalue_input(f"state.{name}", value)
+        self._bind_state(binding, state.values)
         logits = np.zeros((n_rows, self.task.width), dtype=np.float32)
         binding.bind_ortvalue_output("logits", onnxruntime.OrtValue.ortvalue_from_numpy(logits))
         return _Bound(binding, logits)
+
+    def _bind_state(self, binding: Any, values: Mapping[str, Any]) -> None:
+        """Bind what changes; keys and values are input and output in one, or each run would copy all of them."""
+        for name, spec in self.task.state.items():
+            binding.bind_ortvalue_input(f"state.{name}", values[name])
+            if "capacity" in spec.shape:
+                binding.bind_ortvalue_output(f"next.{name}", values[name])
 
     def _run(self, bound: _Bound, ids: np.ndarray, state: _State) -> np.ndarray:
         """Run some more tokens of each row, and return the scores after them."""

@@ -29,6 +29,7 @@ __all__ = [
     "cuda_device_count",
     "open_session",
     "providers_for",
+    "quiet_runtime",
     "usable_cores",
     "why_not",
 ]
@@ -147,7 +148,7 @@ def open_session(
     if device == "auto":
         if why_not("cuda", available=available, n_gpus=n_gpus) is None:
             try:
-                with _quiet_runtime():
+                with quiet_runtime():
                     return _open_on_gpu(path, "cuda", n_threads, try_out, create), "cuda"
             except DeviceError as error:
                 logger.info("running on the CPU: %s", error)
@@ -246,7 +247,8 @@ def _load_cuda_libraries() -> str:
 
 
 @contextlib.contextmanager
-def _quiet_runtime() -> Iterator[None]:
+def quiet_runtime() -> Iterator[None]:
+    """Let ONNX Runtime, and sessions that are opened in the block, print nothing but what ends the process."""
     onnxruntime.set_default_logger_severity(_FATAL)
     try:
         yield

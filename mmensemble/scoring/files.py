@@ -246,26 +246,26 @@ def _write_file(
         schema = _output_schema(reader.schema, keep, added)
         check_writable(target, schema)
         started = time.perf_counter()
-        parts = Parts(target, schema, _job(added, source, keep, on_error, schema), added.drawn)
-        resumed = parts.n_rows
-        try:
-            with (
-                parts,
-                closing(_windows(added, reader, keep, resumed, parts.drawn)) as windows,
-                _progress_bar(progress, reader.n_rows, resumed) as advance,
-            ):
-                for kept, window in windows:
-                    if on_error == "raise":
-                        window.raise_for_errors(parts.n_rows)
-                    parts.write(_output_table(kept, window, added, schema))
-                    advance(len(window.errors))
-        except DataError:
+        with Parts(target, schema, _job(added, source, keep, on_error, schema), added.drawn) as parts:
+            resumed = parts.n_rows
+            try:
+                with (
+                    closing(_windows(added, reader, keep, resumed, parts.drawn)) as windows,
+                    _progress_bar(progress, reader.n_rows, resumed) as advance,
+                ):
+                    for kept, window in windows:
+                        if on_error == "raise":
+                            window.raise_for_errors(parts.n_rows)
+                        parts.write(_output_table(kept, window, added, schema))
+                        advance(len(window.errors))
+            except DataError:
+                parts.remove()
+                raise
+            parts.close()
+            with open_writer(target, schema) as writer:
+                for table in parts.tables():
+                    writer.write(table)
             parts.remove()
-            raise
-        with open_writer(target, schema) as writer:
-            for table in parts.tables():
-                writer.write(table)
-        parts.remove()
     return ScoreReport(parts.n_rows, parts.n_errors, resumed, time.perf_counter() - started, model.device)
 
 

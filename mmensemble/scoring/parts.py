@@ -3,18 +3,22 @@
 The parts of ``scores.parquet`` lie in ``.scores.parquet.parts`` beside it: ``job.json`` says what was asked for and
 what was drawn for it, and ``part-00000.arrow`` and so on hold the finished rows in order. Whoever asks for the same
 again goes on after the last part; whoever asks for something else begins anew. When all rows are there, the output is
-made of the parts.
+made of the parts. One process writes them at a time: it holds ``lock``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from filelock import FileLock, Timeout
+
+from mmensemble.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,11 +28,11 @@ __all__ = ["Parts"]
 # A part is closed after so many seconds or rows: a process that is killed loses no more than these.
 _PART_SECONDS = 20.0
 _PART_ROWS = 2**20
-_JOB = "job.json"
+_JOB, _LOCK = "job.json", "lock"
 
 
 class Parts:
-    """The parts of one output; a context in which they are written.
+    """The parts of one output; a context in which they are written, by one process at a time.
 
     Parameters
     ----------
@@ -49,36 +53,70 @@ class Parts:
         Rows in the parts, those of an earlier process included.
     n_errors : int
         Rows among them whose column ``error`` is not null.
+
+    Raises
+    ------
+    ConfigurationError
+        On entering, if another process, or another thread, writes the same output.
     """
 
     def __init__(
         self, output: Path, schema: pa.Schema, job: dict[str, Any], drawn: Mapping[str, Any] | None = None
     ) -> None:
+        self.output = output
         self.folder = output.with_name(f".{output.name}.parts")
         self.schema = schema
+        self.job = job
+        self.drawn: dict[str, Any] = dict(drawn or {})
         self.n_rows = 0
         self.n_errors = 0
+        self._lock = FileLock(self.folder / _LOCK, timeout=0)
         self._sink: pa.RecordBatchFileWriter | None = None
         self._part_rows = 0
         self._part_start = 0.0
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise ConfigurationError(
+                f"another process is writing {self.output}; wait for it, or write to another file"
+            ) from error
+        try:
+            self._take_up()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            self.close()
+        finally:
+            self._unlock()
+
+    def _take_up(self) -> None:
+        """Go on with the parts that are there, if they are of this job, or else begin anew."""
         earlier = _read_job(self.folder / _JOB)
-        if earlier is not None and earlier["job"] == json.loads(json.dumps(job)):
-            self.drawn: dict[str, Any] = earlier["drawn"]
+        if earlier is not None and earlier["job"] == json.loads(json.dumps(self.job)):
+            self.drawn = earlier["drawn"]
         else:
-            self.drawn = dict(drawn or {})
             self.remove()
-            self.folder.mkdir()
-            _write_job(self.folder / _JOB, {"job": job, "drawn": self.drawn})
+            _write_job(self.folder / _JOB, {"job": self.job, "drawn": self.drawn})
         for unfinished in self.folder.glob("*.partial"):
             unfinished.unlink()
         for table in self.tables():
             self._count(table)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._close_part()
+    def _unlock(self) -> None:
+        if not (self.folder / _JOB).exists():
+            # While it is held, so that nobody takes a lock that the next one does not see. Windows deletes it itself.
+            with suppress(OSError):
+                (self.folder / _LOCK).unlink()
+        self._lock.release()
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def write(self, table: pa.Table) -> None:
         """Add the next rows."""
@@ -91,7 +129,7 @@ class Parts:
         self._count(table)
         self._part_rows += table.num_rows
         if self._part_rows >= _PART_ROWS or time.monotonic() - self._part_start >= _PART_SECONDS:
-            self._close_part()
+            self.close()
 
     def tables(self) -> Iterator[pa.Table]:
         """Read the parts that are whole, as many rows at a time as were written at once."""
@@ -104,7 +142,10 @@ class Parts:
 
     def remove(self) -> None:
         """Delete the parts."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.close()
+        for path in sorted(self.folder.iterdir(), key=lambda path: path.name != _JOB):  # without it parts do not count
+            if path.name != _LOCK:
+                path.unlink()
 
     @property
     def _partial(self) -> Path:
@@ -117,7 +158,8 @@ class Parts:
         self.n_rows += table.num_rows
         self.n_errors += table.num_rows - table["error"].null_count
 
-    def _close_part(self) -> None:
+    def close(self) -> None:
+        """Finish the part that is being written."""
         if self._sink is None:
             return
         self._sink.close()

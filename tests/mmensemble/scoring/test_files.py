@@ -237,6 +237,30 @@ def test_a_killed_process_leaves_parts_that_the_next_one_takes_over(
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
+def test_one_process_writes_at_a_time(
+    predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.parquet"
+    command = [sys.executable, "-m", "mmensemble", "score", predictor.path, parquet, "-o", out, "--device", "cpu"]
+    write, others = Parts.write, []
+
+    def meanwhile(self: Parts, table: pa.Table) -> None:
+        write(self, table)
+        if not others:
+            others.append(subprocess.run(command, capture_output=True, text=True))
+            with pytest.raises(ConfigurationError, match=r"another process is writing .*out\.parquet"):
+                score_file(predictor, parquet, out)
+
+    monkeypatch.setattr(Parts, "write", meanwhile)
+    report = score_file(predictor, parquet, out)
+    (other,) = others
+    assert (other.returncode, other.stdout) == (1, "")
+    assert other.stderr.startswith("Error: another process is writing"), other.stderr
+    assert (report.n_rows, report.n_resumed) == (1500, 0)
+    assert pq.read_table(out, columns=["prediction"]).num_rows == 1500
+    assert left_behind(tmp_path) == [out.name]
+
+
 def test_parts_of_another_job_are_not_taken(
     predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

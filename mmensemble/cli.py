@@ -102,7 +102,8 @@ def score(model: Path, input: Path, output: Path, quiet: bool, threads: int | No
     The output has the kept columns, then prediction, probability_<class> for each class, and error. It appears when
     it is complete. Relative image paths in INPUT start at the working directory.
 
-    Bad rows are counted on stderr, and the exit code is 0: the output is complete, and says what is wrong with each.
+    Bad rows are counted on stderr, and the output says what is wrong with each. The exit code is 1 if all are bad.
+    After Ctrl-C or a crash the same command goes on where it stopped.
 
     \b
     Examples:
@@ -112,7 +113,7 @@ def score(model: Path, input: Path, output: Path, quiet: bool, threads: int | No
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
     from mmensemble.scoring import score_file
 
-    _say(score_file(model, input, output, n_threads=threads, progress=_draws_progress(quiet), **options), output, quiet)
+    _write(score_file, model, input, output, quiet, n_threads=threads, **options)
 
 
 @main.command()
@@ -141,7 +142,8 @@ def generate(model: Path, input: Path, output: Path, quiet: bool, threads: int |
     The output has the kept columns, then generated (generated_0 and so on of several texts for each row), and error.
     It appears when it is complete. Relative image paths in INPUT start at the working directory.
 
-    Bad rows are counted on stderr, and the exit code is 0: the output is complete, and says what is wrong with each.
+    Bad rows are counted on stderr, and the output says what is wrong with each. The exit code is 1 if all are bad.
+    After Ctrl-C or a crash the same command goes on where it stopped.
 
     \b
     Examples:
@@ -151,15 +153,20 @@ def generate(model: Path, input: Path, output: Path, quiet: bool, threads: int |
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
     from mmensemble.scoring import generate_file
 
-    report = generate_file(model, input, output, n_threads=threads, progress=_draws_progress(quiet), **options)
-    _say(report, output, quiet)
+    _write(generate_file, model, input, output, quiet, n_threads=threads, **options)
 
 
-def _draws_progress(quiet: bool) -> bool:
-    return not quiet and sys.stderr.isatty()
-
-
-def _say(report: ScoreReport, output: Path, quiet: bool) -> None:
+def _write(
+    write: Callable[..., ScoreReport], model: Path, input: Path, output: Path, quiet: bool, **options: Any
+) -> None:
+    """Run a model over a file and say how it went."""
+    try:
+        report = write(model, input, output, progress=not quiet and sys.stderr.isatty(), **options)
+    except KeyboardInterrupt:
+        raise click.ClickException(
+            "interrupted; the same command goes on where it stopped, and until then the finished rows are kept in a "
+            f"hidden folder beside {output}"
+        ) from None
     errors = f"{report.n_errors} error{'' if report.n_errors == 1 else 's'}"
     if not quiet:
         resumed = f", {report.n_resumed} of them by an earlier, unfinished run" if report.n_resumed else ""
@@ -169,6 +176,8 @@ def _say(report: ScoreReport, output: Path, quiet: bool) -> None:
         )
     if report.n_errors:
         click.echo(f"Warning: {errors} in {report.n_rows} rows; see the column 'error' of {output}", err=True)
+    if 0 < report.n_rows == report.n_errors:
+        raise click.exceptions.Exit(1)
 
 
 @main.command()
@@ -348,7 +357,9 @@ def _load_estimator(path: Path) -> Any:
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{path} needs {error.name}, which is not installed here") from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise click.ClickException(f"{path} cannot be loaded: {error!r}") from error
+        raise click.ClickException(
+            f"{path} cannot be loaded: {error!r}; it must be what joblib.dump wrote of a fitted estimator"
+        ) from error
 
 
 def _read_frame(path: Path) -> Any:

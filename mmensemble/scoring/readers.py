@@ -144,7 +144,8 @@ class CsvReader:
         import pyarrow as pa
         from pyarrow import csv as pa_csv
 
-        read = pa_csv.ReadOptions(block_size=_CSV_BLOCK)
+        # With threads, which are no faster here, pyarrow does not number the row that it cannot read.
+        read = pa_csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False)
         # In a file of one column an empty line is an empty cell.
         parse = pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(self.schema.names) > 1)
         convert = pa_csv.ConvertOptions(
@@ -261,4 +262,5 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeError, csv.Error, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        hint = "; save it as UTF-8" if isinstance(error, UnicodeError) or "UTF8" in str(error) else ""
+        raise DataError(f"{path} cannot be read: {error}{hint}") from error

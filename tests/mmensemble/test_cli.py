@@ -92,6 +92,25 @@ def test_score(model_path: Path, items: Path, tmp_path: Path) -> None:
     assert (good.exit_code, good.output) == (0, "")
 
 
+def test_score_of_bad_rows_alone(model_path: Path, items: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.parquet"
+    pq.write_table(pq.read_table(items).slice(0, 1), tmp_path / "bad.parquet")
+    result = run("score", model_path, tmp_path / "bad.parquet", "-o", out, "--device", "cpu")
+    assert (result.exit_code, result.stderr) == (1, f"Warning: 1 error in 1 rows; see the column 'error' of {out}\n")
+    assert pq.read_table(out)["error"].null_count == 0
+    pq.write_table(pq.read_table(items).slice(0, 0), tmp_path / "none.parquet")
+    assert run("score", model_path, tmp_path / "none.parquet", "-o", out, "--overwrite").exit_code == 0
+
+
+def test_an_interrupt(model_path: Path, items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmensemble.scoring.score_file", interrupted)
+    result = run("score", model_path, items, "-o", tmp_path / "scores.parquet")
+    assert_one_line_error(result, "interrupted; the same command goes on where it stopped")
+
+
 def test_score_that_fails(model_path: Path, foreign_path: Path, items: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.csv"
     stopped = run("score", model_path, items, "-o", out, "--on-error", "raise", "--device", "cpu")

@@ -109,6 +109,16 @@ def test_a_damaged_file(tmp_path: Path, name: str, content: bytes) -> None:
         cells(tmp_path / name, "a")
 
 
+def test_what_is_wrong_with_a_csv_file(tmp_path: Path) -> None:
+    (tmp_path / "short.csv").write_text("a,b\n1,2\n3,4\n5\n")
+    with pytest.raises(DataError, match=r"short\.csv cannot be read: .*Row #4: Expected 2 columns, got 1: 5"):
+        cells(tmp_path / "short.csv", "a")
+    for content in (b"\xe4,a\n1,2\n", b"b,a\n1,\xe4\n"):
+        (tmp_path / "latin.csv").write_bytes(content)
+        with pytest.raises(DataError, match=r"latin\.csv cannot be read: .*; save it as UTF-8"):
+            cells(tmp_path / "latin.csv", "a")
+
+
 def test_json_that_is_nested_too_deeply(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     outcomes = set()

@@ -36,9 +36,11 @@ __all__ = [
     "missing_cells",
     "not_empty",
     "plain",
+    "why_unreadable",
 ]
 
 PRESENT = "present"
+HOW_MISSING = "what is missing is None, or in a CSV file an empty cell without quotes"
 # The keys of a struct that hold a file, as in Hugging Face's datasets; where there are bytes, the path is but a name.
 FILE_KEYS = ("bytes", "path")
 
@@ -214,6 +216,22 @@ def is_missing_file(cell: object, keys: Sequence[str] = FILE_KEYS) -> bool:
     return is_missing(cell)
 
 
+def why_unreadable(cell: object, error: Exception) -> str:
+    """Say why a cell's file cannot be read, and which file that is."""
+    reason = str(error).split(" <_io.BytesIO", 1)[0]  # Pillow names the buffer by its address, which is never the same
+    path = cell.get("path") if isinstance(cell, dict) else cell
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        return reason
+    name = str(path)
+    if name not in reason:
+        reason = f"{reason} ({name!r})"
+    if not isinstance(error, FileNotFoundError):
+        return reason
+    if name.startswith("~") or "://" in name:
+        return f"{reason}; a path is taken as it stands: ~ is not expanded, and nothing is fetched"
+    return reason if os.path.isabs(name) else f"{reason}; a relative path starts at the working directory"
+
+
 def file_of(cell: object) -> Any:
     """Return the bytes or else the path that a struct holds, and any other cell as it is.
 
@@ -239,5 +257,5 @@ def not_empty(path: StrPath) -> StrPath:
         If it is empty.
     """
     if not os.fspath(path):
-        raise ValueError("the path is empty; what is missing is None, or in a CSV file an empty cell without quotes")
+        raise ValueError(f"the path is empty; {HOW_MISSING}")
     return path

@@ -11,7 +11,15 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing_file, plain
+from mmensemble.preprocessing._base import (
+    Cells,
+    Encoded,
+    Preprocessor,
+    TensorSpec,
+    is_missing_file,
+    plain,
+    why_unreadable,
+)
 from mmensemble.preprocessing.sound import SOUND_KEYS, read_sound
 from mmensemble.preprocessing.spectrogram import filter_bank, log_mel
 
@@ -127,7 +135,7 @@ class AudioPreprocessor(Preprocessor):
             except MissingDependencyError:
                 raise
             except Exception as error:  # what decoders raise has no base class in common
-                errors[row] = f"the sound cannot be read: {error}"
+                errors[row] = f"the sound cannot be read: {why_unreadable(cell, error)}"
             else:
                 items[row] = self._features(sound)
                 present[row] = True

@@ -22,6 +22,7 @@ from mmensemble.preprocessing._base import (
     is_missing_file,
     not_empty,
     plain,
+    why_unreadable,
 )
 from mmensemble.preprocessing.pictures import Resize, open_picture, to_square
 
@@ -93,9 +94,7 @@ class ImagePreprocessor(Preprocessor):
                     resample=self.resample,
                 )
             except Exception as error:  # Pillow's plugins raise anything: struct.error, NotImplementedError, ...
-                # Pillow names the buffer by its address, which would differ from run to run.
-                reason = str(error).split(" <_io.BytesIO", 1)[0]
-                errors[row] = f"the image cannot be read: {reason}"
+                errors[row] = f"the image cannot be read: {why_unreadable(cell, error)}"
             else:
                 present[row] = True
         return Encoded(items, present, errors, self.lengths(items))

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, missing_cells
+from mmensemble.preprocessing._base import HOW_MISSING, Cells, Encoded, Preprocessor, TensorSpec, missing_cells
 
 __all__ = ["TabularPreprocessor"]
 
@@ -93,7 +93,8 @@ def _numbers(name: str, cells: Cells, absent: np.ndarray, errors: dict[int, str]
         try:
             column[row] = float(cell)
         except (TypeError, ValueError, OverflowError):
-            errors.setdefault(row, f"column {name!r}: {cell!r} is not a number")
+            hint = "" if cell else f"; {HOW_MISSING}"
+            errors.setdefault(row, f"column {name!r}: {cell!r} is not a number{hint}")
     return column
 
 

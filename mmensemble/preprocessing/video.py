@@ -10,7 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing_file, plain
+from mmensemble.preprocessing._base import (
+    Cells,
+    Encoded,
+    Preprocessor,
+    TensorSpec,
+    is_missing_file,
+    plain,
+    why_unreadable,
+)
 from mmensemble.preprocessing.clips import frames_of
 from mmensemble.preprocessing.pictures import Resize, to_square
 
@@ -109,7 +117,7 @@ class VideoPreprocessor(Preprocessor):
                 raise
             except Exception as error:  # as of Pillow's plugins, see ImagePreprocessor
                 items[row] = 0
-                errors[row] = f"the video cannot be read: {error}"
+                errors[row] = f"the video cannot be read: {why_unreadable(cell, error)}"
             else:
                 present[row] = True
         return Encoded(items, present, errors, self.lengths(items))

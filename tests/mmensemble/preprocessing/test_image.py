@@ -144,6 +144,25 @@ def test_a_bad_cell_costs_its_own_row_only(name: str, resize: Any) -> None:
         encoded.raise_for_errors("picture")
 
 
+def test_the_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.png").write_text("text")
+    relative = "; a relative path starts at the working directory"
+    as_it_is = "; a path is taken as it stands: ~ is not expanded, and nothing is fetched"
+    none = "[Errno 2] No such file or directory: "
+    for cell, reason in (
+        ("text.png", "cannot identify image file ('text.png')"),
+        ({"bytes": b"text", "path": "text.png"}, "cannot identify image file ('text.png')"),
+        ("a.png", f"{none}'a.png'{relative}"),
+        (Path("a.png"), f"{none}'a.png'{relative}"),
+        (tmp_path / "a.png", f"{none}'{tmp_path / 'a.png'}'"),
+        ("~/a.png", f"{none}'~/a.png'{as_it_is}"),
+        ("https://a.org/a.png", f"{none}'https://a.org/a.png'{as_it_is}"),
+        (b"text", "cannot identify image file"),
+    ):
+        assert ImagePreprocessor().encode([cell]).errors == {0: f"the image cannot be read: {reason}"}
+
+
 def test_an_image_too_large_to_be_true_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded_bytes(flat("RGB", 0, (40, 40)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)

@@ -97,9 +97,12 @@ class Store:
         if isinstance(cache, Memory):
             return cls(None) if cache.location is None else cls(Path(cache.location), cache)
         try:
-            return cls(Path(os.fspath(cache)))
+            location = Path(os.fspath(cache))
         except TypeError as error:
             raise ConfigurationError(f"cache must be a folder, a joblib.Memory or None, not {cache!r}") from error
+        if location.exists() and not location.is_dir():
+            raise ConfigurationError(f"cache must be a folder, and {location} is a file")
+        return cls(location)
 
     @contextmanager
     def active(self) -> Iterator[None]:

@@ -81,6 +81,8 @@ class _Multimodal(TransformerMixin, _BaseComposition):
         -------
         self
         """
+        if params.get("fusion", self.fusion) is None and any(name.startswith("fusion__") for name in params):
+            params = {**params, "fusion": SoftVoting()}
         self._set_params("_named", **params)
         return self
 
@@ -242,7 +244,7 @@ class MultimodalClassifier(ClassifierMixin, _Multimodal):
     cache : str, path, joblib.Memory or None, default=None
         A folder where fitted members, out-of-fold outputs, joint fusions and the embeddings of frozen networks are
         kept, so that a search over strategies fits each member once per fold and embeds each row once. It is kept below
-        12 GiB, the oldest results go first; delete it to empty it. A ``Memory`` is yours to bound.
+        16 GiB, the oldest results go first; delete it to empty it. A ``Memory`` is yours to bound.
     n_jobs : int, default=None
         Members and their folds fitted at the same time, as in scikit-learn.
     verbose : bool, default=False
@@ -375,7 +377,7 @@ class MultimodalRegressor(RegressorMixin, _Multimodal):
     cache : str, path, joblib.Memory or None, default=None
         A folder where fitted members, out-of-fold outputs, joint fusions and the embeddings of frozen networks are
         kept, so that a search over strategies fits each member once per fold and embeds each row once. It is kept below
-        12 GiB, the oldest results go first; delete it to empty it. A ``Memory`` is yours to bound.
+        16 GiB, the oldest results go first; delete it to empty it. A ``Memory`` is yours to bound.
     n_jobs : int, default=None
         Members and their folds fitted at the same time, as in scikit-learn.
     verbose : bool, default=False

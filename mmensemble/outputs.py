@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.base import is_regressor
 
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError
 from mmensemble.scoring.tasks import (
@@ -46,9 +47,14 @@ __all__ = [
 def check_can_answer(name: str, estimator: Any, task: Task, user: str) -> None:
     """Raise `ConfigurationError` where an estimator lacks the method that the task asks for."""
     method = "predict" if isinstance(task, Regression) else "predict_proba"
-    if not hasattr(estimator, method):
-        remedy = "; put a CalibratedClassifierCV around it" if method == "predict_proba" else ""
-        raise ConfigurationError(f"{name} ({type(estimator).__name__}) has no {method}, which {user} needs{remedy}")
+    if hasattr(estimator, method):
+        return
+    remedy = ""
+    if hasattr(estimator, "__sklearn_tags__") and is_regressor(estimator):
+        remedy = "; it is a regressor: give a classifier"
+    elif method == "predict_proba":
+        remedy = "; put a CalibratedClassifierCV around it"
+    raise ConfigurationError(f"{name} ({type(estimator).__name__}) has no {method}, which {user} needs{remedy}")
 
 
 def outputs_of(estimator: Any, task: Task, X: Any) -> np.ndarray:

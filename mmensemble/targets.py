@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_array, column_or_1d
 
 from mmensemble.exceptions import DataError
+from mmensemble.preprocessing import missing_cells
 from mmensemble.scoring.tasks import Classification, Multilabel, Multioutput, Regression, Task
 
 __all__ = [
@@ -68,6 +69,7 @@ def learn_labels(y: Any, weight: np.ndarray) -> LearnedTask:
     _check_weight(weight)
     if hasattr(y, "__array__"):
         table = np.asarray(y)
+        _check_labelled(table)
         assert_all_finite(table, input_name="y")
         if table.dtype == object and table.ndim == 2 and table.shape[1] > 1:
             # Columns of several dtypes, as a frame has them, are more than scikit-learn's checks can compare.
@@ -148,6 +150,14 @@ def for_members(learned: LearnedTask) -> tuple[Task, np.ndarray]:
     return Multioutput([Classification(np.arange(*bounds)) for bounds in pairwise(task.bounds)]), codes
 
 
+def _check_labelled(table: np.ndarray) -> None:
+    """Raise a `DataError` for the first label of a table of objects that is missing."""
+    missing = np.flatnonzero(missing_cells(table.ravel())) if table.dtype == object else np.array([])
+    if len(missing):
+        row = int(missing[0]) // (table.size // len(table))
+        raise DataError("Input y contains NaN: the label is missing; leave such rows out", row=row)
+
+
 def _check_weight(weight: np.ndarray) -> None:
     if len(weight) and not weight.any():
         raise DataError("all sample weights are 0; at least one row must count")
@@ -156,7 +166,12 @@ def _check_weight(weight: np.ndarray) -> None:
 def learn_numbers(y: Any, weight: np.ndarray) -> LearnedTask:
     """Check the targets of a regression, float of shape (n,) or (n, n_targets), and learn their mean."""
     _check_weight(weight)
-    y = np.asarray(check_array(y, ensure_2d=False, dtype=np.float64, input_name="y"))
+    try:
+        y = np.asarray(check_array(y, ensure_2d=False, dtype=np.float64, input_name="y"))
+    except ValueError as error:
+        if "could not convert" not in str(error):
+            raise
+        raise DataError(f"y must be numbers: {error}; labels are learned by a classifier") from error
     if y.ndim > 2:
         raise DataError(f"y must be of shape (n,) or (n, n_targets), not {y.shape}")
     table = y.reshape(len(y), -1)

@@ -21,9 +21,7 @@ from mmensemble_estimators._trained import TrainedLeaf
 from mmensemble_estimators._training import TrainingData, seeded, train
 from mmensemble_estimators.backbones.encoder import Encoder
 
-__all__ = ["TorchEstimator"]
-
-_NO_HEAD = "This %(name)s has no head of its own: it is not fitted, or only as a member of a joint fusion."
+__all__ = ["TorchEstimator", "check_has_head"]
 
 # With AdamW a step moves an output by at most the rate times the sum of the features' sizes, which of normalised ones
 # grows with their number; so the rate falls with it (Yang et al. 2021). The guide says how 0.6 was found.
@@ -146,7 +144,7 @@ class TorchEstimator(TrainedLeaf):
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the target's outputs, (n_samples, n_outputs) float64; its `fill` where a row is missing."""
-        check_is_fitted(self, "_target", msg=_NO_HEAD)
+        check_has_head(self)
         encoded = self._encode(X)
         if len(encoded) == 0:
             return np.zeros((0, self._target.n_outputs))
@@ -169,7 +167,7 @@ class TorchEstimator(TrainedLeaf):
         """
         from mmensemble_estimators._storage import save
 
-        check_is_fitted(self, "_target", msg=_NO_HEAD)
+        check_has_head(self)
         save(self, Path(folder))
 
     @classmethod
@@ -207,3 +205,11 @@ class TorchEstimator(TrainedLeaf):
         from mmensemble_estimators._export import leaf_graph
 
         return leaf_graph(self, source)
+
+
+def check_has_head(estimator: TorchEstimator) -> None:
+    """Raise a `NotFittedError` where an estimator is not fitted, or has only learned to embed."""
+    check_is_fitted(estimator, "module_")
+    check_is_fitted(
+        estimator, "_target", msg="This %(name)s has no head of its own: it was fitted as a member of a joint fusion."
+    )

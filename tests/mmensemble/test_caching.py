@@ -464,17 +464,20 @@ def test_a_store_that_cannot_be_used_costs_itself_alone(
     assert len(said) == len(set(said)), "once each"
 
 
-@pytest.mark.parametrize("where", ["cache", "cache/joblib"])
-def test_a_cache_that_is_no_folder_keeps_no_members(
-    model: MultimodalClassifier, tmp_path: Path, X: Any, y: Any, caplog: pytest.LogCaptureFixture, where: str
+def test_a_cache_that_cannot_be_written_keeps_no_members(
+    model: MultimodalClassifier, tmp_path: Path, X: Any, y: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = clone(model).set_params(cache=None).fit(X, y).predict_proba(X)
-    path = tmp_path / "unusable" / where
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"")
-    again = clone(model).set_params(cache=tmp_path / "unusable" / "cache").fit(X, y)
+    (tmp_path / "joblib").write_bytes(b"")
+    again = clone(model).set_params(cache=tmp_path).fit(X, y)
     np.testing.assert_array_equal(again.predict_proba(X), expected)
     assert "cannot be used" in caplog.text
+
+
+def test_a_cache_must_be_a_folder(model: MultimodalClassifier, tmp_path: Path, X: Any, y: Any) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigurationError, match=r"cache must be a folder, and .*notes\.txt is a file"):
+        clone(model).set_params(cache=tmp_path / "notes.txt").fit(X, y)
 
 
 def test_errors_of_a_member_are_not_taken_for_the_stores(tmp_path: Path, X: Any, y: Any) -> None:

@@ -232,6 +232,14 @@ def test_nested_parameters() -> None:
         model.set_params(nonsense=1)
 
 
+def test_parameters_of_the_default_strategy() -> None:
+    model = composition(fusion=None).set_params(fusion__weights=[1, 2])
+    assert model.fusion.weights == [1, 2]
+    assert model.set_params(fusion=None, fusion__weights=[3, 1]).fusion.weights == [3, 1]
+    with pytest.raises(ValueError, match="cv"):
+        composition(fusion=None).set_params(fusion__cv=3)
+
+
 def test_a_member_is_replaced(X: Any, y: Any) -> None:
     model = composition().set_params(facts=DummyClassifier())
     assert model.estimators[1][2] == ["weight", "price"], "the columns stay"

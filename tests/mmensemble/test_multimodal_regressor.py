@@ -135,7 +135,7 @@ def test_search(X: Any, y: Any) -> None:
 def test_classifiers_and_regressors_are_not_mixed(X: Any, y: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"member 'facts' \(LogisticRegression\) must be a regressor"):
         composition().set_params(facts=LogisticRegression()).fit(X, y)
-    with pytest.raises(ConfigurationError, match=r"member 'text' \(Pipeline\) has no predict_proba"):
+    with pytest.raises(ConfigurationError, match=r"'text' \(Pipeline\) has no predict_proba.*; it is a regressor"):
         MultimodalClassifier(composition().estimators).fit(X, y > 500)
 
 

@@ -145,6 +145,14 @@ def test_labels_that_cannot_be_learned(y: Any, message: str) -> None:
         learn_labels(y, ONES)
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_a_label_that_is_missing(missing: Any) -> None:
+    y = np.array(["a", "b", missing, "a"], dtype=object)
+    for labels in (y, pd.Series(y), np.column_stack([WORDS, y])):
+        with pytest.raises(DataError, match="row 2: Input y contains NaN: the label is missing"):
+            learn_labels(labels, ONES)
+
+
 @pytest.mark.parametrize(
     "y", [[0.5, 1.5, 2.5, 1.5], [[0.5, 1], [1, 2], [2.5, 1], [0, 1]], [[[1]], [[2]], [[1]], [[2]]]]
 )
@@ -183,6 +191,11 @@ def test_numbers() -> None:
 def test_what_are_no_numbers(y: Any) -> None:
     with pytest.raises(ValueError, match=r"dim 3|could not convert|contains"):
         learn_numbers(y, ONES)
+
+
+def test_labels_are_no_numbers() -> None:
+    with pytest.raises(DataError, match=r"y must be numbers: .*'b'; labels are learned by a classifier"):
+        learn_numbers(["b", "c", "b", "d"], ONES)
 
 
 # As members get it

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
 from mmensemble.scoring.tasks import Classification, Multilabel
-from mmensemble_estimators._base import TorchEstimator
+from mmensemble_estimators._base import TorchEstimator, check_has_head
 from mmensemble_estimators._targets import NumberTarget
 from mmensemble_estimators._training import resolve_device
 
@@ -57,7 +56,7 @@ def check_explainable(estimator: Any, kind: Any, n_steps: int) -> None:
             f"a {modality}Classifier or {modality}Regressor is expected, not {type(estimator).__name__}; of a "
             "composition, take a member from named_estimators_"
         )
-    check_is_fitted(estimator, "_target", msg="This %(name)s is not fitted, or only as a member of a joint fusion.")
+    check_has_head(estimator)
     if n_steps < 1:
         raise ConfigurationError(f"n_steps must be at least 1, not {n_steps}")
 

@@ -83,9 +83,10 @@ def main() -> None:
             model.set_params(text__max_epochs=1, image__max_epochs=1, image__image_size=32)
         fitted = {}
         for name, fusion in STRATEGIES.items():
+            print(f"{name}: ", end="", flush=True)
             start = time.perf_counter()
             fitted[name] = clone(model).set_params(fusion=fusion).fit(X_train, y_train)
-            print(f"{name}: fitted in {time.perf_counter() - start:.0f} s", flush=True)
+            print(f"fitted in {time.perf_counter() - start:.0f} s", flush=True)
 
         # The members of the vote are the single modalities.
         members = fitted["soft voting"].named_estimators_

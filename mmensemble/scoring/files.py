@@ -114,7 +114,8 @@ def score_file(
     Raises
     ------
     ConfigurationError
-        If the model writes texts, the parameters cannot work together, or the output exists and is not to be replaced.
+        If the model writes texts, the parameters cannot work together, or the output exists and is not to be replaced,
+        or is being written by another process.
     DataError
         If the input is damaged or lacks a column, or, with ``on_error="raise"``, at the first bad row.
     FileNotFoundError
@@ -188,7 +189,7 @@ def generate_file(
     ------
     ConfigurationError
         If the model writes no texts, the parameters cannot work together, or the output exists and is not to be
-        replaced.
+        replaced, or is being written by another process.
     DataError
         If the input is damaged or lacks a column, or, with ``on_error="raise"``, at the first bad row.
     FileNotFoundError

@@ -93,6 +93,8 @@ class Parts:
     def __exit__(self, *exception: object) -> None:
         try:
             self.close()
+            if not self._paths():
+                self.remove()  # there is nothing to go on with
         finally:
             self._unlock()
 

@@ -209,6 +209,15 @@ def test_an_interrupted_call_goes_on_and_writes_the_same_file(
     assert left_behind(tmp_path) == sorted([out.name, whole.name])
 
 
+def test_an_interrupt_before_the_first_row_leaves_nothing(
+    predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_at(monkeypatch, 0)
+    with pytest.raises(KeyboardInterrupt):
+        score_file(predictor, parquet, tmp_path / "out.parquet")
+    assert left_behind(tmp_path) == []
+
+
 _KILLED = """
 import os, signal, sys
 from mmensemble.scoring import parts, score_file

@@ -67,6 +67,7 @@ def learn_labels(y: Any, weight: np.ndarray) -> LearnedTask:
         If `y` is not made of labels, a column of it holds one class only, or all weights are 0.
     """
     _check_weight(weight)
+    names = _column_names(y)
     if hasattr(y, "__array__"):
         table = np.asarray(y)
         _check_labelled(table)
@@ -75,7 +76,7 @@ def learn_labels(y: Any, weight: np.ndarray) -> LearnedTask:
             # Columns of several dtypes, as a frame has them, are more than scikit-learn's checks can compare.
             columns = label_columns(table)
             if len({column.dtype.kind for column in columns}) > 1:
-                return _learn_columns(table, weight)
+                return _learn_columns(table, weight, names)
             y = np.column_stack(columns)
     check_classification_targets(y)
     kind = type_of_target(y, input_name="y")
@@ -83,18 +84,25 @@ def learn_labels(y: Any, weight: np.ndarray) -> LearnedTask:
         # scikit-learn calls any two integers so.
         y = np.asarray(check_array(y, dtype=np.int64, input_name="y"))
         if np.isin(y, (0, 1)).all():
-            return LearnedTask(Multilabel(y.shape[1]), np.average(y, axis=0, weights=weight), y)
-        return _learn_columns(y, weight)
+            return LearnedTask(Multilabel(y.shape[1], names), np.average(y, axis=0, weights=weight), y)
+        return _learn_columns(y, weight, names)
     if kind == "multiclass-multioutput":
-        return _learn_columns(np.asarray(y), weight)
+        return _learn_columns(np.asarray(y), weight, names)
     y = np.asarray(column_or_1d(y, warn=True))
     classes, share = classes_and_share(y, weight)
     return LearnedTask(Classification(classes), share, y)
 
 
-def _learn_columns(y: np.ndarray, weight: np.ndarray) -> LearnedTask:
+def _column_names(y: Any) -> list[str] | None:
+    """Return the names of a frame's columns; None where they do not tell one from another."""
+    columns = list(getattr(y, "columns", []))
+    names = {str(column) for column in columns if isinstance(column, (str, int))}
+    return [str(column) for column in columns] if columns and len(names) == len(columns) else None
+
+
+def _learn_columns(y: np.ndarray, weight: np.ndarray, names: list[str] | None) -> LearnedTask:
     learned = [classes_and_share(column, weight) for column in label_columns(y)]
-    task = Multioutput([Classification(classes) for classes, _ in learned])
+    task = Multioutput([Classification(classes) for classes, _ in learned], names)
     return LearnedTask(task, np.concatenate([share for _, share in learned]), y)
 
 
@@ -147,7 +155,7 @@ def for_members(learned: LearnedTask) -> tuple[Task, np.ndarray]:
         return task, y
     columns = zip(task.bounds, task.label_sets, label_columns(y), strict=False)
     codes = np.column_stack([start + np.searchsorted(labels, column) for start, labels, column in columns])
-    return Multioutput([Classification(np.arange(*bounds)) for bounds in pairwise(task.bounds)]), codes
+    return Multioutput([Classification(np.arange(*bounds)) for bounds in pairwise(task.bounds)], task.names), codes
 
 
 def _check_labelled(table: np.ndarray) -> None:
@@ -166,6 +174,7 @@ def _check_weight(weight: np.ndarray) -> None:
 def learn_numbers(y: Any, weight: np.ndarray) -> LearnedTask:
     """Check the targets of a regression, float of shape (n,) or (n, n_targets), and learn their mean."""
     _check_weight(weight)
+    names = _column_names(y)
     try:
         y = np.asarray(check_array(y, ensure_2d=False, dtype=np.float64, input_name="y"))
     except ValueError as error:
@@ -175,7 +184,7 @@ def learn_numbers(y: Any, weight: np.ndarray) -> LearnedTask:
     if y.ndim > 2:
         raise DataError(f"y must be of shape (n,) or (n, n_targets), not {y.shape}")
     table = y.reshape(len(y), -1)
-    task = Regression(table.shape[1], one_dimensional=y.ndim == 1)
+    task = Regression(table.shape[1], one_dimensional=y.ndim == 1, names=names)
     return LearnedTask(task, np.average(table, axis=0, weights=weight), y)
 
 

@@ -113,9 +113,9 @@ class ClassTarget(Target):
 class MultilabelTarget(Target):
     """Any number of labels at once, as a 0/1 matrix; a sigmoid and binary cross-entropy per label."""
 
-    def __init__(self, fill: np.ndarray) -> None:
+    def __init__(self, task: Multilabel, fill: np.ndarray) -> None:
         self.fill = fill
-        self.task = Multilabel(len(fill))
+        self.task = task
 
     def check(self, y: Any) -> np.ndarray:
         y = check_array(y, dtype=np.int64, input_name="y")
@@ -139,10 +139,11 @@ class MultilabelTarget(Target):
 class MultioutputTarget(Target):
     """Several label columns over one network; a softmax and cross-entropy per column, added up."""
 
-    def __init__(self, columns: list[ClassTarget]) -> None:
-        self.columns = columns
-        self.fill = np.concatenate([column.fill for column in columns])
-        self.task: Multioutput = Multioutput([column.task for column in columns])
+    def __init__(self, task: Multioutput, fill: np.ndarray) -> None:
+        fills = task.split(fill[None])
+        self.columns = [ClassTarget(c, f[0]) for c, f in zip(task.classes, fills, strict=True)]
+        self.fill = fill
+        self.task: Multioutput = task
 
     def check(self, y: Any) -> np.ndarray:
         y = np.asarray(y)
@@ -175,10 +176,10 @@ class MultioutputTarget(Target):
 class NumberTarget(Target):
     """One or several numbers, standardised for training; squared error."""
 
-    def __init__(self, mean: np.ndarray, scale: np.ndarray, *, one_dimensional: bool) -> None:
+    def __init__(self, task: Regression, mean: np.ndarray, scale: np.ndarray) -> None:
         self.fill = self.mean = mean
         self.scale = scale
-        self.task: Regression = Regression(len(mean), one_dimensional=one_dimensional)
+        self.task: Regression = task
 
     def check(self, y: Any) -> np.ndarray:
         y = learn_numbers(y, np.ones(len(y))).y
@@ -217,23 +218,22 @@ def target_of(learned: LearnedTask, weight: np.ndarray) -> Target:
         return _label_target(learned.task, learned.prior)
     table = learned.y.reshape(len(learned.y), -1)
     scale = np.sqrt(np.average((table - learned.prior) ** 2, axis=0, weights=weight))
-    return NumberTarget(learned.prior, np.where(scale > 0, scale, 1.0), one_dimensional=learned.task.one_dimensional)
+    return NumberTarget(learned.task, learned.prior, np.where(scale > 0, scale, 1.0))
 
 
 def target_from_dict(state: dict[str, Any]) -> Target:
     """Rebuild any target from its `Target.to_dict`."""
     task, fill = task_from_dict(state["task"]), np.array(state["fill"])
     if isinstance(task, Regression):
-        return NumberTarget(fill, np.array(state["scale"]), one_dimensional=task.one_dimensional)
+        return NumberTarget(task, fill, np.array(state["scale"]))
     return _label_target(task, fill)
 
 
 def _label_target(task: Task, fill: np.ndarray) -> Target:
     if isinstance(task, Multilabel):
-        return MultilabelTarget(fill)
+        return MultilabelTarget(task, fill)
     if isinstance(task, Multioutput):
-        fills = task.split(fill[None])
-        return MultioutputTarget([ClassTarget(c, f[0]) for c, f in zip(task.classes, fills, strict=True)])
+        return MultioutputTarget(task, fill)
     assert isinstance(task, Classification)  # noqa: S101 - narrows the type
     return ClassTarget(task.classes, fill)
 

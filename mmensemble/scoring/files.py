@@ -78,8 +78,9 @@ def score_file(
     """Score the rows of a Parquet, CSV or JSON Lines file, in order and in constant memory.
 
     The output has the columns of `keep`, then ``prediction``, ``probability_<class>`` (float32) for each class, and
-    ``error``, which is null where all is well. Of several labels or label columns there are ``prediction_<number>`` and
-    ``probability_<number>_<class>``; of numbers there are predictions only.
+    ``error``, which is null where all is well. Of several label columns there are ``prediction_<column>`` and
+    ``probability_<column>_<class>``, of several labels ``probability_<label>``, of numbers predictions only; what was
+    fitted on a frame has the names of its columns, and else they are numbered.
 
     The file appears when it is complete. Until then the scores are kept in parts in a folder beside it, named
     ``.<output>.parts``: the same call after a crash, a kill or an interrupt goes on after the last part and writes the

@@ -186,12 +186,15 @@ class Multilabel(Task):
     Parameters
     ----------
     n_labels : int
+    names : sequence of str, default=None
+        Of the labels; None numbers them.
     """
 
     name = "multilabel"
 
-    def __init__(self, n_labels: int) -> None:
+    def __init__(self, n_labels: int, names: Sequence[str] | None = None) -> None:
         self.width = n_labels
+        self.names = _names(n_labels, names)
 
     @property
     def classes(self) -> np.ndarray:
@@ -202,13 +205,13 @@ class Multilabel(Task):
         return (outputs > 0.5).astype(np.int64)
 
     def prediction_columns(self) -> list[str]:
-        return [f"prediction_{label}" for label in range(self.width)]
+        return [f"prediction_{label}" for label in self.names]
 
     def probability_columns(self) -> list[str]:
-        return [f"probability_{label}" for label in range(self.width)]
+        return [f"probability_{label}" for label in self.names]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "n_labels": self.width}
+        return {"name": self.name, "n_labels": self.width, "names": self.names}
 
 
 class Multioutput(Task):
@@ -217,12 +220,15 @@ class Multioutput(Task):
     Parameters
     ----------
     columns : list of Classification
+    names : sequence of str, default=None
+        Of the columns; None numbers them.
     """
 
     name = "multioutput"
 
-    def __init__(self, columns: list[Classification]) -> None:
+    def __init__(self, columns: list[Classification], names: Sequence[str] | None = None) -> None:
         self.columns = columns
+        self.names = _names(len(columns), names)
         self.bounds = np.cumsum([0, *(column.width for column in columns)])
         self.width = int(self.bounds[-1])
 
@@ -246,15 +252,14 @@ class Multioutput(Task):
         return np.column_stack(labels)
 
     def prediction_columns(self) -> list[str]:
-        return [f"prediction_{number}" for number in range(len(self.columns))]
+        return [f"prediction_{name}" for name in self.names]
 
     def probability_columns(self) -> list[str]:
-        return [
-            f"probability_{n}_{label}" for n, column in enumerate(self.columns) for label in column.classes.tolist()
-        ]
+        columns = zip(self.names, self.columns, strict=True)
+        return [f"probability_{name}_{label}" for name, column in columns for label in column.classes.tolist()]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "columns": [column.to_dict() for column in self.columns]}
+        return {"name": self.name, "columns": [column.to_dict() for column in self.columns], "names": self.names}
 
 
 class Regression(Task):
@@ -265,23 +270,31 @@ class Regression(Task):
     n_targets : int
     one_dimensional : bool
         Whether predictions are (n,) rather than (n, 1).
+    names : sequence of str, default=None
+        Of the targets; None numbers them.
     """
 
     name = "regression"
     output = "predictions"
 
-    def __init__(self, n_targets: int, *, one_dimensional: bool) -> None:
+    def __init__(self, n_targets: int, *, one_dimensional: bool, names: Sequence[str] | None = None) -> None:
         self.width = n_targets
         self.one_dimensional = one_dimensional
+        self.names = _names(n_targets, names)
 
     def predict(self, outputs: np.ndarray) -> np.ndarray:
         return outputs[:, 0] if self.one_dimensional else outputs
 
     def prediction_columns(self) -> list[str]:
-        return ["prediction"] if self.one_dimensional else [f"prediction_{n}" for n in range(self.width)]
+        return ["prediction"] if self.one_dimensional else [f"prediction_{name}" for name in self.names]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "n_targets": self.width, "one_dimensional": self.one_dimensional}
+        return {
+            "name": self.name,
+            "n_targets": self.width,
+            "one_dimensional": self.one_dimensional,
+            "names": self.names,
+        }
 
 
 class Generation(Task):
@@ -413,15 +426,19 @@ def task_from_dict(state: dict[str, Any]) -> Task:
     if name in (Classification.name, Thresholded.name, Votes.name):
         return _one_of_classes(state)
     if name == Multilabel.name:
-        return Multilabel(state["n_labels"])
+        return Multilabel(state["n_labels"], state.get("names"))
     if name == Multioutput.name:
-        return Multioutput([_one_of_classes(column) for column in state["columns"]])
+        return Multioutput([_one_of_classes(column) for column in state["columns"]], state.get("names"))
     if name == Regression.name:
-        return Regression(state["n_targets"], one_dimensional=state["one_dimensional"])
+        return Regression(state["n_targets"], one_dimensional=state["one_dimensional"], names=state.get("names"))
     if name == Generation.name:
         rest = {key: value for key, value in state.items() if key not in ("name", "state", "encoded")}
         return Generation(**rest, state=_specs_from_dict(state["state"]), encoded=_specs_from_dict(state["encoded"]))
     raise ModelFileError(f"the task {name!r} is unknown to this version; upgrade mmensemble on this machine")
+
+
+def _names(n: int, names: Sequence[str] | None) -> list[str]:
+    return [str(number) for number in range(n)] if names is None else list(names)
 
 
 def _one_of_classes(state: dict[str, Any]) -> Classification:

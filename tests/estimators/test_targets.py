@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.multioutput import MultiOutputClassifier
 
-from mmensemble import ConfigurationError, DataError
+from mmensemble import (
+    ConfigurationError,
+    DataError,
+    MultimodalClassifier,
+    MultimodalRegressor,
+    export_onnx,
+    score_file,
+)
 from mmensemble.export.graph import Graph
 from mmensemble.preprocessing import TabularPreprocessor
 from mmensemble.targets import learn_labels, learn_numbers
@@ -278,13 +288,45 @@ def test_numbers_that_are_not_finite(value: float) -> None:
         regressor().fit(TEXTS, TABLE).partial_fit(TEXTS, y)
 
 
-def test_labels_that_are_none_or_of_mixed_types() -> None:
-    for first in (None, 1):
-        with pytest.raises(ValueError, match="Unknown label type"):
-            classifier().fit(TEXTS, np.array([first, *KINDS[1:]], dtype=object))
-    table = np.array([[None, "a"], *[["x", "b"]] * (N - 1)], dtype=object)
+def test_labels_that_are_missing_or_of_mixed_types() -> None:
     with pytest.raises(ValueError, match="Unknown label type"):
-        classifier().fit(TEXTS, table)
+        classifier().fit(TEXTS, np.array([1, *KINDS[1:]], dtype=object))
+    with pytest.raises(DataError, match="row 0: Input y contains NaN"):
+        classifier().fit(TEXTS, np.array([None, *KINDS[1:]], dtype=object))
+    with pytest.raises(DataError, match="row 0: Input y contains NaN"):
+        classifier().fit(TEXTS, np.array([[None, "a"], *[["x", "b"]] * (N - 1)], dtype=object))
+
+
+@pytest.mark.parametrize("kind", ["labels", "columns", "numbers"])
+def test_the_columns_of_a_frame_name_those_of_a_file_of_scores(kind: str, tmp_path: Path) -> None:
+    place = np.arange(N)
+    y, scores = {
+        "labels": (
+            pd.DataFrame({"funny": place % 2, "sad": (place % 3 == 0).astype(int)}),
+            ["prediction_funny", "prediction_sad", "probability_funny", "probability_sad"],
+        ),
+        "columns": (
+            pd.DataFrame({"colour": np.where(place % 2, "red", "blue"), "size": place % 2}),
+            ["prediction_colour", "prediction_size"]
+            + [f"probability_{name}" for name in ("colour_blue", "colour_red", "size_0", "size_1")],
+        ),
+        "numbers": (
+            pd.DataFrame({"price": place / 2, "weight": 1.0 - place}),
+            ["prediction_price", "prediction_weight"],
+        ),
+    }[kind]
+    leaf = (regressor() if kind == "numbers" else classifier()).fit(TEXTS, y)
+    leaf.save(tmp_path / "saved")
+    X = pd.DataFrame({"text": TEXTS})
+    composition = MultimodalRegressor if kind == "numbers" else MultimodalClassifier
+    X.to_parquet(tmp_path / "texts.parquet")
+    for model in (
+        type(leaf).load(tmp_path / "saved", backbone=WordVectors),
+        composition([("text", FrozenEstimator(leaf), "text")]).fit(X, y),
+    ):
+        export_onnx(model, tmp_path / "model.onnx")
+        score_file(tmp_path / "model.onnx", tmp_path / "texts.parquet", tmp_path / "scores.parquet", overwrite=True)
+        assert pq.read_table(tmp_path / "scores.parquet").column_names == [*scores, "error"]
 
 
 def test_y_of_three_axes() -> None:

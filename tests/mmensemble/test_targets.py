@@ -11,7 +11,7 @@ import pytest
 from sklearn.exceptions import DataConversionWarning
 
 from mmensemble.exceptions import DataError
-from mmensemble.scoring.tasks import Classification, Multilabel, Multioutput, Regression
+from mmensemble.scoring.tasks import Classification, Multilabel, Multioutput, Regression, task_from_dict
 from mmensemble.targets import exact_matches, for_members, learn_labels, learn_numbers
 
 ONES = np.ones(4)
@@ -84,6 +84,17 @@ def test_multilabel(y: Any) -> None:
     assert learned.y.dtype == np.int64
     np.testing.assert_array_equal(learned.y, MATRIX)
     np.testing.assert_allclose(learned.prior, [0.2, 0.7])
+
+
+def test_names_of_columns() -> None:
+    named = pd.DataFrame(MATRIX, columns=["p", 7])
+    for y in (named, pl.from_pandas(named.rename(columns=str))):
+        assert learn_labels(y, WEIGHT).task.names == ["p", "7"]
+    twice = pd.DataFrame(MATRIX, columns=["7", 7])
+    for y in (MATRIX, MATRIX.tolist(), twice):
+        assert learn_labels(y, WEIGHT).task.names == ["0", "1"]
+    old = {key: value for key, value in learn_labels(named, WEIGHT).task.to_dict().items() if key != "names"}
+    assert task_from_dict(old) == Multilabel(2)
 
 
 def test_a_label_that_all_rows_have_or_none() -> None:
@@ -182,7 +193,7 @@ def test_numbers() -> None:
     assert learned.y.dtype == np.float64
     np.testing.assert_allclose(learned.prior, [3.4])
     table = learn_numbers(pd.DataFrame({"a": [1, 2, 3, 5], "b": [0.0, 0, 0, 10]}), WEIGHT)
-    assert table.task == Regression(2, one_dimensional=False)
+    assert table.task == Regression(2, one_dimensional=False, names=["a", "b"])
     np.testing.assert_allclose(table.prior, [3.4, 4])
     assert learn_numbers([[1], [2], [3], [5]], WEIGHT).task == Regression(1, one_dimensional=False)
 

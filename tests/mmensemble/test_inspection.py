@@ -509,7 +509,14 @@ def test_that_share_of_the_rows_that_have_it_loses_it() -> None:
         return float(len(lost[-1]))
 
     curve = missing_modality_curve(
-        Recorder(), frame, Y_NEW, fractions=[0.1, 0.5, 1], scoring=score, groups={"size": "size"}, n_repeats=2
+        Recorder(),
+        frame,
+        Y_NEW,
+        fractions=[0.1, 0.5, 1],
+        scoring=score,
+        groups={"size": "size"},
+        n_repeats=2,
+        random_state=0,
     )
     np.testing.assert_array_equal(curve.scores[0], [[3, 3], [15, 15], [30, 30]])
     whole, tenth, half, everything, other_tenth, *_ = lost

@@ -164,8 +164,8 @@ def _write(
         report = write(model, input, output, progress=not quiet and sys.stderr.isatty(), **options)
     except KeyboardInterrupt:
         raise click.ClickException(
-            "interrupted; the same command goes on where it stopped, and until then the finished rows are kept in a "
-            f"hidden folder beside {output}"
+            "interrupted; the same command goes on where it stopped: finished rows are kept in a hidden folder "
+            f"beside {output}"
         ) from None
     errors = f"{report.n_errors} error{'' if report.n_errors == 1 else 's'}"
     if not quiet:

@@ -132,11 +132,14 @@ def informative_columns(task: Task) -> np.ndarray:
 
 
 def output_names(task: Task) -> list[str]:
-    """Return a name per output: the label, with the number of its column where there are several, or the target."""
+    """Return a name per output: the label, with the name of its column where there are several, or the target."""
     if isinstance(task, Multioutput):
-        return [f"{n}_{label}" for n, labels in enumerate(task.label_sets) for label in labels.tolist()]
+        columns = zip(task.names, task.label_sets, strict=True)
+        return [f"{name}_{label}" for name, labels in columns for label in labels.tolist()]
     if isinstance(task, Regression):
-        return ["prediction"] if task.one_dimensional else [f"prediction_{n}" for n in range(task.width)]
+        return task.prediction_columns()
+    if isinstance(task, Multilabel):
+        return task.names
     return [str(label) for label in task.classes.tolist()]
 
 

@@ -17,7 +17,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,7 +35,6 @@ __all__ = [
     "is_missing_file",
     "missing_cells",
     "not_empty",
-    "plain",
     "why_unreadable",
 ]
 
@@ -46,7 +45,6 @@ FILE_KEYS = ("bytes", "path")
 
 Cells = Sequence[Any] | np.ndarray
 StrPath = str | os.PathLike[str]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -122,6 +120,10 @@ class Preprocessor(ABC):
     kind: ClassVar[str]
     decoders: ClassVar[tuple[str, ...]] = ()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keep one of numpy's numbers, as a grid over an array gives them, as Python's, which has a JSON form."""
+        super().__setattr__(name, value.item() if isinstance(value, np.generic) else value)
+
     @property
     @abstractmethod
     def tensors(self) -> dict[str, TensorSpec]:
@@ -179,11 +181,6 @@ class Preprocessor(ABC):
 
     def __hash__(self) -> int:
         return hash((type(self), repr(self.to_dict())))
-
-
-def plain(number: T) -> T:
-    """Return one of numpy's numbers, as a grid over an array gives them, as Python's, which has a JSON form."""
-    return number.item() if isinstance(number, np.generic) else number
 
 
 def is_missing(cell: object) -> bool:

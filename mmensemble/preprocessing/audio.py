@@ -17,7 +17,6 @@ from mmensemble.preprocessing._base import (
     Preprocessor,
     TensorSpec,
     is_missing_file,
-    plain,
     why_unreadable,
 )
 from mmensemble.preprocessing.sound import SOUND_KEYS, read_sound
@@ -100,14 +99,14 @@ class AudioPreprocessor(Preprocessor):
         if not max_seconds > 0 or not std > 0:
             raise ConfigurationError(f"max_seconds and std must be above 0, not {max_seconds!r} and {std!r}")
         self.features = features
-        self.sampling_rate = plain(sampling_rate)
-        self.max_seconds = plain(max_seconds)
-        self.n_mels = plain(n_mels)
-        self.n_fft = plain(n_fft)
-        self.hop_length = plain(hop_length)
-        self.mean = plain(mean)
-        self.std = plain(std)
-        self.normalise = plain(normalise)
+        self.sampling_rate = sampling_rate
+        self.max_seconds = max_seconds
+        self.n_mels = n_mels
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+        self.mean = mean
+        self.std = std
+        self.normalise = normalise
 
     @property
     def tensors(self) -> dict[str, TensorSpec]:

@@ -21,7 +21,6 @@ from mmensemble.preprocessing._base import (
     file_of,
     is_missing_file,
     not_empty,
-    plain,
     why_unreadable,
 )
 from mmensemble.preprocessing.pictures import Resize, open_picture, to_square
@@ -68,9 +67,9 @@ class ImagePreprocessor(Preprocessor):
         resize_to: int | None = None,
         resample: str = "bilinear",
     ) -> None:
-        self.size = plain(size)
+        self.size = size
         self.resize = resize
-        self.resize_to = plain(resize_to)
+        self.resize_to = resize_to
         self.resample = resample
 
     @property

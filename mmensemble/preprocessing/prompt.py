@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmensemble.preprocessing._base import Cells, Encoded, plain
+from mmensemble.preprocessing._base import Cells, Encoded
 from mmensemble.preprocessing.text import (
     END_TOKEN,
     PAD_TOKEN,
@@ -55,8 +55,8 @@ class PromptPreprocessor(TokenPreprocessor):
         self, tokenizer: str, *, max_length: int = 128, pad_id: int = 0, prefix: str = "", suffix: str = ""
     ) -> None:
         self.tokenizer = tokenizer
-        self.max_length = plain(max_length)
-        self.pad_id = plain(pad_id)
+        self.max_length = max_length
+        self.pad_id = pad_id
         self.prefix = prefix
         self.suffix = suffix
         self._read()

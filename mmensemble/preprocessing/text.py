@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing, plain
+from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing
 
 __all__ = ["TextPreprocessor"]
 
@@ -87,8 +87,8 @@ class TextPreprocessor(TokenPreprocessor):
 
     def __init__(self, tokenizer: str, *, max_length: int = 128, pad_id: int = 0) -> None:
         self.tokenizer = tokenizer
-        self.max_length = plain(max_length)
-        self.pad_id = plain(pad_id)
+        self.max_length = max_length
+        self.pad_id = pad_id
         self._read()
 
     def _read(self) -> None:

@@ -16,7 +16,6 @@ from mmensemble.preprocessing._base import (
     Preprocessor,
     TensorSpec,
     is_missing_file,
-    plain,
     why_unreadable,
 )
 from mmensemble.preprocessing.clips import frames_of
@@ -86,10 +85,10 @@ class VideoPreprocessor(Preprocessor):
     ) -> None:
         if n_frames < 1 or size < 1:
             raise ConfigurationError(f"n_frames and size must be at least 1, not {n_frames!r} and {size!r}")
-        self.n_frames = plain(n_frames)
-        self.size = plain(size)
+        self.n_frames = n_frames
+        self.size = size
         self.resize = resize
-        self.resize_to = plain(resize_to)
+        self.resize_to = resize_to
         self.resample = resample
 
     @property

@@ -132,6 +132,14 @@ def test_search(X: Any, y: Any) -> None:
     assert cross_val_score(composition(), X, y, cv=3).shape == (3,)
 
 
+def test_outputs_are_named_as_the_columns_of_y(X: Any, y: Any) -> None:
+    model = composition().fit(X, pd.DataFrame({"price": y, "weight": -y}))
+    assert [name.split("_", 2)[2] for name in model.get_feature_names_out()] == [
+        "prediction_price",
+        "prediction_weight",
+    ] * 2
+
+
 def test_classifiers_and_regressors_are_not_mixed(X: Any, y: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"member 'facts' \(LogisticRegression\) must be a regressor"):
         composition().set_params(facts=LogisticRegression()).fit(X, y)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from mmensemble._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from mmensemble.compose import ColumnSelector, on_column
     from mmensemble.exceptions import (
         ConfigurationError,
         DataError,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         modality_importance,
         modality_shapley,
     )
+    from mmensemble.learning.columns import ColumnSelector, on_column
     from mmensemble.multimodal import MultimodalClassifier
     from mmensemble.plotting import (
         MemberDisagreementDisplay,
@@ -80,15 +80,15 @@ __all__ = [
 ]
 
 _HOME = {
-    "ColumnSelector": "mmensemble.compose",
+    "ColumnSelector": "mmensemble.learning.columns",
     "MemberDisagreementDisplay": "mmensemble.plotting",
     "MissingModalityDisplay": "mmensemble.plotting",
     "ModalityImportanceDisplay": "mmensemble.plotting",
     "ModalityShapleyDisplay": "mmensemble.plotting",
     "EnsembleSelection": "mmensemble.fusion",
     "HardVoting": "mmensemble.fusion",
-    "MultimodalClassifier": "mmensemble.multimodal",
-    "MultimodalRegressor": "mmensemble.multimodal",
+    "MultimodalClassifier": "mmensemble.multimodal.estimators",
+    "MultimodalRegressor": "mmensemble.multimodal.estimators",
     "OnnxPredictor": "mmensemble.scoring",
     "ReliabilityDisplay": "mmensemble.plotting",
     "ProductOfExperts": "mmensemble.fusion",
@@ -102,7 +102,7 @@ _HOME = {
     "missing_modality_curve": "mmensemble.inspection",
     "modality_importance": "mmensemble.inspection",
     "modality_shapley": "mmensemble.inspection",
-    "on_column": "mmensemble.compose",
+    "on_column": "mmensemble.learning.columns",
     "score_file": "mmensemble.scoring",
     "to_graph": "mmensemble.export",
 }

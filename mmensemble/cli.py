@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmensemble import __version__
+from mmensemble._version import __version__
 from mmensemble.exceptions import MissingDependencyError, MmensembleError
 
 if TYPE_CHECKING:
@@ -363,7 +363,7 @@ def _load_estimator(path: Path) -> Any:
 
 
 def _read_frame(path: Path) -> Any:
-    from mmensemble.scoring.readers import file_format, open_reader
+    from mmensemble.files.readers import file_format, open_reader
 
     try:
         import pandas as pd

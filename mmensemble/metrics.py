@@ -16,8 +16,7 @@ from sklearn.metrics import make_scorer
 from sklearn.utils.validation import check_consistent_length
 
 from mmensemble.exceptions import ConfigurationError, DataError, MissingDependencyError
-from mmensemble.preprocessing import is_missing
-from mmensemble.preprocessing.frames import leaf_cells
+from mmensemble.frames import is_missing, leaf_cells
 
 __all__ = ["bleu_score", "bleu_scorer", "chrf_score", "chrf_scorer", "rouge_score", "rouge_scorer"]
 

@@ -9,13 +9,8 @@ import numpy as np
 from transformers import AutoModel, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.preprocessing import AudioPreprocessor, Cells, Encoded
-from mmensemble_estimators._base import TorchEstimator
-from mmensemble_estimators._classifier import TorchClassifier
-from mmensemble_estimators._documented import documented
-from mmensemble_estimators._parameters import check_augmentation, check_backbone, check_choice, check_integers
-from mmensemble_estimators._regressor import TorchRegressor
-from mmensemble_estimators._training import as_tensors
+from mmensemble.frames import Cells
+from mmensemble.preprocessing import AudioPreprocessor, Encoded
 from mmensemble_estimators.backbones.audio import (
     AUDIO_BACKBONES,
     AUDIO_POOLINGS,
@@ -31,6 +26,12 @@ from mmensemble_estimators.backbones.audio import (
 )
 from mmensemble_estimators.backbones.encoder import Encoder, ModuleEncoder
 from mmensemble_estimators.backbones.pretrained import loading
+from mmensemble_estimators.base.classifier import TorchClassifier
+from mmensemble_estimators.base.documented import documented
+from mmensemble_estimators.base.estimator import TorchEstimator
+from mmensemble_estimators.base.parameters import check_augmentation, check_backbone, check_choice, check_integers
+from mmensemble_estimators.base.regressor import TorchRegressor
+from mmensemble_estimators.training.loop import as_tensors
 
 __all__ = ["AudioClassifier", "AudioRegressor"]
 

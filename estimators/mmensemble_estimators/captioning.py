@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmensemble.preprocessing import Cells, ImagePreprocessor, TextPreprocessor
-from mmensemble_estimators._documented import documented
-from mmensemble_estimators._encoder_decoder import EncoderDecoderGenerator
-from mmensemble_estimators._parameters import check_choice
-from mmensemble_estimators._trained import LEARNING_RATE_OF
-from mmensemble_estimators.backbones.decoders import DECODERS, decoder_from_architecture
-from mmensemble_estimators.backbones.sequence_to_sequence import EncoderDecoder
+from mmensemble.frames import Cells
+from mmensemble.preprocessing import ImagePreprocessor, TextPreprocessor
+from mmensemble_estimators.backbones.writers.decoders import DECODERS, decoder_from_architecture
+from mmensemble_estimators.backbones.writers.encoder_decoder import EncoderDecoder
+from mmensemble_estimators.base.documented import documented
+from mmensemble_estimators.base.encoder_decoder import EncoderDecoderGenerator
+from mmensemble_estimators.base.parameters import check_choice
+from mmensemble_estimators.base.trained import LEARNING_RATE_OF
 from mmensemble_estimators.image import ImageLeaf
 
 __all__ = ["ImageCaptioner"]

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.preprocessing.frames import n_rows
-from mmensemble_estimators._documented import documented
-from mmensemble_estimators._joint import JointFusion
-from mmensemble_estimators._parameters import check_fractions, check_integers
+from mmensemble.frames import n_rows
+from mmensemble_estimators.base.documented import documented
+from mmensemble_estimators.base.parameters import check_fractions, check_integers
 from mmensemble_estimators.fusers import (
     AttentionFuser,
     BilinearFuser,
@@ -20,6 +19,7 @@ from mmensemble_estimators.fusers import (
     Fuser,
     GatedFuser,
 )
+from mmensemble_estimators.joint.fusion import JointFusion
 
 __all__ = ["AttentionFusion", "BilinearFusion", "ConcatFusion", "CrossAttentionFusion", "GatedFusion"]
 

@@ -8,14 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from transformers import AutoModel
 
-from mmensemble.preprocessing import Cells, Encoded, ImagePreprocessor
-from mmensemble_estimators._augmentation import AUGMENTATIONS, vary_clips
-from mmensemble_estimators._base import TorchEstimator
-from mmensemble_estimators._classifier import TorchClassifier
-from mmensemble_estimators._documented import documented
-from mmensemble_estimators._parameters import check_augmentation, check_backbone, check_choice, check_integers
-from mmensemble_estimators._regressor import TorchRegressor
-from mmensemble_estimators._trained import TrainedLeaf
+from mmensemble.frames import Cells
+from mmensemble.preprocessing import Encoded, ImagePreprocessor
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.image import (
     HALF,
@@ -28,6 +22,13 @@ from mmensemble_estimators.backbones.image import (
     read_image_processor,
 )
 from mmensemble_estimators.backbones.pretrained import loading
+from mmensemble_estimators.base.classifier import TorchClassifier
+from mmensemble_estimators.base.documented import documented
+from mmensemble_estimators.base.estimator import TorchEstimator
+from mmensemble_estimators.base.parameters import check_augmentation, check_backbone, check_choice, check_integers
+from mmensemble_estimators.base.regressor import TorchRegressor
+from mmensemble_estimators.base.trained import TrainedLeaf
+from mmensemble_estimators.training.augmentation import AUGMENTATIONS, vary_clips
 
 __all__ = ["ImageClassifier", "ImageRegressor"]
 

@@ -15,22 +15,27 @@ from sklearn.utils.validation import check_is_fitted
 from transformers import PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.preprocessing import Cells, PromptPreprocessor
-from mmensemble.preprocessing.frames import leaf_cells
-from mmensemble_estimators._causal_folder import read_network, read_prompts, write_causal
-from mmensemble_estimators._documented import documented
-from mmensemble_estimators._frozen import folder_stamp
-from mmensemble_estimators._generator import TorchGenerator
-from mmensemble_estimators._parameters import check_choice, check_integers, check_positions
-from mmensemble_estimators._storage import STATE, on_cpu, params_of, read_state, reading, replacing, restore, state_text
-from mmensemble_estimators._token_loss import Pieces, TokenLoss
-from mmensemble_estimators._training import resolve_device, run_in_batches
-from mmensemble_estimators.backbones.generative import (
-    CausalNetwork,
-    build_causal_gpt,
-    causal_network_from_config,
-)
+from mmensemble.frames import Cells, leaf_cells
+from mmensemble.preprocessing import PromptPreprocessor
 from mmensemble_estimators.backbones.text import PooledStates
+from mmensemble_estimators.backbones.writers.causal_folder import read_network, read_prompts, write_causal
+from mmensemble_estimators.backbones.writers.networks import CausalNetwork, build_causal_gpt, causal_network_from_config
+from mmensemble_estimators.backbones.writers.token_loss import Pieces, TokenLoss
+from mmensemble_estimators.base.documented import documented
+from mmensemble_estimators.base.generator import TorchGenerator
+from mmensemble_estimators.base.parameters import check_choice, check_integers, check_positions
+from mmensemble_estimators.frozen.stamps import folder_stamp
+from mmensemble_estimators.storage.folder import (
+    STATE,
+    on_cpu,
+    params_of,
+    read_state,
+    reading,
+    replacing,
+    restore,
+    state_text,
+)
+from mmensemble_estimators.training.loop import resolve_device, run_in_batches
 
 __all__ = ["CausalLM"]
 

@@ -8,18 +8,19 @@ import numpy as np
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.preprocessing import Cells, TextPreprocessor
-from mmensemble_estimators._documented import documented
-from mmensemble_estimators._encoder_decoder import EncoderDecoderGenerator
-from mmensemble_estimators._parameters import check_positions
+from mmensemble.frames import Cells
+from mmensemble.preprocessing import TextPreprocessor
 from mmensemble_estimators.backbones.pretrained import loading
-from mmensemble_estimators.backbones.sequence_to_sequence import (
+from mmensemble_estimators.backbones.writers.encoder_decoder import (
     SEQUENCE_BACKBONES,
     EncoderDecoder,
     encoder_decoder_from_architecture,
     encoder_decoder_from_config,
     encoder_decoder_from_model,
 )
+from mmensemble_estimators.base.documented import documented
+from mmensemble_estimators.base.encoder_decoder import EncoderDecoderGenerator
+from mmensemble_estimators.base.parameters import check_positions
 from mmensemble_estimators.text import TextLeaf
 
 __all__ = ["Seq2SeqGenerator"]

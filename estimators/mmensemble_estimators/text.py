@@ -8,20 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from transformers import AutoModel, PreTrainedConfig
 
-from mmensemble.preprocessing import Cells, Encoded, TextPreprocessor
-from mmensemble_estimators._base import TorchEstimator
-from mmensemble_estimators._classifier import TorchClassifier
-from mmensemble_estimators._documented import documented
-from mmensemble_estimators._parameters import (
-    check_backbone,
-    check_choice,
-    check_fractions,
-    check_integers,
-    check_positions,
-)
-from mmensemble_estimators._regressor import TorchRegressor
-from mmensemble_estimators._trained import TrainedLeaf
-from mmensemble_estimators._training import as_tensors
+from mmensemble.frames import Cells
+from mmensemble.preprocessing import Encoded, TextPreprocessor
 from mmensemble_estimators.backbones.encoder import Encoder, ModuleEncoder
 from mmensemble_estimators.backbones.pretrained import load_tokenizer, loading, pad_id
 from mmensemble_estimators.backbones.text import (
@@ -31,6 +19,19 @@ from mmensemble_estimators.backbones.text import (
     text_encoder_from_config,
     text_encoder_from_model,
 )
+from mmensemble_estimators.base.classifier import TorchClassifier
+from mmensemble_estimators.base.documented import documented
+from mmensemble_estimators.base.estimator import TorchEstimator
+from mmensemble_estimators.base.parameters import (
+    check_backbone,
+    check_choice,
+    check_fractions,
+    check_integers,
+    check_positions,
+)
+from mmensemble_estimators.base.regressor import TorchRegressor
+from mmensemble_estimators.base.trained import TrainedLeaf
+from mmensemble_estimators.training.loop import as_tensors
 
 __all__ = ["TextClassifier", "TextRegressor"]
 

@@ -8,13 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
-from mmensemble.preprocessing import Cells, Encoded, VideoPreprocessor
-from mmensemble_estimators._augmentation import AUGMENTATIONS, vary_clips
-from mmensemble_estimators._base import TorchEstimator
-from mmensemble_estimators._classifier import TorchClassifier
-from mmensemble_estimators._documented import documented
-from mmensemble_estimators._parameters import check_augmentation, check_backbone, check_choice, check_integers
-from mmensemble_estimators._regressor import TorchRegressor
+from mmensemble.frames import Cells
+from mmensemble.preprocessing import Encoded, VideoPreprocessor
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.image import HALF, IMAGE_BACKBONES, IMAGE_POOLINGS, read_image_processor
 from mmensemble_estimators.backbones.pretrained import loading
@@ -26,6 +21,12 @@ from mmensemble_estimators.backbones.video import (
     video_encoder_from_scratch,
     wanted,
 )
+from mmensemble_estimators.base.classifier import TorchClassifier
+from mmensemble_estimators.base.documented import documented
+from mmensemble_estimators.base.estimator import TorchEstimator
+from mmensemble_estimators.base.parameters import check_augmentation, check_backbone, check_choice, check_integers
+from mmensemble_estimators.base.regressor import TorchRegressor
+from mmensemble_estimators.training.augmentation import AUGMENTATIONS, vary_clips
 
 __all__ = ["VideoClassifier", "VideoRegressor"]
 

@@ -18,16 +18,16 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.preprocessing import Cells, PromptPreprocessor
-from mmensemble.preprocessing.frames import leaf_cells
+from mmensemble.frames import Cells, leaf_cells
+from mmensemble.preprocessing import PromptPreprocessor
 from mmensemble.preprocessing.text import read_tokenizer
-from mmensemble.scoring.tasks import Classification, task_from_dict
-from mmensemble_estimators._frozen import folder_stamp
-from mmensemble_estimators._leaf import TorchLeaf
-from mmensemble_estimators._likelihood import LabelLikelihood, shared_prefix
-from mmensemble_estimators._parameters import check_integers, check_target
-from mmensemble_estimators._storage import params_of, read_state, reading, replacing, restore, state_text
+from mmensemble.tasks import Classification, task_from_dict
+from mmensemble_estimators.backbones.writers.likelihood import LabelLikelihood, shared_prefix
+from mmensemble_estimators.base.leaf import TorchLeaf
+from mmensemble_estimators.base.parameters import check_integers, check_target
+from mmensemble_estimators.frozen.stamps import folder_stamp
 from mmensemble_estimators.language_model import CausalLM, model_given
+from mmensemble_estimators.storage.folder import params_of, read_state, reading, replacing, restore, state_text
 
 __all__ = ["ZeroShotTextClassifier"]
 
@@ -398,7 +398,7 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
 
     def __onnx_graph__(self, source: Any) -> Any:
         """Take part in `mmensemble.to_graph`: prompts, the language model, and the labels behind it."""
-        from mmensemble_estimators._export_generator import likelihood_graph
+        from mmensemble_estimators.onnx.generators import likelihood_graph
 
         check_is_fitted(self, "module_")
         return likelihood_graph(self, source)

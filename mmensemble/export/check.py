@@ -19,12 +19,12 @@ from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from mmensemble.compose import ColumnSelector
+from mmensemble.converters.functions import check_function
+from mmensemble.converters.skl2onnx import can_convert, without_probabilities
+from mmensemble.converters.text import check_vectorizer
 from mmensemble.exceptions import ExportError
-from mmensemble.export.functions import check_function
-from mmensemble.export.graph import to_graph
-from mmensemble.export.skl2onnx import can_convert, without_probabilities
-from mmensemble.export.text import check_vectorizer
+from mmensemble.graph import to_graph
+from mmensemble.learning.columns import ColumnSelector
 from mmensemble.multimodal import MultimodalClassifier, MultimodalRegressor
 
 __all__ = ["check_exportable"]

@@ -12,11 +12,11 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection._search import BaseSearchCV
 
 from mmensemble.exceptions import ConfigurationError, ParityError
+from mmensemble.frames import leaf_cells, n_rows
 from mmensemble.preprocessing import PRESENT, PromptPreprocessor, TensorSpec
-from mmensemble.preprocessing.frames import leaf_cells, n_rows
 from mmensemble.scoring.generation import Decoder, log_softmax
 from mmensemble.scoring.predictor import OnnxPredictor
-from mmensemble.scoring.tasks import Generation
+from mmensemble.tasks import Generation
 
 __all__ = ["GeneratorCheck", "GeneratorGraph", "generator_of"]
 

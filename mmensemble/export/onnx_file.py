@@ -22,15 +22,15 @@ from mmensemble.exceptions import ConfigurationError, DataError, ExportError, Mm
 from mmensemble.export.branches import laid_open
 from mmensemble.export.check import check_exportable
 from mmensemble.export.generators import GeneratorCheck, generator_of
-from mmensemble.export.graph import GENERATION_OPSET, Frame, Graph, Outputs, to_graph
 from mmensemble.export.precision import PRECISIONS, Precision, convert, float_convolutions, int8_layers, sensitivities
-from mmensemble.preprocessing.frames import n_rows
+from mmensemble.frames import n_rows
+from mmensemble.graph import GENERATION_OPSET, Frame, Graph, Outputs, to_graph
+from mmensemble.learning.targets import exact_matches
 from mmensemble.scoring.batching import input_batches
+from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
-from mmensemble.scoring.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.predictor import OnnxPredictor
-from mmensemble.scoring.tasks import Classification, Generation, Regression, Task
-from mmensemble.targets import exact_matches
+from mmensemble.tasks import Classification, Generation, Regression, Task
 
 __all__ = ["export_onnx"]
 

@@ -22,8 +22,8 @@ from onnx_ir.passes.common import TopologicalSortPass
 
 from mmensemble.exceptions import ExportError
 from mmensemble.export.branches import closed, laid_open
-from mmensemble.export.graph import ENCODER_SCOPE
 from mmensemble.export.pooling import pool_by_gathering
+from mmensemble.graph import ENCODER_SCOPE
 from mmensemble.scoring.providers import quiet_runtime
 
 __all__ = ["PRECISIONS", "Precision", "convert", "float_convolutions", "int8_layers", "sensitivities"]

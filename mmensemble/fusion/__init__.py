@@ -1,9 +1,10 @@
 """Late fusion strategies: ways of joining members by their outputs."""
 
-from mmensemble.fusion._base import Fusion, LateFusion, Member
+from mmensemble.fusion.late import LateFusion
 from mmensemble.fusion.product import ProductOfExperts
 from mmensemble.fusion.selection import EnsembleSelection
 from mmensemble.fusion.stacking import Stacking
+from mmensemble.fusion.strategy import Fusion, Member
 from mmensemble.fusion.voting import HardVoting, SoftVoting
 
 __all__ = [

@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from mmensemble.export.graph import Graph
+    from mmensemble.graph import Graph
 
 __all__ = ["PeerRegression"]
 

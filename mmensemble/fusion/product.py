@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import softmax
 
-from mmensemble.fusion._base import LateFusion
-from mmensemble.outputs import distributions, flat, graph_distributions, graph_flat
-from mmensemble.scoring.tasks import Multilabel, Regression, Task
+from mmensemble.fusion.late import LateFusion
+from mmensemble.graph import graph_distributions, graph_flat
+from mmensemble.learning.outputs import distributions, flat
+from mmensemble.tasks import Multilabel, Regression, Task
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from mmensemble.export.graph import Frame, Graph
+    from mmensemble.graph import Frame, Graph
 
 __all__ = ["ProductOfExperts"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.fusion._base import Member
+from mmensemble.fusion.strategy import Member
 from mmensemble.fusion.voting import WeightedAverage
-from mmensemble.outputs import distributions
-from mmensemble.scoring.tasks import Multilabel, Regression, Task
+from mmensemble.learning.outputs import distributions
+from mmensemble.tasks import Multilabel, Regression, Task
 
 __all__ = ["EnsembleSelection"]
 

@@ -11,20 +11,22 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 
-from mmensemble.caching import fit_member
-from mmensemble.compose import as_list, column_kinds
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.fusion._base import LateFusion, Member
+from mmensemble.frames import column_cells, n_rows
 from mmensemble.fusion.filling import PeerRegression
-from mmensemble.outputs import check_can_answer, graph_outputs, informative_columns, outputs_of
-from mmensemble.preprocessing.frames import column_cells, n_rows
+from mmensemble.fusion.late import LateFusion
+from mmensemble.fusion.strategy import Member
+from mmensemble.graph import graph_outputs
+from mmensemble.learning.columns import as_list, column_kinds
+from mmensemble.learning.members import fit_member
+from mmensemble.learning.outputs import check_can_answer, informative_columns, outputs_of
 from mmensemble.preprocessing.tabular import FEATURES, TabularPreprocessor
-from mmensemble.scoring.tasks import Multilabel, Multioutput, Regression, Task
+from mmensemble.tasks import Multilabel, Multioutput, Regression, Task
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from mmensemble.export.graph import Frame, Graph
+    from mmensemble.graph import Frame, Graph
 
 __all__ = ["Stacking"]
 
@@ -167,7 +169,7 @@ class Stacking(LateFusion):
     def _combine_graph(
         self, graph: Graph, outputs: Sequence[ir.Value], present: Sequence[ir.Value], source: Frame
     ) -> ir.Value:
-        from mmensemble.export.graph import Tensor, to_graph
+        from mmensemble.graph import Tensor, to_graph
 
         used = informative_columns(self.task_)
         features = []

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.fusion._base import LateFusion, Member
-from mmensemble.outputs import distributions, flat, graph_distributions, graph_flat
-from mmensemble.scoring.tasks import Regression
+from mmensemble.fusion.late import LateFusion
+from mmensemble.fusion.strategy import Member
+from mmensemble.graph import graph_distributions, graph_flat
+from mmensemble.learning.outputs import distributions, flat
+from mmensemble.tasks import Regression
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from mmensemble.export.graph import Frame, Graph
+    from mmensemble.graph import Frame, Graph
 
 __all__ = ["HardVoting", "SoftVoting", "WeightedAverage"]
 

@@ -19,9 +19,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 
-from mmensemble.compose import Columns, ColumnSelector, as_list, present_rows, select_columns
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.preprocessing.frames import check_columns, column_names, n_rows
+from mmensemble.frames import check_columns, column_names, n_rows
+from mmensemble.learning.columns import Columns, ColumnSelector, as_list, present_rows, select_columns
 
 __all__ = ["FittedMember", "check_frame", "fitted_members", "modalities", "one_scorer", "rows_shuffled", "with_missing"]
 

@@ -10,9 +10,9 @@ from joblib import Parallel, delayed
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from mmensemble.compose import Columns
+from mmensemble.frames import n_rows
 from mmensemble.inspection._modalities import modalities, one_scorer, rows_shuffled
-from mmensemble.preprocessing.frames import n_rows
+from mmensemble.learning.columns import Columns
 
 if TYPE_CHECKING:
     from numpy.random import RandomState

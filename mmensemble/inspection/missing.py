@@ -10,10 +10,10 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import Bunch, _safe_indexing, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from mmensemble.caching import Store
-from mmensemble.compose import Columns, present_rows
+from mmensemble.cache import Store
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.inspection._modalities import _composition, fitted_members, modalities, one_scorer, with_missing
+from mmensemble.learning.columns import Columns, present_rows
 
 if TYPE_CHECKING:
     from numpy.random import RandomState

@@ -12,9 +12,9 @@ from sklearn.base import is_classifier
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from mmensemble.compose import Columns
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.inspection._modalities import modalities, with_missing
+from mmensemble.learning.columns import Columns
 
 __all__ = ["modality_shapley"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.random import RandomState
 
-    from mmensemble.compose import Columns
+    from mmensemble.learning.columns import Columns
 
 __all__ = ["ModalityImportanceDisplay"]
 

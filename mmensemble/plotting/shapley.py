@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mmensemble.compose import Columns
+    from mmensemble.learning.columns import Columns
 
 __all__ = ["ModalityShapleyDisplay"]
 

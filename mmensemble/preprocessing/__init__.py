@@ -5,16 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mmensemble.exceptions import ModelFileError
-from mmensemble.preprocessing._base import (
-    PRESENT,
-    Cells,
-    Encoded,
-    Preprocessor,
-    TensorSpec,
-    is_missing,
-    missing_cells,
-)
+from mmensemble.frames import Cells, is_missing, missing_cells
 from mmensemble.preprocessing.audio import AudioPreprocessor
+from mmensemble.preprocessing.base import PRESENT, Encoded, Preprocessor, TensorSpec
 from mmensemble.preprocessing.categories import CategoryPreprocessor
 from mmensemble.preprocessing.image import ImagePreprocessor
 from mmensemble.preprocessing.prompt import PromptPreprocessor

@@ -11,16 +11,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
-from mmensemble.preprocessing._base import (
-    Cells,
-    Encoded,
-    Preprocessor,
-    TensorSpec,
-    is_missing_file,
-    why_unreadable,
-)
-from mmensemble.preprocessing.sound import SOUND_KEYS, read_sound
-from mmensemble.preprocessing.spectrogram import filter_bank, log_mel
+from mmensemble.frames import Cells
+from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
+from mmensemble.preprocessing.decoding.cells import is_missing_file, why_unreadable
+from mmensemble.preprocessing.decoding.sound import SOUND_KEYS, read_sound
+from mmensemble.preprocessing.decoding.spectrogram import filter_bank, log_mel
 
 __all__ = ["AudioPreprocessor"]
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing
+from mmensemble.frames import Cells, is_missing
+from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
 
 __all__ = ["CategoryPreprocessor"]
 

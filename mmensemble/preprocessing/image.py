@@ -13,17 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from mmensemble.preprocessing._base import (
-    Cells,
-    Encoded,
-    Preprocessor,
-    TensorSpec,
-    file_of,
-    is_missing_file,
-    not_empty,
-    why_unreadable,
-)
-from mmensemble.preprocessing.pictures import Resize, open_picture, to_square
+from mmensemble.frames import Cells
+from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
+from mmensemble.preprocessing.decoding.cells import file_of, is_missing_file, not_empty, why_unreadable
+from mmensemble.preprocessing.decoding.pictures import Resize, open_picture, to_square
 
 __all__ = ["ImagePreprocessor"]
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmensemble.preprocessing._base import Cells, Encoded
+from mmensemble.frames import Cells
+from mmensemble.preprocessing.base import Encoded
 from mmensemble.preprocessing.text import (
     END_TOKEN,
     PAD_TOKEN,

@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from mmensemble.preprocessing._base import HOW_MISSING, Cells, Encoded, Preprocessor, TensorSpec, missing_cells
+from mmensemble.frames import HOW_MISSING, Cells, missing_cells
+from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
 
 __all__ = ["TabularPreprocessor"]
 

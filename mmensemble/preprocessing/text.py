@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from mmensemble.preprocessing._base import Cells, Encoded, Preprocessor, TensorSpec, is_missing
+from mmensemble.frames import Cells, is_missing
+from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
 
 __all__ = ["TextPreprocessor"]
 

@@ -10,16 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
-from mmensemble.preprocessing._base import (
-    Cells,
-    Encoded,
-    Preprocessor,
-    TensorSpec,
-    is_missing_file,
-    why_unreadable,
-)
-from mmensemble.preprocessing.clips import frames_of
-from mmensemble.preprocessing.pictures import Resize, to_square
+from mmensemble.frames import Cells
+from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
+from mmensemble.preprocessing.decoding.cells import is_missing_file, why_unreadable
+from mmensemble.preprocessing.decoding.clips import frames_of
+from mmensemble.preprocessing.decoding.pictures import Resize, to_square
 
 __all__ = ["VideoPreprocessor"]
 

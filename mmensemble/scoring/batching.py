@@ -18,8 +18,8 @@ import narwhals as nw
 import numpy as np
 
 from mmensemble.exceptions import DataError
+from mmensemble.frames import column_cells
 from mmensemble.preprocessing import Encoded
-from mmensemble.preprocessing.frames import column_cells
 from mmensemble.scoring.manifest import Feed
 
 __all__ = [

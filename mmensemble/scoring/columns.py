@@ -13,7 +13,7 @@ from mmensemble.exceptions import ConfigurationError
 from mmensemble.scoring.batching import ScoredWindow
 from mmensemble.scoring.generation import GenerationSettings, room_for_prompt
 from mmensemble.scoring.predictor import OnnxPredictor
-from mmensemble.scoring.tasks import Generation
+from mmensemble.tasks import Generation
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmensemble import __version__
+from mmensemble._version import __version__
 from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.files.parts import Parts
+from mmensemble.files.readers import Reader, file_format, open_reader
+from mmensemble.files.writers import check_writable, open_writer
 from mmensemble.scoring.batching import ScoredWindow
 from mmensemble.scoring.columns import AddedColumns, ScoreColumns, TextColumns
 from mmensemble.scoring.generation import GenerationSettings
 from mmensemble.scoring.manifest import model_stamp
-from mmensemble.scoring.parts import Parts
 from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.scoring.providers import Device, ResolvedDevice
-from mmensemble.scoring.readers import Reader, file_format, open_reader
-from mmensemble.scoring.writers import check_writable, open_writer
 
 if TYPE_CHECKING:
     import pyarrow as pa

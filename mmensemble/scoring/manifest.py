@@ -15,7 +15,7 @@ from typing import Any
 
 from mmensemble.exceptions import ModelFileError
 from mmensemble.preprocessing import PRESENT, Preprocessor, preprocessor_from_dict
-from mmensemble.scoring.tasks import Generation, Task, task_from_dict
+from mmensemble.tasks import Generation, Task, task_from_dict
 
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Feed", "Manifest", "model_bytes", "model_stamp", "read_manifest"]
 

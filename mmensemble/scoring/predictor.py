@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmensemble.exceptions import ConfigurationError, MmensembleError
-from mmensemble.preprocessing.frames import frame_with, n_rows
+from mmensemble.frames import frame_with, n_rows
 from mmensemble.scoring.batching import (
     ScoredWindow,
     generate_windows,
@@ -25,10 +25,10 @@ from mmensemble.scoring.batching import (
 )
 from mmensemble.scoring.conditional import available_if
 from mmensemble.scoring.generation import GenerationSettings, room_for_prompt, start_texts
+from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.manifest import Manifest, model_bytes, read_manifest
-from mmensemble.scoring.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.providers import Device, ResolvedDevice, open_session, usable_cores
-from mmensemble.scoring.tasks import Generation, Multioutput
+from mmensemble.tasks import Generation, Multioutput
 
 __all__ = ["OnnxPredictor"]
 

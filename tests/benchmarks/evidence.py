@@ -46,12 +46,7 @@ from mmensemble import (
     expected_calibration_error,
     on_column,
 )
-from mmensemble.datasets import (
-    load_animated_emoji,
-    load_openmoji,
-    load_tuxpaint_stamps,
-    minilm_folder,
-)
+from mmensemble.datasets import load_animated_emoji, load_openmoji, load_tuxpaint_stamps, minilm_folder
 from mmensemble_estimators import (
     AttentionFusion,
     BilinearFusion,

@@ -32,10 +32,10 @@ from transformers import ResNetConfig
 
 from mmensemble import MultimodalClassifier, OnnxPredictor, Stacking, export_onnx
 from mmensemble.datasets import load_openmoji
-from mmensemble.preprocessing.frames import n_rows as count_rows
+from mmensemble.frames import n_rows as count_rows
 from mmensemble.scoring.batching import score_windows
 from mmensemble_estimators import ImageClassifier, TextClassifier
-from mmensemble_estimators._training import as_tensors
+from mmensemble_estimators.training.loop import as_tensors
 from tests.benchmarks.side_by_side import Result, compare
 from tests.benchmarks.training import SETTINGS, hugging_face, minilm, tweets
 

@@ -15,10 +15,10 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from mmensemble.datasets import load_openmoji, load_tweets, minilm_folder
-from mmensemble.preprocessing.frames import leaf_cells
+from mmensemble.frames import leaf_cells
 from mmensemble_estimators import ImageClassifier, TextClassifier
-from mmensemble_estimators._network import Network
-from mmensemble_estimators._training import GRADIENT_NORM, _BucketSampler, as_tensors
+from mmensemble_estimators.backbones.network import Network
+from mmensemble_estimators.training.loop import GRADIENT_NORM, _BucketSampler, as_tensors
 from tests.benchmarks.side_by_side import Result, compare
 
 SETTINGS = {"max_epochs": 1, "device": "cpu", "random_state": 0}

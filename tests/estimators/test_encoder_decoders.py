@@ -21,15 +21,15 @@ from transformers import (
 )
 
 from mmensemble import ConfigurationError
-from mmensemble_estimators.backbones import decoders
-from mmensemble_estimators.backbones.generative import GenerativeNetwork, causal_network_from_config
 from mmensemble_estimators.backbones.image import HALF, image_encoder_from_architecture, image_encoder_from_config
-from mmensemble_estimators.backbones.sequence_to_sequence import (
+from mmensemble_estimators.backbones.writers import decoders
+from mmensemble_estimators.backbones.writers.encoder_decoder import (
     SEQUENCE_BACKBONES,
     EncoderDecoder,
     encoder_decoder_from_architecture,
     encoder_decoder_from_config,
 )
+from mmensemble_estimators.backbones.writers.networks import GenerativeNetwork, causal_network_from_config
 
 VOCAB, LENGTH = 300, 12
 

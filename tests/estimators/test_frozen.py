@@ -33,10 +33,10 @@ from mmensemble import (
     ProductOfExperts,
     SoftVoting,
     Stacking,
-    caching,
     preprocessing,
 )
-from mmensemble.caching import Store
+from mmensemble.cache import Store
+from mmensemble.cache import store as caching
 from mmensemble_estimators import (
     AttentionFusion,
     ConcatFusion,
@@ -44,8 +44,8 @@ from mmensemble_estimators import (
     GatedFusion,
     ImageClassifier,
     TextClassifier,
-    _frozen,
 )
+from mmensemble_estimators.frozen import encoders as _frozen
 from tests.estimators.test_pretrained import save_wordpiece
 
 ROOT = Path(__file__).parents[2]

@@ -29,14 +29,8 @@ from mmensemble import (
     OnnxPredictor,
     export_onnx,
 )
-from mmensemble_estimators import (
-    AttentionFusion,
-    BilinearFusion,
-    ConcatFusion,
-    CrossAttentionFusion,
-    GatedFusion,
-)
-from mmensemble_estimators._joint import JointNetwork
+from mmensemble_estimators import AttentionFusion, BilinearFusion, ConcatFusion, CrossAttentionFusion, GatedFusion
+from mmensemble_estimators.joint.network import JointNetwork
 from tests.conftest import ALL_MISSING, WITHOUT_FACTS, WITHOUT_NAME, WITHOUT_PICTURE
 from tests.instances import NUMBERS, image, numbers, text
 

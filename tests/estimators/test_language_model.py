@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, Llama
 from mmensemble import ConfigurationError, DataError, ModelFileError
 from mmensemble.scoring.generation import GenerationSettings, generate_tokens
 from mmensemble_estimators import CausalLM, TextClassifier
-from mmensemble_estimators.backbones.generative import causal_network_from_config
+from mmensemble_estimators.backbones.writers.networks import causal_network_from_config
 
 TEXTS = ["red apple", "green apple", "fast car", "slow car", "größer — ещё, très long"] * 6
 SMALL: dict[str, Any] = {"n_layers": 1, "embedding_size": 32, "vocab_size": 300, "max_length": 48, "random_state": 0}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmensemble import OnnxPredictor, export_onnx
 from mmensemble_estimators import ImageClassifier, ImageRegressor, TextClassifier, TextRegressor
-from mmensemble_estimators._network import Head
+from mmensemble_estimators.backbones.network import Head
 from tests.instances import Convolution, WordVectors
 
 TEXTS = ["red apple", "green apple", "fast car", "slow car", "ripe apple", "old car"] * 2

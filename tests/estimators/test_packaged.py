@@ -19,8 +19,12 @@ from mmensemble.datasets import load_asterisk_sounds, load_tweets
 from mmensemble.datasets._folders import data_folder
 from mmensemble.preprocessing import AudioPreprocessor
 from mmensemble_estimators import AudioClassifier, TextClassifier
-from mmensemble_estimators._ctranslate2 import read_variables, whisper_weights
-from mmensemble_estimators.packaged import efficientnet_lite0, smollm2_folder, whisper_folder
+from mmensemble_estimators.packaged import (
+    efficientnet_lite0,
+    smollm2_folder,
+    whisper_folder,
+)
+from mmensemble_estimators.packaged.ctranslate2 import read_variables, whisper_weights
 
 
 def test_efficientnet_embeds_pixels() -> None:

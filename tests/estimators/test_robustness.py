@@ -22,7 +22,7 @@ from mmensemble import ConfigurationError, OnnxPredictor, export_onnx
 from mmensemble.preprocessing import TextPreprocessor
 from mmensemble.preprocessing.text import CHARACTERS_PER_TOKEN
 from mmensemble_estimators import ImageClassifier, ImageRegressor, TextClassifier, TextRegressor
-from mmensemble_estimators._network import Network
+from mmensemble_estimators.backbones.network import Network
 from tests.instances import Convolution, WordVectors
 
 STRANGE = {

@@ -20,14 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import BartConfig, BartForConditionalGeneration, BertConfig, PreTrainedTokenizerFast, T5Config
 
-from mmensemble import (
-    ConfigurationError,
-    DataError,
-    ModelFileError,
-    MultimodalClassifier,
-    OnnxPredictor,
-    export_onnx,
-)
+from mmensemble import ConfigurationError, DataError, ModelFileError, MultimodalClassifier, OnnxPredictor, export_onnx
 from mmensemble.metrics import chrf_score, chrf_scorer
 from mmensemble.preprocessing import TextPreprocessor
 from mmensemble_estimators import ConcatFusion, ImageCaptioner, Seq2SeqGenerator

@@ -28,8 +28,8 @@ from mmensemble_estimators import (
     TextRegressor,
     VideoClassifier,
     VideoRegressor,
-    _network,
 )
+from mmensemble_estimators.backbones import network as _network
 from mmensemble_estimators.backbones.text import TextEncoder
 from tests.instances import Bands, Convolution
 

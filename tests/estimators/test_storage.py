@@ -216,7 +216,7 @@ def test_killed_while_writing(saved: Path, fitted: TextClassifier, monkeypatch: 
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("mmensemble_estimators._storage.save_model", full)
+    monkeypatch.setattr("mmensemble_estimators.storage.folder.save_model", full)
     with pytest.raises(OSError, match="no space left"):
         text(backbone="lstm").fit(TEXTS, KINDS).save(saved)
     assert {path.name for path in saved.iterdir()} == FILES

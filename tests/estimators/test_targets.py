@@ -17,20 +17,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.multioutput import MultiOutputClassifier
 
-from mmensemble import (
-    ConfigurationError,
-    DataError,
-    MultimodalClassifier,
-    MultimodalRegressor,
-    export_onnx,
-    score_file,
-)
-from mmensemble.export.graph import Graph
+from mmensemble import ConfigurationError, DataError, MultimodalClassifier, MultimodalRegressor, export_onnx, score_file
+from mmensemble.graph import Graph
+from mmensemble.learning.targets import learn_labels, learn_numbers
 from mmensemble.preprocessing import TabularPreprocessor
-from mmensemble.targets import learn_labels, learn_numbers
 from mmensemble_estimators import TextClassifier, TextRegressor
-from mmensemble_estimators._targets import Target, target_from_dict, target_of
-from mmensemble_estimators._training import _WeightedLoss
+from mmensemble_estimators.training.loop import _WeightedLoss
+from mmensemble_estimators.training.targets import Target, target_from_dict, target_of
 from tests.instances import WordVectors
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmensemble import ConfigurationError, DeviceError
-from mmensemble_estimators._training import (
+from mmensemble_estimators.training.loop import (
     PATIENCE,
     TrainingData,
     TrainingSettings,

@@ -19,7 +19,7 @@ from sklearn.model_selection import cross_val_score
 from mmensemble import ConfigurationError, DataError, ModelFileError, OnnxPredictor, export_onnx
 from mmensemble.preprocessing import PromptPreprocessor
 from mmensemble_estimators import CausalLM, TextClassifier, ZeroShotTextClassifier
-from mmensemble_estimators._likelihood import shared_prefix
+from mmensemble_estimators.backbones.writers.likelihood import shared_prefix
 
 TEXTS = ["an apple is a fruit", "a pear is a fruit", "a car is a vehicle", "a bus is a vehicle", "a cat is a small pet"]
 WORDS = ["an apple", "a pear", "a car", "a bus", "a cat"]

@@ -16,7 +16,7 @@ from PIL import Image
 from mmensemble.preprocessing import ImagePreprocessor, PromptPreprocessor, TabularPreprocessor, TextPreprocessor
 from mmensemble.scoring import Feed, Manifest
 from mmensemble.scoring.manifest import METADATA_KEY
-from mmensemble.scoring.tasks import Classification, Generation
+from mmensemble.tasks import Classification, Generation
 
 CLASSES = ["apple", "pear", "plum"]
 WORDS = ["red", "green", "blue", "apple", "pear", "plum", "a", "ripe"]

@@ -20,16 +20,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-from mmensemble import (
-    ConfigurationError,
-    EnsembleSelection,
-    MultimodalClassifier,
-    SoftVoting,
-    Stacking,
-    _row_store,
-    caching,
-)
-from mmensemble.caching import Store, embed_rows, fit_member, is_active, is_storing
+from mmensemble import ConfigurationError, EnsembleSelection, MultimodalClassifier, SoftVoting, Stacking
+from mmensemble.cache import Store, embed_rows, is_active, is_storing, row_store, rows, store
+from mmensemble.learning.members import fit_member
 
 CV = 2
 ROOT = Path(__file__).parents[2]
@@ -190,7 +183,7 @@ def test_folds_drawn_at_random_are_not_shared(model: MultimodalClassifier, log: 
 
 
 def test_work_that_is_quick_is_not_kept(tmp_path: Path, X: Any, y: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caching, "WORTH_SECONDS", 60.0)
+    monkeypatch.setattr(store, "WORTH_SECONDS", 60.0)
     model = MultimodalClassifier([("a", LogisticRegression(C=0.7), ["a"])], cache=tmp_path)
     clone(model).fit(X, y)
     kept = set(tmp_path.rglob("output.pkl"))
@@ -202,13 +195,13 @@ def test_work_that_is_quick_is_not_kept(tmp_path: Path, X: Any, y: Any, monkeypa
 def test_another_version_misses_the_cache(
     model: MultimodalClassifier, log: Path, X: Any, y: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    versions = caching._versions()
+    versions = store.versions()
     assert versions[0] == ".".join(map(str, sys.version_info[:2]))
     assert all(versions)
     clone(model).fit(X, y)
     for number in range(len(versions)):
         newer = tuple(f"{v}.1" if i == number else v for i, v in enumerate(versions))
-        monkeypatch.setattr(caching, "_versions", lambda newer=newer: newer)
+        monkeypatch.setattr(store, "versions", lambda newer=newer: newer)
         clone(model).fit(X, y)
         assert n_fits(log) == 2 * (number + 2)
 
@@ -264,14 +257,14 @@ class Unpicklable(float):
 
 
 def test_members_stay_below_their_bound(tmp_path: Path, X: Any, y: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caching, "MEMBER_BYTES", 600_000)
-    monkeypatch.setattr(caching, "WALKING_SHARE", np.inf)  # it looks after every fit
-    store = Store.of(tmp_path / "owned")
+    monkeypatch.setattr(store, "MEMBER_BYTES", 600_000)
+    monkeypatch.setattr(store, "WALKING_SHARE", np.inf)  # it looks after every fit
+    owned = Store.of(tmp_path / "owned")
     for seed in range(8):
-        store.call(fit_member, Heavy(seed, 200_000), X, y, None)
+        owned.call(fit_member, Heavy(seed, 200_000), X, y, None)
     written = [path for path in (tmp_path / "owned").rglob("*") if path.is_file()]
     assert 200_000 < sum(path.stat().st_size for path in written) < 800_000
-    monkeypatch.setattr(caching, "MEMBER_BYTES", 0)
+    monkeypatch.setattr(store, "MEMBER_BYTES", 0)
     memory = joblib.Memory(tmp_path / "own", verbose=0)
     Store.of(memory).call(fit_member, Heavy(0, 200_000), X, y, None)
     assert list((tmp_path / "own").rglob("output.pkl")), "a Memory is its user's to bound"
@@ -400,15 +393,15 @@ def test_equal_rows_are_embedded_once_and_like_ones_apart(tmp_path: Path) -> Non
 def test_another_version_embeds_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store.of(tmp_path).active():
         squares(0, 3)
-        monkeypatch.setattr(caching, "_versions", lambda: ("torch 99",))
+        monkeypatch.setattr(rows, "versions", lambda: ("torch 99",))
         assert squares(0, 3) == [0, 1, 2]
 
 
 def test_another_format_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store.of(tmp_path).active():
         with monkeypatch.context() as before:
-            before.setattr(caching, "FORMAT", _row_store.FORMAT - 1)
-            before.setattr(_row_store, "_to_bytes", lambda value: b"written otherwise")
+            before.setattr(rows, "FORMAT", row_store.FORMAT - 1)
+            before.setattr(row_store, "_to_bytes", lambda value: b"written otherwise")
             embed_rows(b"squares", [np.asarray([0])], lambda positions: [np.zeros((2, SIZE), dtype=np.float32)])
         assert squares(0, 3) == [0, 1, 2]
         assert squares(0, 3) == []
@@ -416,8 +409,8 @@ def test_another_format_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("transaction", [5_000, 1_000_000])
 def test_embeddings_stay_below_their_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transaction: int) -> None:
-    monkeypatch.setattr(caching, "EMBEDDING_BYTES", 200_000)
-    monkeypatch.setattr(_row_store, "TRANSACTION_BYTES", transaction)
+    monkeypatch.setattr(rows, "EMBEDDING_BYTES", 200_000)
+    monkeypatch.setattr(row_store, "TRANSACTION_BYTES", transaction)
     with Store.of(tmp_path).active():
         for start in range(0, 1500, 300):  # 5 times the bound
             squares(start, start + 300)
@@ -434,7 +427,7 @@ def test_a_full_disk_costs_the_store_alone(
     def fails(pairs: Any) -> Any:
         raise lmdb.DiskError("No space left on device")
 
-    monkeypatch.setattr(_row_store, "_parts", fails)
+    monkeypatch.setattr(row_store, "_parts", fails)
     with Store.of(tmp_path).active():
         assert squares(0, 3) == [0, 1, 2]
     assert "No space left" in caplog.text
@@ -454,7 +447,7 @@ def test_a_store_that_cannot_be_used_costs_itself_alone(
     elif unusable == "not opened":
         monkeypatch.setattr(lmdb, "open", fails)
     else:
-        monkeypatch.setattr(_row_store, "_from_bytes", fails)
+        monkeypatch.setattr(row_store, "_from_bytes", fails)
     with Store.of(tmp_path).active():
         for _ in range(3):
             squares(0, 3)

@@ -15,8 +15,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from mmensemble import ColumnSelector, on_column
-from mmensemble.compose import column_kinds, present_rows, select_columns
 from mmensemble.exceptions import DataError
+from mmensemble.learning.columns import column_kinds, present_rows, select_columns
 
 COLUMNS = {
     "name": ["red apple", "fast car", "green apple", "slow car"] * 3,

@@ -17,9 +17,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from mmensemble import caching
-from mmensemble._row_store import RowStore, digest
-from mmensemble.caching import Store, embed_rows, encode_rows
+from mmensemble.cache import Store, embed_rows, encode_rows, stamps
+from mmensemble.cache import rows as cached_rows
+from mmensemble.cache.row_store import RowStore, digest
 from mmensemble.preprocessing import (
     AudioPreprocessor,
     Encoded,
@@ -194,7 +194,7 @@ def test_parameters_may_be_numbers_of_numpy(
 def test_missing_and_bad_files_are_as_without_a_store(
     kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    monkeypatch.setattr(caching, "TRANSACTION_BYTES", step)
+    monkeypatch.setattr(cached_rows, "TRANSACTION_BYTES", step)
     files = [kind.file(number) for number in range(N_FILES)]
     (tmp_path / "good").write_bytes(files[1])
     (tmp_path / "bad").write_bytes(b"of no known format")
@@ -253,17 +253,17 @@ def test_another_version_of_a_decoder_decodes_anew(
     kind: Kind, read: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = [kind.file(0)]
-    versions = caching.version
+    versions = stamps.version
     with Store.of(tmp_path).active():
         encode_rows(kind.preprocessor, cells)
         for package in ("numpy", *kind.preprocessor.decoders):
             read.clear()
             with monkeypatch.context() as newer:
-                newer.setattr(caching, "version", lambda name, p=package: "99" if name == p else versions(name))
-                caching._versions.cache_clear()
+                newer.setattr(stamps, "version", lambda name, p=package: "99" if name == p else versions(name))
+                stamps.versions.cache_clear()
                 encode_rows(kind.preprocessor, cells)
             assert read == cells
-            caching._versions.cache_clear()
+            stamps.versions.cache_clear()
             encode_rows(kind.preprocessor, cells)
             assert read == cells
 
@@ -305,7 +305,7 @@ def test_an_embedding_is_found_by_the_file(kind: Kind, tmp_path: Path) -> None:
 
 
 def test_encodings_that_make_room_leave_the_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caching, "ENCODING_BYTES", 400_000)
+    monkeypatch.setattr(cached_rows, "ENCODING_BYTES", 400_000)
     preprocessor = ImagePreprocessor(size=64)
     cells = [picture(seed) for seed in range(60)]
     expected = preprocessor.encode(cells)

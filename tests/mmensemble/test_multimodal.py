@@ -17,14 +17,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr
 
-from mmensemble import (
-    EnsembleSelection,
-    HardVoting,
-    MultimodalClassifier,
-    ProductOfExperts,
-    SoftVoting,
-    Stacking,
-)
+from mmensemble import EnsembleSelection, HardVoting, MultimodalClassifier, ProductOfExperts, SoftVoting, Stacking
 from mmensemble.exceptions import ConfigurationError, DataError
 
 WORDS = {"fruit": ["apple", "pear", "plum"], "vehicle": ["car", "bus", "tram"], "tool": ["saw", "axe", "file"]}

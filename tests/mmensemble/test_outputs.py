@@ -8,21 +8,18 @@ import onnxruntime
 import pytest
 
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError
-from mmensemble.export.graph import Graph, Outputs
-from mmensemble.outputs import (
+from mmensemble.graph import Graph, Outputs, graph_distributions, graph_flat, graph_outputs
+from mmensemble.learning.outputs import (
     aligned_outputs,
     check_can_answer,
     distributions,
     flat,
-    graph_distributions,
-    graph_flat,
-    graph_outputs,
     informative_columns,
     output_names,
     outputs_of,
 )
 from mmensemble.preprocessing import TabularPreprocessor
-from mmensemble.scoring.tasks import Classification, Multilabel, Multioutput, Regression, Task
+from mmensemble.tasks import Classification, Multilabel, Multioutput, Regression, Task
 
 ABC = np.array(["a", "b", "c"])
 CLASSES = Classification(ABC)

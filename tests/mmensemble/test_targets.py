@@ -11,8 +11,8 @@ import pytest
 from sklearn.exceptions import DataConversionWarning
 
 from mmensemble.exceptions import DataError
-from mmensemble.scoring.tasks import Classification, Multilabel, Multioutput, Regression, task_from_dict
-from mmensemble.targets import exact_matches, for_members, learn_labels, learn_numbers
+from mmensemble.learning.targets import exact_matches, for_members, learn_labels, learn_numbers
+from mmensemble.tasks import Classification, Multilabel, Multioutput, Regression, task_from_dict
 
 ONES = np.ones(4)
 WEIGHT = np.array([1.0, 2, 3, 4])

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from mmensemble.caching import is_storing
+from mmensemble.cache import is_storing
 from mmensemble.exceptions import ConfigurationError
 
 __all__ = ["Encoder", "ModuleEncoder", "module_size", "origins"]

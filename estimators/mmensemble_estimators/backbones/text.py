@@ -12,8 +12,8 @@ from transformers import AutoModel, BertConfig, GPT2Config, PreTrainedConfig
 
 from mmensemble_estimators.backbones.configs import config_of
 from mmensemble_estimators.backbones.encoder import Encoder
-from mmensemble_estimators.backbones.generative import GenerativeNetwork
 from mmensemble_estimators.backbones.lstm import run_lstm
+from mmensemble_estimators.backbones.writers.networks import GenerativeNetwork
 
 __all__ = [
     "POOLINGS",

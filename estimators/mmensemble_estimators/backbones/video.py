@@ -14,13 +14,7 @@ from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import VideoPreprocessor
 from mmensemble_estimators.backbones.configs import config_of
 from mmensemble_estimators.backbones.encoder import module_size
-from mmensemble_estimators.backbones.image import (
-    HALF,
-    IMAGE_BACKBONES,
-    NONE,
-    ImageEncoder,
-    Normalisation,
-)
+from mmensemble_estimators.backbones.image import HALF, IMAGE_BACKBONES, NONE, ImageEncoder, Normalisation
 
 __all__ = [
     "FramesTransformer",

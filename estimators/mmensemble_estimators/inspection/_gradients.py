@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
-from mmensemble.scoring.tasks import Classification, Multilabel
-from mmensemble_estimators._base import TorchEstimator, check_has_head
-from mmensemble_estimators._targets import NumberTarget
-from mmensemble_estimators._training import resolve_device
+from mmensemble.tasks import Classification, Multilabel
+from mmensemble_estimators.base.estimator import TorchEstimator, check_has_head
+from mmensemble_estimators.training.loop import resolve_device
+from mmensemble_estimators.training.targets import NumberTarget
 
 __all__ = [
     "N_STEPS",

@@ -12,8 +12,8 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 
 from mmensemble.exceptions import ConfigurationError
+from mmensemble.frames import leaf_cells
 from mmensemble.preprocessing import TextPreprocessor
-from mmensemble.preprocessing.frames import leaf_cells
 from mmensemble.preprocessing.text import CHARACTERS_PER_TOKEN
 from mmensemble_estimators.inspection._gradients import (
     N_STEPS,

@@ -11,7 +11,7 @@ import pytest
 from onnx import NodeProto, TensorProto
 
 from mmensemble import export_onnx
-from mmensemble.export.graph import GENERATION_OPSET, OPSET
+from mmensemble.graph import GENERATION_OPSET, OPSET
 from tests.instances import BY_ID, INSTANCES
 from tests.mmensemble.export.cuda_kernels import CUDA_KERNELS, GENERATION_KERNELS, LATER_KERNELS, WITHOUT_KERNEL
 

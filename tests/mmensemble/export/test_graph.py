@@ -22,10 +22,9 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from mmensemble import MultimodalClassifier, OnnxPredictor, SoftVoting, Stacking, export_onnx, on_column, to_graph
 from mmensemble.exceptions import ExportError
 from mmensemble.export import Frame, Graph, Outputs, Tensor
-from mmensemble.export.graph import any_present
-from mmensemble.outputs import graph_outputs
+from mmensemble.graph import any_present, graph_outputs
 from mmensemble.preprocessing import ImagePreprocessor, TabularPreprocessor
-from mmensemble.scoring.tasks import Classification
+from mmensemble.tasks import Classification
 
 
 def run(model: ir.Model, **inputs: Any) -> np.ndarray:

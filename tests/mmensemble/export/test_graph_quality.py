@@ -19,9 +19,9 @@ from transformers import BertConfig, GPT2Config, LlamaConfig, PreTrainedConfig, 
 from transformers.activations import FastGELUActivation, NewGELUActivation
 
 from mmensemble import export_onnx
-from mmensemble.export.graph import ENCODER_SCOPE
+from mmensemble.graph import ENCODER_SCOPE
 from mmensemble_estimators import ImageClassifier, TextClassifier
-from mmensemble_estimators._onnx_form import single_operators
+from mmensemble_estimators.onnx.form import single_operators
 from tests.instances import image_of, text_of
 
 Fitted = Callable[[str], Any]

@@ -16,17 +16,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mmensemble import (
-    ConfigurationError,
-    ExportError,
-    MultimodalClassifier,
-    OnnxPredictor,
-    ParityError,
-    export_onnx,
-)
+from mmensemble import ConfigurationError, ExportError, MultimodalClassifier, OnnxPredictor, ParityError, export_onnx
 from mmensemble.export import onnx_file
-from mmensemble.export.graph import ENCODER_SCOPE, Graph
 from mmensemble.export.precision import convert, int8_layers, sensitivities
+from mmensemble.graph import ENCODER_SCOPE, Graph
 from mmensemble.preprocessing import TensorSpec
 from mmensemble_estimators import TextClassifier
 from tests.instances import BY_ID

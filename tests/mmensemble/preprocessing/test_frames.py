@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from mmensemble.compose import present_rows
 from mmensemble.exceptions import DataError
-from mmensemble.preprocessing import ImagePreprocessor, is_missing
-from mmensemble.preprocessing.frames import column_cells, column_names, leaf_cells, n_rows
+from mmensemble.frames import column_cells, column_names, is_missing, leaf_cells, n_rows
+from mmensemble.learning.columns import present_rows
+from mmensemble.preprocessing import ImagePreprocessor
 
 COLUMNS = {"name": ["apple", "pear", None], "weight": [1.5, 2.5, 3.5], "count": [1, None, 3]}
 FRAMES = {

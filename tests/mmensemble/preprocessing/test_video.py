@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from mmensemble.exceptions import ConfigurationError, DataError, MissingDependencyError
-from mmensemble.preprocessing import ImagePreprocessor, VideoPreprocessor, clips, preprocessor_from_dict
+from mmensemble.preprocessing import ImagePreprocessor, VideoPreprocessor, preprocessor_from_dict
+from mmensemble.preprocessing.decoding import clips
 
 RNG = np.random.default_rng(0)
 # 16 frames, each one grey lighter than the one before.

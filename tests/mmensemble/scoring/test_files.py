@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmensemble.exceptions import ConfigurationError, DataError, ModelFileError
+from mmensemble.files.parts import Parts
+from mmensemble.files.readers import ParquetReader
+from mmensemble.files.writers import open_writer
 from mmensemble.scoring import Manifest, OnnxPredictor, ScoreReport, files, score_file
-from mmensemble.scoring.parts import Parts
-from mmensemble.scoring.readers import ParquetReader
-from mmensemble.scoring.tasks import Classification
-from mmensemble.scoring.writers import open_writer
+from mmensemble.tasks import Classification
 
 Rows = dict[str, list[Any]]
 SCORES = ["prediction", "probability_apple", "probability_pear", "probability_plum", "error"]
@@ -220,7 +220,8 @@ def test_an_interrupt_before_the_first_row_leaves_nothing(
 
 _KILLED = """
 import os, signal, sys
-from mmensemble.scoring import parts, score_file
+from mmensemble.files import parts
+from mmensemble.scoring import score_file
 parts._PART_ROWS = 1
 write = parts.Parts.write
 def dies(self, table):

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.scoring import GenerationSettings, OnnxPredictor, generate_file, generation, score_file
-from mmensemble.scoring.readers import ParquetReader
+from mmensemble.files.readers import ParquetReader
+from mmensemble.scoring import GenerationSettings, OnnxPredictor, generate_file, score_file
+from mmensemble.scoring.generation import texts as generation
 
 Rows = dict[str, list[Any]]
 DRAWN: dict[str, Any] = {"max_new_tokens": 12, "random_state": 3}
@@ -239,7 +240,8 @@ def test_parts_of_other_settings_are_not_taken(
 
 _KILLED = """
 import os, signal, sys
-from mmensemble.scoring import parts, generate_file
+from mmensemble.files import parts
+from mmensemble.scoring import generate_file
 parts._PART_ROWS = 1
 write = parts.Parts.write
 def dies(self, table):

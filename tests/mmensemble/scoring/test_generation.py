@@ -10,7 +10,7 @@ import pytest
 from mmensemble import ConfigurationError
 from mmensemble.preprocessing import Encoded, PromptPreprocessor
 from mmensemble.scoring.generation import GenerationSettings, generate_texts, generate_tokens, log_softmax
-from mmensemble.scoring.tasks import Generation, task_from_dict
+from mmensemble.tasks import Generation, task_from_dict
 
 END = 0
 

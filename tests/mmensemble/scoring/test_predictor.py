@@ -23,7 +23,7 @@ from mmensemble.preprocessing import TabularPreprocessor
 from mmensemble.scoring import Feed, Manifest, OnnxPredictor
 from mmensemble.scoring import predictor as predictor_module
 from mmensemble.scoring.manifest import METADATA_KEY
-from mmensemble.scoring.tasks import Classification
+from mmensemble.tasks import Classification
 
 Rows = dict[str, list[Any]]
 WriteModel = Callable[[Path, str | None], Path]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.scoring.readers import file_format, open_reader
+from mmensemble.files.readers import file_format, open_reader
 
 
 def cells(path: Path, column: str, size: int = 100) -> list[object]:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.scoring.writers import check_writable, open_writer
+from mmensemble.files.writers import check_writable, open_writer
 
 SCHEMA = pa.schema([("a", pa.int64())])
 

@@ -1,0 +1,164 @@
+"""What the classifiers of all modalities share."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils import Tags, compute_sample_weight
+from sklearn.utils.validation import column_or_1d
+
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.learning.targets import exact_matches, learn_labels
+from mmensemble.tasks import Multioutput
+from mmensemble_estimators.base.estimator import TorchEstimator
+from mmensemble_estimators.training.targets import ClassTarget, Target, target_of
+
+__all__ = ["TorchClassifier"]
+
+
+class TorchClassifier(ClassifierMixin, TorchEstimator):
+    """What the classifiers of all modalities share."""
+
+    _fractions: ClassVar[tuple[str, ...]] = (*TorchEstimator._fractions, "label_smoothing")
+
+    class_weight: Any
+    label_smoothing: float
+    classes_: Any
+    class_prior_: np.ndarray
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+            Rows that are None or NaN are missing and are left out.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels of any dtype, of two classes or more; a 0/1 matrix is multilabel; other columns of labels are so
+            many tasks over one network.
+        sample_weight : array-like of float, shape (n_samples,), default=None
+            A weight of 2 counts in the loss as the row given twice.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            For a cell that cannot be read, or a `y` of one class.
+        ConfigurationError
+            For a parameter that cannot work, or a training that diverges.
+        DeviceError
+            If a `device` is named that torch cannot use here.
+        """
+        afresh = not (self.warm_start and hasattr(self, "module_"))
+        return self._fit(X, y, sample_weight, afresh=afresh, epochs=self.max_epochs)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Train for one epoch on some rows, on top of what was learned before.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+            The first call's texts train the tokenizer.
+        y : array-like of shape (n_samples,)
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will come; in the first call only, where `y` has not all of them.
+        sample_weight : array-like of float, shape (n_samples,), default=None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            As `fit`, and for a label that is not among the classes.
+        """
+        afresh = not hasattr(self, "module_")
+        self._known_classes = classes if afresh else None
+        try:
+            return self._fit(X, y, sample_weight, afresh=afresh, epochs=1)
+        finally:
+            del self._known_classes
+
+    def _learn_target(self, y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
+        known = getattr(self, "_known_classes", None)
+        if known is None:
+            learned = learn_labels(y, weight)
+            target, y = target_of(learned, weight), learned.y
+        else:
+            y = np.asarray(column_or_1d(y, warn=True))
+            classes = np.unique(known)
+            share = np.array([weight[y == label].sum() for label in classes])
+            target = ClassTarget(classes, share / share.sum())
+        self.classes_ = target.task.classes
+        self.class_prior_ = target.fill
+        return target, y
+
+    def _class_weights(self, y: np.ndarray) -> np.ndarray:
+        if self.class_weight is None:
+            return np.ones(len(y))
+        if not isinstance(self._target, ClassTarget):
+            raise ConfigurationError("class_weight is for one column of labels; give sample_weight instead")
+        return np.asarray(compute_sample_weight(self.class_weight, y))
+
+    def predict_proba(self, X: Any) -> Any:
+        """Predict class probabilities.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples, n_classes), or list of them
+            Columns in the order of `classes_`; a missing row gets the classes' share in the fitting data. Of a 0/1
+            matrix, the probability of each label; of several label columns, one array per column.
+
+        Raises
+        ------
+        DataError
+            For a cell that cannot be read; it names the row and the column.
+        """
+        outputs = self._outputs(X)
+        task = self._target.task
+        return task.split(outputs) if isinstance(task, Multioutput) else outputs
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the most probable class of each row.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            In the form of `y`; a label of a 0/1 matrix counts from a probability above 0.5.
+        """
+        outputs = self._outputs(X)
+        return self._target.task.predict(outputs)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy: the share of rows of which every label is right.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of float, shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        return exact_matches(y, self.predict(X), sample_weight)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,197 @@
+"""What the torch estimators of one modality that are trained share: parameters, what of them is trained, embedding."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from sklearn.base import TransformerMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils import Tags
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from torch import nn
+
+from mmensemble.exceptions import DataError
+from mmensemble.preprocessing import Encoded
+from mmensemble_estimators.base.leaf import TorchLeaf
+from mmensemble_estimators.base.parameters import check_choice, check_fractions, check_integers, check_rates
+from mmensemble_estimators.frozen.stamps import folder_stamp, module_stamp
+from mmensemble_estimators.training.fine_tuning import frozen, with_lora
+from mmensemble_estimators.training.loop import TrainingSettings, resolve_device
+
+__all__ = ["LEARNING_RATE_OF", "TrainedLeaf"]
+
+# AdamW's rate where the estimator's learning_rate is None. From scratch it is the modality's own.
+LEARNING_RATE_OF = {"pretrained": 5e-5, "lora": 5e-4}
+
+
+class TrainedLeaf(TransformerMixin, TorchLeaf):
+    """An estimator of one modality around a torch network that it trains, and a part of which embeds rows.
+
+    A subclass says what the network is and what it is trained for.
+    """
+
+    _learning_rate_from_scratch: ClassVar[float] = 1e-3
+    _fractions: ClassVar[tuple[str, ...]] = ("warmup_fraction", "validation_fraction")
+    _fine_tunes: ClassVar[tuple[str, ...]] = ("all", "head", "lora")
+    # The part of `module_` whose linear layers fine_tune="lora" adapts.
+    _adapted: ClassVar[str] = "encoder.backbone"
+
+    # The parameters that they all have; subclasses list them in their own __init__, as scikit-learn wants it.
+    backbone: Any
+    pretrained: str | None
+    fine_tune: str
+    pooling: str | None
+    max_epochs: int
+    batch_size: int
+    learning_rate: float | None
+    weight_decay: float
+    warmup_fraction: float
+    early_stopping: bool
+    validation_fraction: float
+    warm_start: bool
+    device: str
+    precision: str
+    random_state: Any
+    verbose: int
+
+    history_: pd.DataFrame
+
+    def _check_parameters(self) -> None:
+        """Raise `ConfigurationError` for a parameter that cannot work."""
+        check_integers(self, max_epochs=1, batch_size=1)
+        check_choice("fine_tune", self.fine_tune, self._fine_tunes)
+        check_choice("precision", self.precision, ("fp32", "bf16"))
+        check_fractions(self, *self._fractions)
+        check_rates(self)
+
+    @property
+    def _is_pretrained(self) -> bool:
+        return self.pretrained is not None or callable(self.backbone)
+
+    def _rate(self) -> float:
+        """Return the learning rate, chosen by what is trained where it is None."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        if self.fine_tune == "lora":
+            return LEARNING_RATE_OF["lora"]
+        return LEARNING_RATE_OF["pretrained"] if self._is_pretrained else self._learning_rate_from_scratch
+
+    def _trainable(self) -> AbstractContextManager[None]:
+        """Freeze what `fine_tune` says, or put LoRA adapters in, which are merged into the weights afterwards."""
+        if self.fine_tune == "head":
+            return frozen(self.module_.encoder)
+        if self.fine_tune == "lora":
+            return with_lora(self.module_.get_submodule(self._adapted))
+        return nullcontext()
+
+    def _settings(self, epochs: int) -> TrainingSettings:
+        return TrainingSettings(
+            max_epochs=epochs,
+            batch_size=self.batch_size,
+            warmup_fraction=self.warmup_fraction,
+            device=resolve_device(self.device),
+            autocast=self.precision == "bf16",
+            verbose=self.verbose,
+        )
+
+    def _record(self, history: pd.DataFrame, *, afresh: bool) -> None:
+        """Keep the history of a training, behind that of earlier ones if it went on from them."""
+        if not afresh:
+            history["epoch"] += len(self.history_)
+            history = pd.concat([self.history_, history], ignore_index=True)
+        self.history_ = history
+
+    @staticmethod
+    def _row_weights(encoded: Encoded, sample_weight: Any) -> np.ndarray:
+        """Return a weight for each row, float64, from what was given as `sample_weight`."""
+        return np.asarray(
+            _check_sample_weight(sample_weight, encoded.present[:, None], dtype=np.float64, ensure_non_negative=True)
+        )
+
+    def _rows_to_fit(self, encoded: Encoded, weight: np.ndarray) -> np.ndarray:
+        """Return the rows that are present and weigh something."""
+        rows = np.flatnonzero(encoded.present & (weight > 0))
+        if not len(rows):
+            raise DataError("no row is present and has a weight above 0; there is nothing to fit", column=self._column)
+        return rows
+
+    def _split(
+        self, rows: np.ndarray, rng: np.random.RandomState, stratify: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Set rows aside for early stopping, in the proportions of the classes where there are classes."""
+        if not self.early_stopping:
+            return rows, None
+        try:
+            fitting, validating = train_test_split(
+                rows,
+                test_size=self.validation_fraction,
+                stratify=None if stratify is None else stratify[rows],
+                random_state=rng,
+            )
+        except ValueError as error:
+            raise DataError(
+                f"early_stopping cannot set {self.validation_fraction:.0%} of {len(rows)} rows aside: {error}"
+            ) from error
+        return fitting, validating
+
+    @property
+    def _embedder(self) -> nn.Module:
+        """The network, or the part of it, that embeds rows; it has the attribute ``embedding_size``."""
+        embedder: nn.Module = self.module_.encoder
+        return embedder
+
+    def _embed(self, encoded: Encoded) -> np.ndarray:
+        """Return the embeddings, (n_rows, embedding_size) float32; zeros where missing."""
+        embedding = np.asarray(self._run(self._embedder, encoded))
+        embedding[~encoded.present] = 0.0
+        return embedding
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Embed rows by the network's pooled representation.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, embedding_size)
+            Zeros where the row is missing.
+        """
+        encoded = self._encode(X)
+        if len(encoded) == 0:
+            return np.zeros((0, self._n_features_out), dtype=np.float32)
+        return self._embed(encoded)
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self._embedder.embedding_size)  # type: ignore[arg-type]
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of `transform`'s columns: the class name in lower case and a number.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of str objects, shape (embedding_size,)
+        """
+        check_is_fitted(self, "module_")
+        prefix = type(self).__name__.lower()
+        return np.asarray([f"{prefix}{i}" for i in range(self._n_features_out)], dtype=object)
+
+    def cache_stamp(self) -> Any:
+        """Return what a fit depends on beyond parameters and data: the weights that it starts from."""
+        if self.pretrained is not None:
+            return folder_stamp(self.pretrained)
+        return module_stamp(self.backbone) if callable(self.backbone) else None
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # an embedding is float32, whatever the cells are
+        return tags

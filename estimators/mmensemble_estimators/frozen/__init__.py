@@ -1,0 +1,1 @@
+"""Frozen encoders: one copy for all, and each row embedded once."""

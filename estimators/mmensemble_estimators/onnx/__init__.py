@@ -1,0 +1,1 @@
+"""torch networks as parts of an ONNX graph."""

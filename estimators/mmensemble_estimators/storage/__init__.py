@@ -1,0 +1,1 @@
+"""Fitted estimators as folders of safetensors and JSON."""

@@ -1,0 +1,254 @@
+"""A fitted estimator as a folder: ``estimator.json`` and ``weights.safetensors``. Nothing is pickled, no code is run.
+
+To change the format: raise `FORMAT_VERSION`, teach `load` to read the older version, and add a folder of the older
+version to the tests. A reader refuses a version newer than its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig
+
+from mmensemble._version import __version__
+from mmensemble.exceptions import ConfigurationError, ModelFileError
+from mmensemble.preprocessing import preprocessor_from_dict
+from mmensemble_estimators.backbones.network import Network
+from mmensemble_estimators.training.targets import target_from_dict
+
+if TYPE_CHECKING:
+    from mmensemble_estimators.base.estimator import TorchEstimator
+    from mmensemble_estimators.base.leaf import TorchLeaf
+    from mmensemble_estimators.base.trained import TrainedLeaf
+
+__all__ = [
+    "STATE",
+    "architecture_of",
+    "load",
+    "on_cpu",
+    "params_of",
+    "read_state",
+    "reading",
+    "replacing",
+    "restore",
+    "save",
+    "state_text",
+    "with_weights",
+    "write",
+]
+
+# 2: a head may normalise its embedding, "normalised". In 1 none did.
+FORMAT_VERSION = 2
+STATE, WEIGHTS = "estimator.json", "weights.safetensors"
+
+T = TypeVar("T", bound="TorchEstimator")
+M = TypeVar("M", bound=nn.Module)
+
+
+def save(estimator: TorchEstimator, folder: Path) -> None:
+    """Write an estimator; see `TorchEstimator.save`."""
+    text = state_text(
+        estimator,
+        architecture=architecture_of(estimator, estimator.module_.encoder),
+        normalised=estimator.module_.head_network().norm is not None,
+        target=estimator._target.to_dict(),
+    )
+    write(folder, text, estimator.module_)
+
+
+def architecture_of(estimator: TrainedLeaf, encoder: Any) -> dict[str, Any] | None:
+    """Return what rebuilds an encoder, as JSON values; None of a callable `backbone`'s, which is code."""
+    if callable(estimator.backbone) and estimator.pretrained is None:
+        return None
+    architecture: dict[str, Any] = encoder.architecture()
+    return architecture
+
+
+def write(folder: Path, text: str, module: nn.Module) -> None:
+    """Write what `state_text` returned, and the weights of a network, both or neither."""
+    with replacing(folder, text) as draft, on_cpu(module):
+        save_model(module, str(draft / WEIGHTS))
+
+
+@contextmanager
+def replacing(folder: Path, text: str) -> Iterator[Path]:
+    """Write what `state_text` returned, and what the block writes into the draft that it gets, all or nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
+        draft = Path(name)
+        yield draft
+        (draft / STATE).write_text(text, encoding="utf-8")
+        files = [file.relative_to(draft) for file in draft.rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: file == Path(STATE)):
+            (folder / file).parent.mkdir(exist_ok=True)
+            shutil.copymode(draft / STATE, draft / file)  # safetensors lets nobody else read what it writes
+            os.replace(draft / file, folder / file)
+
+
+@contextmanager
+def on_cpu(module: nn.Module) -> Iterator[None]:
+    """Have a network on the CPU inside the block."""
+    device = next(module.parameters()).device
+    module.cpu()
+    try:
+        yield
+    finally:
+        module.to(device)
+
+
+def state_text(estimator: TorchLeaf, **more: Any) -> str:
+    """Return the JSON of a fitted estimator without its weights.
+
+    Raises
+    ------
+    ConfigurationError
+        If a parameter has no JSON form.
+    """
+    state = {
+        "format_version": FORMAT_VERSION,
+        "mmensemble": __version__,
+        "class": type(estimator).__name__,
+        "params": {name: _to_json(name, value) for name, value in estimator.get_params(deep=False).items()},
+        **more,
+        "preprocessor": estimator.preprocessor_.to_dict(),
+        # A network that was taken as it is has none.
+        "history": estimator.history_.to_dict(orient="list") if hasattr(estimator, "history_") else {},
+        "feature_names_in": getattr(estimator, "feature_names_in_", np.array([])).tolist(),
+    }
+    try:
+        return json.dumps(state, ensure_ascii=False, indent=1)
+    except TypeError as error:
+        raise ConfigurationError(f"the estimator has no JSON form: {error}") from error
+
+
+def read_state(cls: type[TorchLeaf], folder: Path) -> dict[str, Any]:
+    """Read what `state_text` wrote.
+
+    Raises
+    ------
+    ModelFileError
+        If it is damaged, newer, or another class's.
+    """
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        version, kind = int(state["format_version"]), state["class"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{folder / STATE} is damaged or was not written by save ({error!r})") from error
+    if version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{folder} has format version {version} and this mmensemble reads up to {FORMAT_VERSION}; upgrade it"
+        )
+    if kind != cls.__name__:
+        raise ModelFileError(f"{folder} holds a {kind}; load it by {kind}.load")
+    return state
+
+
+def restore(estimator: TorchLeaf, state: dict[str, Any]) -> None:
+    """Give an estimator what `state_text` wrote of what it has learned."""
+    estimator.preprocessor_ = preprocessor_from_dict(state["preprocessor"])
+    if state["history"] != {}:
+        estimator.history_ = pd.DataFrame(state["history"])
+    estimator.n_features_in_ = 1
+    names = state["feature_names_in"]
+    if not isinstance(names, list):
+        raise TypeError(f"feature_names_in is {names!r}")
+    if names:
+        estimator.feature_names_in_ = np.asarray(names, dtype=object)
+
+
+def params_of(state: dict[str, Any], backbone: Any = None) -> dict[str, Any]:
+    """Return the parameters that `state_text` wrote, with a callable backbone, which is code and not in the folder.
+
+    Raises
+    ------
+    ConfigurationError
+        If a callable was fitted and is not given.
+    """
+    params = {name: _from_json(value) for name, value in state["params"].items()}
+    if backbone is not None:
+        params["backbone"] = backbone
+    if "backbone" in params and params["backbone"] is None:
+        raise ConfigurationError("it was fitted with a callable backbone; give it again: load(folder, backbone=...)")
+    return params
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Raise what a damaged folder raises in this block as a `ModelFileError`."""
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFileError(f"{folder} is damaged: {(str(error) or repr(error)).splitlines()[0]}") from error
+
+
+def with_weights(build: Callable[[], M], folder: Path) -> M:
+    """Build a network and give it the weights that `write` wrote; what is drawn at random meanwhile does not show."""
+    with torch.random.fork_rng(devices=[]):
+        module = build()
+    load_model(module, folder / WEIGHTS)
+    return module.eval()
+
+
+def load(cls: type[T], folder: Path, backbone: Any) -> T:
+    """Read an estimator; see `TorchEstimator.load`."""
+    state = read_state(cls, folder)
+    with reading(folder):
+        estimator = cls(**params_of(state, backbone))
+        estimator._target = target = target_from_dict(state["target"])
+        restore(estimator, state)
+        normalised = state["format_version"] > 1 and state["normalised"]
+        if not isinstance(normalised, bool):
+            raise TypeError(f"normalised is {normalised!r}")
+        estimator.module_ = with_weights(
+            lambda: Network(estimator._rebuild_encoder(state["architecture"]), target.n_outputs, normalised=normalised),
+            folder,
+        )
+    if target.task.classes is not None:
+        estimator.classes_ = target.task.classes
+        estimator.class_prior_ = target.fill
+    return estimator
+
+
+def _to_json(name: str, value: Any) -> Any:
+    if isinstance(value, PreTrainedConfig):
+        return {"config": value.to_dict()}
+    if isinstance(value, tuple):
+        return {"tuple": list(value)}
+    if isinstance(value, list):
+        return [_to_json(name, item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, dict):
+        return {"items": [[_to_json(name, k), _to_json(name, v)] for k, v in value.items()]}
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if name == "backbone" and callable(value):
+        return None
+    raise ConfigurationError(f"{name}={value!r} has no JSON form; set it to a plain value before save")
+
+
+def _from_json(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "config" in value:
+        return AutoConfig.for_model(**value["config"])
+    if "tuple" in value:
+        return tuple(value["tuple"])
+    return {_from_json(k): _from_json(v) for k, v in value["items"]}

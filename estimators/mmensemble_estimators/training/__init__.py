@@ -1,0 +1,1 @@
+"""The training loop, what a network is trained to give, augmentation, what is frozen."""

@@ -1,0 +1,187 @@
+"""The work that a search over fusion strategies would repeat, and the stores that keep it.
+
+Strategies differ in how members are joined; most of the time goes into the members. Two kinds of stores lie in one
+folder:
+
+- joblib's, for what depends on a whole set of rows: fitted members, their out-of-fold outputs, fitted joint fusions.
+  Each lies under the hash of its estimator, rows, labels, versions, weights and files, and is written beside its place
+  and renamed, so a killed process leaves nothing half-written.
+- LMDB databases, for what depends on one row: a file as the network gets it, under the hash of the file, the versions
+  and the preprocessor; its embedding by a frozen network, under that hash, or that of the row's encoded content, and
+  the hash of the network. They are two, for one encoding takes the room of some hundred embeddings.
+
+Neither changes a result: what is kept is what was computed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from joblib import Memory
+
+from mmensemble.cache.active import active_location, pickled_for_the_store
+from mmensemble.cache.row_store import say_once
+from mmensemble.cache.stamps import file_stamps, versions
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.frames import n_rows
+
+__all__ = ["Store"]
+
+# What a folder holds at most. joblib's oldest results go first; LMDB's embeddings go all at once, and so do encodings.
+MEMBER_BYTES = 8 * 2**30
+# Work below that is done again: to hash its rows and to read its result take about as long.
+WORTH_SECONDS = 0.02
+# The oldest results are looked for in this share of the time at most, for that reads the whole folder.
+WALKING_SHARE = 0.05
+_log = logging.getLogger(__name__)
+_seconds: dict[tuple[str, ...], float] = {}
+_walks: dict[Path, tuple[float, float]] = {}
+
+
+@dataclass(frozen=True)
+class Store:
+    """What a ``cache`` parameter means.
+
+    Parameters
+    ----------
+    location : Path or None
+        None keeps nothing.
+    memory : joblib.Memory, default=None
+        One that the user made, which is the user's to bound. Where there is none, the store makes one for the folder
+        and keeps it below `MEMBER_BYTES`.
+    """
+
+    location: Path | None
+    memory: Memory | None = None
+
+    @classmethod
+    def of(cls, cache: Any) -> Store:
+        """Return the store that a ``cache`` parameter means: None, a folder, or a joblib.Memory."""
+        if cache is None:
+            return cls(None)
+        if isinstance(cache, Memory):
+            return cls(None) if cache.location is None else cls(Path(cache.location), cache)
+        try:
+            location = Path(os.fspath(cache))
+        except TypeError as error:
+            raise ConfigurationError(f"cache must be a folder, a joblib.Memory or None, not {cache!r}") from error
+        if location.exists() and not location.is_dir():
+            raise ConfigurationError(f"cache must be a folder, and {location} is a file")
+        return cls(location)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Let the encodings of files be found, and the embeddings of rows that a frozen network has seen, inside.
+
+        A folder that is not there, as on a host where the model is only used, is not made for that. A composition
+        without a store that is part of another one uses the other one's.
+        """
+        if self.location is None:
+            yield
+            return
+        token = active_location.set(self.location if self.location.is_dir() else None)
+        try:
+            yield
+        finally:
+            active_location.reset(token)
+
+    def call(
+        self, function: Callable[..., Any], estimator: Any, *arguments: Any, depends_on: Sequence[Any] = ()
+    ) -> Any:
+        """Return ``function(estimator, *arguments)``, computed once for equal arguments.
+
+        Parameters
+        ----------
+        function : callable
+            Of a module, so that it has a name.
+        estimator : estimator
+            Unfitted.
+        *arguments
+            Rows first.
+        depends_on : sequence of estimator, default=()
+            Further estimators among the arguments.
+        """
+        if self.location is None:
+            return function(estimator, *arguments)
+        try:
+            self.location.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._say(error)
+        with self.active():
+            # Work that was quick on as many rows is quick again.
+            kind = (function.__name__, str(n_rows(arguments[0])), *(repr(one) for one in (estimator, *depends_on)))
+            key = None
+            if _seconds.get(kind, WORTH_SECONDS) >= WORTH_SECONDS:
+                key = _key_of(function, (estimator, *arguments), depends_on)
+            if key is None:
+                return function(estimator, *arguments)
+            result, _seconds[kind] = self._once(key, lambda: function(estimator, *arguments))
+            return result
+
+    def _once(self, key: str, work: Callable[[], Any]) -> tuple[Any, float]:
+        """Return what was kept under a key, or do the work and keep it; and how long the work took."""
+        began = False
+        done: list[tuple[Any, float]] = []
+
+        def timed() -> tuple[Any, float]:
+            nonlocal began
+            began = True
+            started = time.perf_counter()
+            with pickled_for_the_store(False):
+                done.append((work(), time.perf_counter() - started))
+            return done[0]
+
+        try:
+            memory = Memory(str(self.location), verbose=0) if self.memory is None else self.memory
+            with pickled_for_the_store(True):
+                kept: tuple[Any, float] = memory.cache(_kept, ignore=["work"])(key, timed)
+            if began and self.memory is None and self.location is not None:
+                _drop_the_oldest(memory, self.location)
+        except OSError as error:
+            if began and not done:
+                raise  # from the work
+            self._say(error)
+            return done[0] if done else timed()
+        return kept
+
+    def _say(self, error: OSError) -> None:
+        say_once(f"the cache {self.location} cannot be used: {error}")
+
+
+def _kept(key: str, work: Callable[[], Any]) -> Any:
+    """Do the work; joblib keeps what this returns under the key."""
+    return work()
+
+
+def _drop_the_oldest(memory: Memory, location: Path) -> None:
+    """Bring the folder back below its bound, unless it was looked at just now."""
+    now = time.monotonic()
+    last, took = _walks.get(location, (-np.inf, 0.0))
+    if now - last >= took / WALKING_SHARE:
+        memory.reduce_size(bytes_limit=MEMBER_BYTES)
+        _walks[location] = (time.monotonic(), time.monotonic() - now)
+
+
+def _key_of(function: Callable[..., Any], arguments: tuple[Any, ...], depends_on: Sequence[Any]) -> str | None:
+    """Return a hash of what a result depends on, None where an argument cannot be hashed."""
+    estimators = [arguments[0], *depends_on]
+    parts = [part for estimator in estimators for part in (estimator, *estimator.get_params().values())]
+    stamps = [part.cache_stamp() for part in parts if hasattr(part, "cache_stamp")]
+    try:
+        with pickled_for_the_store(True):
+            return str(joblib.hash([function.__qualname__, arguments, stamps, versions(), file_stamps(arguments[1])]))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        # A lambda among the parameters, say: the next process could not tell it from another one.
+        reason = error.args[0][0] if isinstance(error.args[0], tuple) else error
+        _log.warning("the cache cannot keep a fitted %s: %s", type(arguments[0]).__name__, reason)
+        return None

@@ -1,0 +1,187 @@
+"""scikit-learn's encoders of categories, as graphs: the host numbers the categories, the graph looks them up.
+
+What an encoder gives for a category, grouping, dropping and unknown ones included, is asked of the encoder itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn import config_context
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
+from sklearn.utils.validation import check_is_fitted
+
+from mmensemble.converters.linear import matrix
+from mmensemble.converters.scalers import impute
+from mmensemble.converters.skl2onnx import convert
+from mmensemble.converters.text import dense
+from mmensemble.exceptions import ExportError
+from mmensemble.frames import is_missing
+from mmensemble.graph import Frame, Outputs, Source, Tensor, Terms, to_graph
+from mmensemble.preprocessing.categories import CODES, CategoryPreprocessor
+
+__all__: list[str] = []
+
+# A category that no data hold.
+_UNSEEN = "\0a category that was not seen in fit"
+
+
+def _add_codes(estimator: Any, source: Source | None, *, unknown: str) -> tuple[Frame, Any, Any]:
+    """Add the input that numbers the categories; return the frame, codes from 0 (unknown is last), and presence."""
+    name = type(estimator).__name__
+    check_is_fitted(estimator, "categories_")
+    source = Frame() if source is None else source
+    if not isinstance(source, Frame):
+        raise ExportError(f"{name} takes columns of X, and stands behind a step that makes a matrix")
+    columns = source.column_list() or [str(column) for column in getattr(estimator, "feature_names_in_", [])]
+    if len(columns) != len(estimator.categories_):
+        raise ExportError(f"{name} was fitted on rows without column names; fit it on a frame")
+    known = {c: [_plain(v) for v in values] for c, values in zip(columns, estimator.categories_, strict=True)}
+    for column, values in known.items():
+        if not all(isinstance(v, (str, int, float)) or is_missing(v) for v in values):
+            raise ExportError(f"{name} has categories of column {column!r} that are no strings or numbers")
+    fill = {column: _plain(value) for column, value in (source.fill or {}).items() if column in known}
+    graph = source.graph
+    inputs = graph.feed(source.name or "tabular", columns, CategoryPreprocessor(known, unknown=unknown, fill=fill))
+    sizes = graph.constant(np.asarray([[len(values) for values in known.values()]]))
+    codes = inputs[CODES]
+    codes = graph.op("Where", graph.op("Less", codes, graph.constant(np.asarray(0))), sizes, codes)
+    return source, codes, graph.present(inputs)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else None if value is pd.NA or value is pd.NaT else value
+
+
+def _answers(estimator: Any, *, unknown: bool) -> Any:
+    """Transform one row for every number of a category, and a last row of unknown ones where there is an answer."""
+    categories: Sequence[np.ndarray] = estimator.categories_
+    longest = max(len(values) for values in categories)
+    columns = []
+    for values in categories:
+        cells = [values[min(row, len(values) - 1)] for row in range(longest)]
+        if unknown:
+            cells.append(_unseen(values))
+        columns.append(pd.Series(cells, dtype=values.dtype if _is_number(values) else object))
+    names = getattr(estimator, "feature_names_in_", range(len(columns)))
+    frame = pd.concat(columns, axis=1, keys=list(names))
+    quiet = copy.copy(estimator)
+    if isinstance(quiet, OneHotEncoder):
+        quiet.sparse_output = True
+    with warnings.catch_warnings(), config_context(transform_output="default"):
+        warnings.simplefilter("ignore")
+        quiet.__dict__.pop("_sklearn_output_config", None)
+        return quiet.transform(frame if hasattr(estimator, "feature_names_in_") else _as_array(columns))
+
+
+def _as_array(columns: Sequence[pd.Series]) -> np.ndarray:
+    if all(column.dtype != object for column in columns):
+        return np.column_stack([column.to_numpy() for column in columns])
+    array = np.empty((len(columns[0]), len(columns)), dtype=object)
+    for number, column in enumerate(columns):
+        array[:, number] = column.to_numpy(dtype=object)
+    return array
+
+
+def _is_number(values: np.ndarray) -> bool:
+    return values.dtype.kind in "iufb"
+
+
+def _unseen(values: np.ndarray) -> Any:
+    if values.dtype.kind == "b":
+        return not values[0]
+    if not _is_number(values):
+        return _UNSEEN
+    known = [v for v in values.tolist() if not (isinstance(v, float) and math.isnan(v))]
+    return max(known, default=0) + 1
+
+
+@to_graph.register
+def _one_hot(estimator: OneHotEncoder, source: Source | None = None) -> Outputs:
+    if isinstance(source, Tensor):
+        return convert(estimator, source)
+    refuses = estimator.handle_unknown == "error"
+    frame, codes, present = _add_codes(estimator, source, unknown="error" if refuses else "ignore")
+    graph = frame.graph
+    answers = _answers(estimator, unknown=not refuses)
+    starts = np.cumsum([0, *estimator._n_features_outs])
+    longest = max(len(values) for values in estimator.categories_)
+    # For each column, the output of each of its categories and then of an unknown one; -1 is none of them.
+    outputs = np.full((len(estimator.categories_), longest + 1), -1)
+    for row in range(answers.shape[0]):
+        for output in answers.indices[answers.indptr[row] : answers.indptr[row + 1]]:
+            column = int(np.searchsorted(starts, output, side="right")) - 1
+            size = len(estimator.categories_[column])
+            if row < size:
+                outputs[column, row] = output
+            if row == longest:
+                outputs[column, size] = output
+    with graph.scope("OneHotEncoder"):
+        table = graph.constant(outputs.astype(np.int64).ravel())
+        offsets = graph.constant(np.arange(len(outputs))[None] * (longest + 1))
+        chosen = graph.op("Gather", table, graph.op("Add", codes, offsets), axis=0)
+        zero, one = graph.constant(np.float32(0)), graph.constant(np.float32(1))
+        none = graph.op("Less", chosen, graph.constant(np.asarray(0)))
+        values = graph.op("Where", none, zero, one)
+        if refuses:
+            sizes = graph.constant(np.asarray([[len(values) for values in estimator.categories_]]))
+            values = graph.op("Where", graph.op("Equal", codes, sizes), graph.constant(np.float32(np.nan)), values)
+        terms = Terms(graph.op("Max", chosen, graph.constant(np.asarray(0))), values)
+        block = dense(graph, terms, int(starts[-1]))
+        return Outputs(graph, transformed=block.value, present=present, blocks=(block,))
+
+
+@to_graph.register(OrdinalEncoder)
+@to_graph.register(TargetEncoder)
+def _table(estimator: Any, source: Source | None = None) -> Outputs:
+    if isinstance(source, Tensor):
+        return convert(estimator, source)
+    refuses = isinstance(estimator, OrdinalEncoder) and estimator.handle_unknown == "error"
+    frame, codes, present = _add_codes(estimator, source, unknown="error" if refuses else "ignore")
+    graph = frame.graph
+    answers = np.asarray(_answers(estimator, unknown=not refuses), dtype=np.float32)
+    sizes = [len(values) for values in estimator.categories_]
+    per_column = answers.shape[1] // len(sizes)  # of several classes, a TargetEncoder has one number for each
+    longest = max(sizes)
+    with graph.scope(type(estimator).__name__):
+        parts = []
+        for column, size in enumerate(sizes):
+            mine = answers[:, column * per_column : (column + 1) * per_column]
+            last = np.full((1, per_column), np.nan, dtype=np.float32) if refuses else mine[longest:]
+            table = graph.constant(np.concatenate([mine[:size], last]), "table")
+            code = graph.op("Gather", codes, graph.constant(np.asarray(column)), axis=1)
+            parts.append(graph.op("Gather", table, code, axis=0))
+        return Outputs(graph, transformed=graph.op("Concat", *parts, axis=1), present=present)
+
+
+@to_graph.register
+def _simple_imputer(estimator: SimpleImputer, source: Source | None = None) -> Outputs:
+    check_is_fitted(estimator)
+    source = Frame() if source is None else source
+    if np.asarray(estimator.statistics_).dtype.kind in "fiub":
+        return impute(estimator, matrix(estimator, source))
+    if not isinstance(source, Frame):
+        raise ExportError("SimpleImputer of strings takes columns of X, and stands behind a step that makes a matrix")
+    columns = source.column_list() or [str(column) for column in getattr(estimator, "feature_names_in_", [])]
+    if estimator.add_indicator:
+        raise ExportError("SimpleImputer(add_indicator=True) of strings has no ONNX form here")
+    if not is_missing(estimator.missing_values):
+        raise ExportError(
+            f"SimpleImputer(missing_values={estimator.missing_values!r}) of strings has no ONNX form here; "
+            "missing values must be None or NaN"
+        )
+    if len(columns) != len(estimator.statistics_):
+        raise ExportError("SimpleImputer was fitted on rows without column names; fit it on a frame")
+    filled = dict(zip(columns, map(_plain, estimator.statistics_), strict=True))
+    if any(is_missing(value) for value in filled.values()) and not estimator.keep_empty_features:
+        raise ExportError("SimpleImputer leaves out a column of strings that was empty in fit; leave it out yourself")
+    frame = replace(source, columns=columns, fill={**(source.fill or {}), **filled})
+    return Outputs(source.graph, frame=frame)

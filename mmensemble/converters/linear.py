@@ -1,0 +1,167 @@
+"""Linear models and what else multiplies by a matrix, as graphs that run on any execution provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from sklearn.base import is_regressor
+from sklearn.decomposition import TruncatedSVD
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model._base import LinearClassifierMixin, LinearModel
+from sklearn.linear_model._stochastic_gradient import BaseSGDRegressor
+from sklearn.naive_bayes import ComplementNB, MultinomialNB
+from sklearn.utils.validation import check_is_fitted
+
+from mmensemble.converters.skl2onnx import as_tensor, convert
+from mmensemble.graph import Frame, Outputs, Source, Tensor, to_graph
+from mmensemble.tasks import Regression
+
+__all__ = ["linear", "matrix", "normalised", "one_class_and_the_other", "sigmoid"]
+
+
+def matrix(estimator: Any, source: Source | None) -> Tensor:
+    """Return the matrix that an estimator takes."""
+    check_is_fitted(estimator)
+    return source if isinstance(source, Tensor) else as_tensor(estimator, Frame() if source is None else source)
+
+
+def linear(source: Tensor, weight: np.ndarray, bias: np.ndarray) -> ir.Value:
+    """Multiply by coefficients (n_features, n_outputs) and add intercepts (n_outputs,).
+
+    Where most of a row is 0, only the coefficients of the rest are looked up.
+    """
+    graph = source.graph
+    weight = np.ascontiguousarray(weight, dtype=np.float32)
+    intercepts = graph.constant(np.asarray(bias, dtype=np.float32), "intercept")
+    if not any(block.terms for block in source.blocks):
+        return graph.op("Gemm", source.value, graph.constant(weight, "coef"), intercepts)
+    total, start = None, 0
+    for block in source.blocks:
+        coefficients = graph.constant(np.ascontiguousarray(weight[start : start + block.width]), "coef")
+        start += block.width
+        if block.terms is None:
+            product = graph.op("MatMul", block.value, coefficients)
+        else:
+            rows = graph.op("Gather", coefficients, block.terms.columns, axis=0)
+            across = graph.op("Unsqueeze", block.terms.values, graph.constant(np.asarray([1])))
+            product = graph.op("Squeeze", graph.op("MatMul", across, rows), graph.constant(np.asarray([1])))
+        total = product if total is None else graph.op("Add", total, product)
+    return graph.op("Add", total, intercepts)
+
+
+def sigmoid(graph: Any, value: ir.Value) -> ir.Value:
+    """Add 1 / (1 + exp(-x)), as exactly near 0 as near 1: ONNX Runtime's own is cut off at 1e-8."""
+    return graph.op("Exp", graph.op("Neg", graph.op("Softplus", graph.op("Neg", value))))
+
+
+def one_class_and_the_other(graph: Any, probability: ir.Value) -> ir.Value:
+    """Put 1 - p before the second class's probability (batch, 1)."""
+    return graph.op("Concat", graph.op("Sub", graph.constant(np.float32(1)), probability), probability, axis=1)
+
+
+def normalised(graph: Any, values: ir.Value) -> ir.Value:
+    """Let values (batch, n_classes) add up to 1 where any is not 0."""
+    total = graph.op("ReduceSum", values, graph.constant(np.asarray([1])), keepdims=1)
+    return graph.op("Div", values, graph.op("Max", total, graph.constant(np.finfo(np.float32).tiny)))
+
+
+@to_graph.register
+def _logistic_regression(estimator: LogisticRegression, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    graph = X.graph
+    with graph.scope("LogisticRegression"):
+        decision = linear(X, estimator.coef_.T, estimator.intercept_)
+        if len(estimator.classes_) == 2:
+            # scikit-learn before 1.8 could be asked for a softmax over (-z, z).
+            twice = getattr(estimator, "multi_class", "auto") == "multinomial"
+            logit = graph.op("Add", decision, decision) if twice else decision
+            probabilities = one_class_and_the_other(graph, sigmoid(graph, logit))
+        elif _one_against_the_rest(estimator):
+            probabilities = normalised(graph, sigmoid(graph, decision))
+        else:
+            probabilities = graph.op("Softmax", decision, axis=1)
+        return Outputs(graph, probabilities=probabilities, present=X.present, decision=decision)
+
+
+def _one_against_the_rest(estimator: LogisticRegression) -> bool:
+    """Tell whether scikit-learn before 1.8 fitted one problem per class."""
+    chosen = getattr(estimator, "multi_class", "auto")
+    return chosen == "ovr" or (chosen in ("auto", "deprecated") and estimator.solver == "liblinear")
+
+
+@to_graph.register
+def _linear_classifier(estimator: LinearClassifierMixin, source: Source | None = None) -> Outputs:
+    """Add a linear classifier; of most of them, decisions and labels are all there is."""
+    X = matrix(estimator, source)
+    graph, binary = X.graph, len(estimator.classes_) == 2
+    with graph.scope(type(estimator).__name__):
+        decision = linear(X, np.atleast_2d(estimator.coef_).T, np.atleast_1d(estimator.intercept_))
+        if binary:
+            above = graph.op("Greater", decision, graph.constant(np.float32(0)))
+            labels = graph.op("Cast", above, to=ir.DataType.INT64)
+        else:
+            labels = graph.op("ArgMax", decision, axis=1, keepdims=1)
+        probabilities = None
+        if isinstance(estimator, LinearDiscriminantAnalysis) and not binary:
+            probabilities = graph.op("Softmax", decision, axis=1)
+        elif isinstance(estimator, LinearDiscriminantAnalysis):
+            probabilities = one_class_and_the_other(graph, sigmoid(graph, decision))
+        elif isinstance(estimator, SGDClassifier) and estimator.loss in ("log_loss", "modified_huber"):
+            if estimator.loss == "log_loss":
+                share = sigmoid(graph, decision)
+            else:
+                share = graph.op("Clip", decision, graph.constant(np.float32(-1)), graph.constant(np.float32(1)))
+                half = graph.constant(np.float32(0.5))
+                share = graph.op("Add", graph.op("Mul", share, half), half)
+            probabilities = one_class_and_the_other(graph, share) if binary else _shares(graph, share)
+        return Outputs(graph, probabilities=probabilities, present=X.present, decision=decision, labels=labels)
+
+
+def _shares(graph: Any, values: ir.Value) -> ir.Value:
+    """Let values (batch, n_classes) add up to 1; all alike where all are 0."""
+    total = graph.op("ReduceSum", values, graph.constant(np.asarray([1])), keepdims=1)
+    nothing = graph.op("Equal", total, graph.constant(np.float32(0)))
+    one = graph.constant(np.float32(1))
+    values = graph.op("Where", nothing, one, values)
+    return graph.op("Div", values, graph.op("ReduceSum", values, graph.constant(np.asarray([1])), keepdims=1))
+
+
+def _linear_regressor(estimator: Any, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    with X.graph.scope(type(estimator).__name__):
+        weight = np.atleast_2d(estimator.coef_).T
+        bias = np.broadcast_to(np.asarray(estimator.intercept_, dtype=float), weight.shape[1:])
+        task = Regression(weight.shape[1], one_dimensional=np.ndim(estimator.coef_) == 1)
+        return Outputs(X.graph, predictions=linear(X, weight, bias), present=X.present, task=task)
+
+
+@to_graph.register
+def _linear_model(estimator: LinearModel, source: Source | None = None) -> Outputs:
+    return (_linear_regressor if is_regressor(estimator) else convert)(estimator, Frame() if source is None else source)
+
+
+to_graph.register(BaseSGDRegressor, _linear_regressor)
+
+
+@to_graph.register(ComplementNB)
+@to_graph.register(MultinomialNB)
+def _naive_bayes_of_counts(estimator: Any, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    graph = X.graph
+    with graph.scope(type(estimator).__name__):
+        # scikit-learn adds the prior of complement naive Bayes where there is one class only.
+        prior = estimator.class_log_prior_
+        bias = np.zeros_like(prior) if isinstance(estimator, ComplementNB) and len(prior) > 1 else prior
+        likelihood = linear(X, estimator.feature_log_prob_.T, bias)
+        return Outputs(graph, probabilities=graph.op("Softmax", likelihood, axis=1), present=X.present)
+
+
+@to_graph.register
+def _truncated_svd(estimator: TruncatedSVD, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    with X.graph.scope("TruncatedSVD"):
+        weight = estimator.components_.T
+        return Outputs(X.graph, transformed=linear(X, weight, np.zeros(weight.shape[1])), present=X.present)

@@ -1,0 +1,104 @@
+"""scikit-learn's scalers and its imputer of numbers, as graphs.
+
+A scaler computes in float64 and gives float32, as a tree behind it reads it: in float32 alone a row that lies on a
+threshold, as whole numbers often do, could fall on the other side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+
+from mmensemble.converters.linear import matrix
+from mmensemble.converters.text import dense
+from mmensemble.graph import Block, Graph, Outputs, Source, Tensor, Terms, to_graph
+
+__all__ = ["impute"]
+
+
+def _scaled(X: Tensor, shift: Any, scale: Any, *, multiply: bool = False, clip: Any = None) -> Outputs:
+    """Subtract and then divide, or multiply and then add, each where there is something to do it with."""
+    graph = X.graph
+    if shift is None and not multiply and scale is not None and any(block.terms for block in X.blocks):
+        return _scaled_terms(X, np.asarray(scale))
+    value = graph.op("Cast", X.value, to=ir.DataType.DOUBLE)
+    numbers = [None if v is None else graph.constant(np.asarray(v, dtype=np.float64)[None]) for v in (shift, scale)]
+    steps = [("Mul", numbers[1]), ("Add", numbers[0])] if multiply else [("Sub", numbers[0]), ("Div", numbers[1])]
+    for operation, number in steps:
+        if number is not None:
+            value = graph.op(operation, value, number)
+    if clip is not None:
+        value = graph.op("Clip", value, *(graph.constant(np.float64(limit)) for limit in clip))
+    return Outputs(graph, transformed=graph.op("Cast", value, to=Graph.FLOAT), present=X.present)
+
+
+def _scaled_terms(X: Tensor, scale: np.ndarray) -> Outputs:
+    """Divide columns where 0 stays 0."""
+    graph, blocks, start = X.graph, [], 0
+    for block in X.blocks:
+        divisor = graph.constant(scale[start : start + block.width].astype(np.float32), "scale")
+        start += block.width
+        if block.terms is None:
+            blocks.append(Block(block.width, graph.op("Div", block.value, divisor)))
+        else:
+            divisors = graph.op("Gather", divisor, block.terms.columns, axis=0)
+            terms = Terms(block.terms.columns, graph.op("Div", block.terms.values, divisors))
+            blocks.append(dense(graph, terms, block.width))
+    values = [block.value for block in blocks]
+    value = values[0] if len(values) == 1 else graph.op("Concat", *values, axis=1)
+    return Outputs(graph, transformed=value, present=X.present, blocks=tuple(blocks))
+
+
+@to_graph.register
+def _standard(estimator: StandardScaler, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    with X.graph.scope("StandardScaler"):
+        return _scaled(X, estimator.mean_ if estimator.with_mean else None, estimator.scale_)
+
+
+@to_graph.register
+def _robust(estimator: RobustScaler, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    with X.graph.scope("RobustScaler"):
+        scale = estimator.scale_ if estimator.with_scaling else None
+        return _scaled(X, estimator.center_ if estimator.with_centering else None, scale)
+
+
+@to_graph.register
+def _max_abs(estimator: MaxAbsScaler, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    with X.graph.scope("MaxAbsScaler"):
+        return _scaled(X, None, estimator.scale_, clip=(-1, 1) if getattr(estimator, "clip", False) else None)
+
+
+@to_graph.register
+def _min_max(estimator: MinMaxScaler, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    with X.graph.scope("MinMaxScaler"):
+        clip = estimator.feature_range if estimator.clip else None
+        return _scaled(X, estimator.min_, estimator.scale_, multiply=True, clip=clip)
+
+
+def impute(estimator: Any, X: Tensor) -> Outputs:
+    """Add a fitted `SimpleImputer` of numbers."""
+    graph = X.graph
+    with graph.scope("SimpleImputer"):
+        filled, statistics = X.value, np.asarray(estimator.statistics_, dtype=np.float64)
+        marker = estimator.missing_values
+        if marker is None or marker != marker:  # NaN
+            absent = graph.op("IsNaN", X.value)
+        else:
+            absent = graph.op("Equal", X.value, graph.constant(np.float32(marker)))
+        empty = np.isnan(statistics)  # in fit; such columns are left out
+        fill = np.where(empty, 0, statistics).astype(np.float32)[None]
+        filled = graph.op("Where", absent, graph.constant(fill), X.value)
+        if empty.any():
+            filled = graph.op("Gather", filled, graph.constant(np.flatnonzero(~empty)), axis=1)
+        if estimator.add_indicator and len(estimator.indicator_.features_):
+            features = graph.constant(np.asarray(estimator.indicator_.features_, dtype=np.int64))
+            indicator = graph.op("Cast", graph.op("Gather", absent, features, axis=1), to=Graph.FLOAT)
+            filled = graph.op("Concat", filled, indicator, axis=1)
+        return Outputs(graph, transformed=filled, present=X.present)

@@ -1,0 +1,205 @@
+"""scikit-learn's own ways to put steps and columns together, as graphs: pipelines, column transformers, unions.
+
+skl2onnx gives every part the same one input; here each part brings its own columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from sklearn.compose import ColumnTransformer
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.validation import check_is_fitted
+
+from mmensemble.converters.functions import add_function
+from mmensemble.converters.skl2onnx import as_tensor
+from mmensemble.converters.text import dense
+from mmensemble.exceptions import ExportError
+from mmensemble.graph import Block, Frame, Graph, Outputs, Source, Tensor, Terms, any_present, to_graph
+from mmensemble.learning.columns import ColumnSelector
+from mmensemble.preprocessing import CategoryPreprocessor
+
+__all__: list[str] = []
+
+
+@to_graph.register
+def _pipeline(estimator: Pipeline, source: Source | None = None) -> Outputs:
+    source = Frame() if source is None else source
+    check_is_fitted(estimator)
+    outputs = None
+    steps = [(name, step) for name, step in estimator.steps if step not in (None, "passthrough")]
+    for position, (name, step) in enumerate(steps):
+        with source.graph.scope(name):
+            if isinstance(step, ColumnSelector):
+                source = _selected(step, source)
+                continue
+            outputs = to_graph(step, source)
+            if position < len(steps) - 1:
+                source = _next_source(step, outputs)
+    if outputs is None:
+        source = as_tensor(estimator, source) if isinstance(source, Frame) else source
+        outputs = Outputs(source.graph, transformed=source.value, present=source.present, blocks=source.blocks)
+    return outputs
+
+
+def _selected(step: ColumnSelector, source: Source) -> Frame:
+    if not isinstance(source, Frame):
+        raise ExportError("ColumnSelector selects columns behind a step that makes a matrix")
+    label = source.name or "_".join([step.columns] if isinstance(step.columns, str) else step.columns)
+    return Frame(source.graph, label, step.columns, step.kinds_)
+
+
+def _next_source(step: Any, outputs: Outputs) -> Source:
+    if outputs.frame is not None:
+        return outputs.frame
+    if outputs.transformed is None:
+        raise ExportError(f"{type(step).__name__} has no ONNX form of its transform")
+    return Tensor(outputs.graph, outputs.transformed, outputs.present, outputs.blocks)
+
+
+@to_graph.register
+def _search(estimator: BaseSearchCV, source: Source | None = None) -> Outputs:
+    check_is_fitted(estimator, "best_estimator_")
+    return to_graph(estimator.best_estimator_, source)
+
+
+@to_graph.register
+def _frozen(estimator: FrozenEstimator, source: Source | None = None) -> Outputs:
+    return to_graph(estimator.estimator, source)
+
+
+@to_graph.register
+def _function(estimator: FunctionTransformer, source: Source | None = None) -> Outputs:
+    source = Frame() if source is None else source
+    if estimator.func is None and isinstance(source, Frame):
+        return Outputs(source.graph, frame=source)
+    if estimator.kw_args:
+        raise ExportError("FunctionTransformer(kw_args=...) has no ONNX form here")
+    X = as_tensor(estimator, source) if isinstance(source, Frame) else source
+    with X.graph.scope("FunctionTransformer"):
+        value = X.value if estimator.func is None else add_function(X.graph, X.value, estimator.func, "func")
+        return Outputs(X.graph, transformed=value, present=X.present)
+
+
+@to_graph.register
+def _column_transformer(estimator: ColumnTransformer, source: Source | None = None) -> Outputs:
+    check_is_fitted(estimator)
+    source = Frame() if source is None else source
+    graph = source.graph
+    names = _input_names(estimator, source)
+    parts: list[_Part] = []
+    read: set[str] = set()
+    for name, transformer, columns in estimator.transformers_:
+        indices = estimator._transformer_to_input_indices[name]
+        if len(indices) == 0 or (isinstance(transformer, str) and transformer == "drop"):
+            continue
+        with graph.scope(name):
+            if isinstance(source, Tensor):
+                chosen = graph.constant(np.asarray(indices, dtype=np.int64))
+                inner: Source = Tensor(graph, graph.op("Gather", source.value, chosen, axis=1), source.present)
+            else:
+                labels = [names[index] for index in indices]
+                read.update(labels)
+                one = isinstance(columns, (str, int, np.integer))
+                inner = _part_of(source, name, labels[0] if one else labels)
+            output = estimator.output_indices_[name]
+            weight = (estimator.transformer_weights or {}).get(name)
+            parts.append(_transform(transformer, inner, weight, output.stop - output.start))
+    if isinstance(source, Frame) and source.columns is not None and not read.issuperset(names):
+        # A row counts as present where any of the columns is there, those that nothing reads included.
+        columns_feed = CategoryPreprocessor({name: [] for name in names})
+        everything = graph.present(graph.feed(f"{source.name or 'tabular'}.columns", names, columns_feed))
+        return _side_by_side(graph, parts, everything)
+    return _side_by_side(graph, parts, source.present if isinstance(source, Tensor) else None)
+
+
+def _input_names(estimator: ColumnTransformer, source: Source) -> list[str]:
+    if isinstance(source, Tensor):
+        return []
+    names = source.column_list() or [str(name) for name in getattr(estimator, "feature_names_in_", [])]
+    if not names:
+        raise ExportError("ColumnTransformer was fitted on rows without column names; fit it on a frame")
+    return names
+
+
+def _part_of(source: Frame, name: str, columns: str | list[str]) -> Frame:
+    """Return some of a frame's columns."""
+    wanted = [columns] if isinstance(columns, str) else columns
+    kinds = None if source.kinds is None else {column: source.kinds[column] for column in wanted}
+    fill = None if source.fill is None else {c: v for c, v in source.fill.items() if c in wanted}
+    return Frame(source.graph, f"{source.name}.{name}" if source.name else name, columns, kinds, fill)
+
+
+@to_graph.register
+def _feature_union(estimator: FeatureUnion, source: Source | None = None) -> Outputs:
+    source = Frame() if source is None else source
+    weights = estimator.transformer_weights or {}
+    parts = []
+    for name, transformer in estimator.transformer_list:
+        if isinstance(transformer, str) and transformer == "drop":
+            continue
+        inner = source.member(name, source.columns, source.kinds) if isinstance(source, Frame) else source
+        with source.graph.scope(name):
+            parts.append(_transform(transformer, inner, weights.get(name), None))
+    return _side_by_side(source.graph, parts, None)
+
+
+_Part = tuple[Outputs, int | None]
+
+
+def _transform(transformer: Any, source: Source, weight: float | None, width: int | None) -> _Part:
+    """Add a transformer of a union; return what it makes, and how wide it is where that is known."""
+    if isinstance(transformer, str):  # "passthrough"
+        X = as_tensor(transformer, source) if isinstance(source, Frame) else source
+        outputs = Outputs(X.graph, transformed=X.value, present=X.present, blocks=X.blocks)
+    else:
+        outputs = to_graph(transformer, source)
+        if outputs.frame is not None:
+            X = as_tensor(transformer, outputs.frame)
+            outputs = Outputs(X.graph, transformed=X.value, present=X.present)
+        if outputs.transformed is None:
+            raise ExportError(f"{type(transformer).__name__} has no ONNX form of its transform")
+    if weight is not None:
+        outputs = _scaled(outputs, weight)
+    return outputs, width
+
+
+def _scaled(outputs: Outputs, weight: float) -> Outputs:
+    graph = outputs.graph
+    factor = graph.constant(np.float32(weight))
+    assert outputs.transformed is not None  # noqa: S101 - narrows the type
+    blocks = []
+    for block in outputs.blocks:
+        if block.terms is None:
+            blocks.append(Block(block.width, graph.op("Mul", block.value, factor)))
+        else:
+            terms = Terms(block.terms.columns, graph.op("Mul", block.terms.values, factor))
+            blocks.append(dense(graph, terms, block.width))
+    value = graph.op("Mul", outputs.transformed, factor)
+    return Outputs(graph, transformed=value, present=outputs.present, blocks=tuple(blocks))
+
+
+def _side_by_side(graph: Graph, parts: Sequence[_Part], present: ir.Value | None) -> Outputs:
+    """Join what several transformers make; where their widths are known, lists of terms stay lists."""
+    if not parts:
+        raise ExportError("it has no columns and makes nothing")
+    values = [outputs.transformed for outputs, _ in parts]
+    value = values[0] if len(values) == 1 else graph.op("Concat", *values, axis=1)
+    there = [outputs.present for outputs, _ in parts if outputs.present is not None]
+    if present is None and there:
+        present = any_present(graph, there)
+    blocks: list[Block] = []
+    for outputs, width in parts:
+        if outputs.blocks:
+            blocks += outputs.blocks
+        elif width is not None and outputs.transformed is not None:
+            blocks.append(Block(width, outputs.transformed))
+        else:
+            return Outputs(graph, transformed=value, present=present)
+    return Outputs(graph, transformed=value, present=present, blocks=tuple(blocks))

@@ -1,0 +1,143 @@
+"""What a fusion strategy is, and what it gets of each member."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import _safe_indexing
+
+from mmensemble.cache import Store
+from mmensemble.exceptions import DataError
+from mmensemble.learning.columns import Columns, column_kinds, present_rows, select_columns
+from mmensemble.learning.targets import LearnedTask
+from mmensemble.tasks import Task
+
+if TYPE_CHECKING:
+    from mmensemble.graph import Frame, Outputs
+
+__all__ = ["Fusion", "Member"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One estimator of a composition and the columns it sees.
+
+    Parameters
+    ----------
+    name : str
+    estimator : estimator
+        Unfitted before `Fusion.fit`, fitted after.
+    columns : str or list of str
+    kinds : dict of str to {"float", "string"}, default=None
+        What the columns held in fit.
+    """
+
+    name: str
+    estimator: Any
+    columns: Columns
+    kinds: dict[str, Any] | None = None
+
+    def rows(self, X: Any) -> tuple[np.ndarray, Any]:
+        """Return which rows have this modality, (n,) bool, and the member's columns of these rows."""
+        present = present_rows(X, self.columns)
+        chosen = select_columns(X, self.columns)
+        return present, chosen if present.all() else _safe_indexing(chosen, np.flatnonzero(present))
+
+    def fitted(self, estimator: Any, X: Any) -> Member:
+        """Return the member with its fitted estimator."""
+        return replace(self, estimator=estimator, kinds=column_kinds(X, self.columns))
+
+    def call(self, present: np.ndarray, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of the member's estimator, which sees the rows that are present only.
+
+        A bad row is numbered as in the whole; another error gets a note that names the member.
+        """
+        try:
+            return function(*arguments)
+        except DataError as error:
+            if error.row is None:
+                raise
+            row = int(np.flatnonzero(present)[error.row])
+            raise DataError(error.message, row=row, column=error.column) from error
+        except Exception as error:
+            error.add_note(f"This was member {self.name!r} ({type(self.estimator).__name__}) of the composition.")
+            raise
+
+
+class Fusion(BaseEstimator):
+    """A way of joining members.
+
+    Attributes
+    ----------
+    members_ : list of Member
+        The fitted members.
+    task_ : Task
+        What the outputs mean.
+    prior_ : ndarray of float, shape (task_.width,)
+        The outputs of a row that misses every modality: the classes' or labels' share in the fitting rows, or the
+        targets' mean.
+    """
+
+    members_: list[Member]
+    task_: Task
+    prior_: np.ndarray
+
+    def leave_out(self, dropped: Sequence[bool]) -> None:
+        """Adjust the parameters that speak of single members to those that are not dropped; called before `fit`.
+
+        Parameters
+        ----------
+        dropped : sequence of bool, one for each member
+        """
+
+    @abstractmethod
+    def fit(
+        self,
+        members: Sequence[Member],
+        X: Any,
+        target: LearnedTask,
+        *,
+        sample_weight: np.ndarray | None = None,
+        store: Store | None = None,
+        n_jobs: int | None = None,
+    ) -> Fusion:
+        """Fit the members and what joins them.
+
+        Parameters
+        ----------
+        members : sequence of Member
+            Unfitted.
+        X : DataFrame, n_samples rows
+        target : LearnedTask
+            The task, its prior, and `y`.
+        sample_weight : ndarray of float, shape (n_samples,), default=None
+        store : Store, default=None
+            Where fitted members, out-of-fold outputs and embeddings are kept.
+        n_jobs : int, default=None
+            As in scikit-learn.
+
+        Returns
+        -------
+        self
+        """
+
+    @abstractmethod
+    def outputs(self, X: Any) -> np.ndarray:
+        """Return probabilities or predictions, ndarray of float, shape (n_samples, width)."""
+
+    @abstractmethod
+    def transform(self, X: Any) -> np.ndarray:
+        """Return what the strategy joins or makes, ndarray of float, shape (n_samples, n_features_out)."""
+
+    @abstractmethod
+    def get_feature_names_out(self) -> list[str]:
+        """Return the names of `transform`'s columns."""
+
+    @abstractmethod
+    def __onnx_graph__(self, source: Frame) -> Outputs:
+        """Take part in `mmensemble.to_graph`."""

@@ -1,0 +1,30 @@
+"""One ONNX graph that grows part by part, and `to_graph`, by which each estimator adds its part."""
+
+from __future__ import annotations
+
+from mmensemble.graph.builder import ENCODER_SCOPE, GENERATION_OPSET, IR_VERSION, ML_OPSET, OPSET, Graph
+from mmensemble.graph.dispatch import add_itself, to_graph
+from mmensemble.graph.outputs import graph_distributions, graph_flat, graph_labels, graph_outputs
+from mmensemble.graph.parts import Block, Frame, Outputs, Source, Tensor, Terms, any_present
+
+__all__ = [
+    "ENCODER_SCOPE",
+    "GENERATION_OPSET",
+    "IR_VERSION",
+    "ML_OPSET",
+    "OPSET",
+    "Block",
+    "Frame",
+    "Graph",
+    "Outputs",
+    "Source",
+    "Tensor",
+    "Terms",
+    "add_itself",
+    "any_present",
+    "graph_distributions",
+    "graph_flat",
+    "graph_labels",
+    "graph_outputs",
+    "to_graph",
+]

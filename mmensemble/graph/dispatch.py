@@ -1,0 +1,55 @@
+"""`to_graph`: which function adds which estimator to a graph."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any
+
+from mmensemble.exceptions import ExportError
+from mmensemble.graph.parts import Frame, Outputs, Source
+
+__all__ = ["add_itself", "to_graph"]
+
+
+@singledispatch
+def to_graph(estimator: Any, source: Source | None = None) -> Outputs:
+    """Add a fitted estimator to a graph.
+
+    Register a function for a class of your own with ``to_graph.register``, or give the class a method
+    ``__onnx_graph__(self, source) -> Outputs``. What has neither is converted by skl2onnx.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+    source : Frame or Tensor, default=None
+        What the estimator's X is; None is a new graph and all columns.
+
+    Returns
+    -------
+    Outputs
+        Values in ``source.graph``.
+
+    Raises
+    ------
+    ExportError
+        If the estimator, or a part of it, has no ONNX form.
+    """
+    return add_itself(estimator, source)
+
+
+def add_itself(estimator: Any, source: Source | None) -> Outputs:
+    """Add an estimator by its own method ``__onnx_graph__``.
+
+    Raises
+    ------
+    ExportError
+        If it has none.
+    """
+    if not hasattr(estimator, "__onnx_graph__"):
+        raise ExportError(
+            f"{type(estimator).__name__} has no ONNX form: give it a method __onnx_graph__, or register a function for "
+            "it with to_graph.register"
+        )
+    outputs: Outputs = estimator.__onnx_graph__(Frame() if source is None else source)
+    return outputs

@@ -1,0 +1,107 @@
+"""Members' outputs in a graph, in the form of the composition's task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmensemble.exceptions import ExportError
+from mmensemble.tasks import Classification, Multilabel, Multioutput, Regression, Task, Thresholded, placement
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from mmensemble.graph.builder import Graph
+    from mmensemble.graph.parts import Outputs
+
+__all__ = ["graph_distributions", "graph_flat", "graph_labels", "graph_outputs"]
+
+
+def graph_outputs(name: str, estimator: Any, outputs: Outputs, task: Task) -> ir.Value:
+    """Return a member's outputs in a graph in the order of the task, (batch, task.width).
+
+    Raises
+    ------
+    ExportError
+        If the member gives something else.
+    """
+    value = outputs.predictions if isinstance(task, Regression) else outputs.probabilities
+    known = outputs.task
+    if known is None and outputs.probabilities is not None:
+        known = Classification(np.asarray(estimator.classes_))
+    if known is None and isinstance(task, Regression):
+        known = task
+    if isinstance(task, Multilabel) and isinstance(known, Multioutput) and value is not None:
+        return _of_label_one(outputs, known, value)
+    if value is None or not isinstance(known, type(task)) or known.output != task.output:
+        wanted = "predictions" if isinstance(task, Regression) else f"probabilities of a {task.name} task"
+        raise ExportError(f"{name} ({type(estimator).__name__}) gives no {wanted}")
+    if not task.label_sets:
+        return value
+    matrix = placement(known.label_sets, task.label_sets)
+    if matrix is None:
+        return value
+    return outputs.graph.op("MatMul", value, outputs.graph.constant(matrix, "class_placement"))
+
+
+def _of_label_one(outputs: Outputs, known: Multioutput, value: ir.Value) -> ir.Value:
+    """Return the probabilities of label 1 out of those of columns of 0 and 1."""
+    matrix = np.zeros((known.width, len(known.label_sets)), dtype=np.float32)
+    start = 0
+    for column, labels in enumerate(known.label_sets):
+        matrix[start + np.flatnonzero(labels == 1), column] = 1
+        start += len(labels)
+    return outputs.graph.op("MatMul", value, outputs.graph.constant(matrix, "label_one"))
+
+
+def graph_labels(name: str, estimator: Any, outputs: Outputs) -> ir.Value:
+    """Return the numbers of the classes that a classifier predicts, (batch, 1) int64.
+
+    Raises
+    ------
+    ExportError
+        If the member gives something else.
+    """
+    graph = outputs.graph
+    if outputs.labels is not None:
+        return outputs.labels
+    if outputs.probabilities is None or not isinstance(outputs.task, (Classification, type(None))):
+        raise ExportError(f"{name} ({type(estimator).__name__}) predicts no classes")
+    task = outputs.task
+    if not isinstance(task, Thresholded):
+        return graph.op("ArgMax", outputs.probabilities, axis=1, keepdims=1)
+    probability = graph.op("Gather", outputs.probabilities, graph.constant(np.asarray([task.positive])), axis=1)
+    reached = graph.op("GreaterOrEqual", probability, graph.constant(np.float32(task.threshold)))
+    positive, other = (graph.constant(np.asarray(number)) for number in (task.positive, 1 - task.positive))
+    return graph.op("Where", reached, positive, other)
+
+
+def graph_distributions(graph: Graph, outputs: ir.Value, task: Task) -> list[ir.Value]:
+    """Do what `distributions` does: values (batch, n_distributions, n_classes)."""
+    if isinstance(task, Multilabel):
+        others = graph.op("Sub", graph.constant(np.float32(1)), outputs)
+        last = graph.constant(np.asarray([2]))
+        return [graph.op("Concat", *(graph.op("Unsqueeze", v, last) for v in (others, outputs)), axis=2)]
+    axis = graph.constant(np.asarray([1]))
+    if len(task.label_sets) == 1:
+        return [graph.op("Unsqueeze", outputs, axis)]
+    bounds = np.cumsum([0, *(len(labels) for labels in task.label_sets)])
+    return [
+        graph.op(
+            "Unsqueeze",
+            graph.op("Slice", outputs, *(graph.constant(np.asarray([v])) for v in (start, stop, 1))),
+            axis,
+        )
+        for start, stop in pairwise(bounds)
+    ]
+
+
+def graph_flat(graph: Graph, parts: Sequence[ir.Value], task: Task) -> ir.Value:
+    """Undo `graph_distributions`."""
+    if isinstance(task, Multilabel):
+        return graph.op("Gather", parts[0], graph.constant(np.asarray(1)), axis=2)
+    squeezed = [graph.op("Squeeze", part, graph.constant(np.asarray([1]))) for part in parts]
+    return squeezed[0] if len(squeezed) == 1 else graph.op("Concat", *squeezed, axis=1)

@@ -1,0 +1,192 @@
+"""How an estimator is tied to columns of a frame. Imports scikit-learn, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import narwhals as nw
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.pipeline import Pipeline
+from sklearn.utils import Tags, _safe_indexing
+from sklearn.utils.validation import check_is_fitted
+
+from mmensemble.exceptions import DataError
+from mmensemble.frames import check_columns, column_cells, column_names, missing_cells, n_rows
+
+__all__ = ["ColumnSelector", "Columns", "column_kinds", "on_column", "present_rows", "select_columns"]
+
+Columns = str | Sequence[str]
+
+
+class ColumnSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+    """Pass one column, or some columns, of a frame on to the next step of a pipeline.
+
+    Parameters
+    ----------
+    columns : str or list of str
+        A string selects a series, a list a frame, as in ``ColumnTransformer``.
+
+    Attributes
+    ----------
+    kinds_ : dict of str to {"float", "string"}
+        What the selected columns held in `fit`.
+    n_features_in_ : int
+        Number of columns of the frame.
+    feature_names_in_ : ndarray of str objects, shape (n_columns,)
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"name": ["apple", "car"], "weight": [0.1, 900.0]})
+    >>> ColumnSelector("name").fit_transform(frame).tolist()
+    ['apple', 'car']
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+
+    def fit(self, X: Any, y: Any = None) -> ColumnSelector:
+        """Check that the columns are there.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If X is no frame or lacks a column.
+        """
+        self.kinds_ = column_kinds(X, self.columns)
+        self.feature_names_in_ = np.asarray(column_names(X), dtype=object)
+        self.n_features_in_ = len(self.feature_names_in_)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Select the columns.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+
+        Returns
+        -------
+        Series or DataFrame, n_samples rows
+        """
+        check_is_fitted(self)
+        return select_columns(X, self.columns)
+
+    def set_output(self, *, transform: Any = None) -> ColumnSelector:
+        """Do nothing: what is selected stays in the container that it came in, which may be a series.
+
+        Parameters
+        ----------
+        transform : ignored
+
+        Returns
+        -------
+        self
+        """
+        return self
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of the selected columns.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of str objects
+        """
+        return np.asarray(as_list(self.columns), dtype=object)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def on_column(columns: Columns, estimator: Any) -> Pipeline:
+    """Tie an estimator to a column, so that it can stand in any scikit-learn composition over a frame.
+
+    Parameters
+    ----------
+    columns : str or list of str
+        A string gives the estimator a series, a list a frame.
+    estimator : estimator
+        Anything with the scikit-learn contract.
+
+    Returns
+    -------
+    sklearn.pipeline.Pipeline
+        With the steps ``columns`` and ``estimator``.
+
+    Examples
+    --------
+    >>> from sklearn.dummy import DummyClassifier
+    >>> on_column("name", DummyClassifier())
+    Pipeline(steps=[('columns', ColumnSelector(columns='name')),
+                    ('estimator', DummyClassifier())])
+    """
+    return Pipeline([("columns", ColumnSelector(columns)), ("estimator", estimator)])
+
+
+def as_list(columns: Columns) -> list[str]:
+    """Return column or columns as a list."""
+    return [columns] if isinstance(columns, str) else list(columns)
+
+
+def select_columns(X: Any, columns: Columns) -> Any:
+    """Return one column as a series, or some columns as a frame.
+
+    Raises
+    ------
+    DataError
+        If X is no frame or lacks a column.
+    """
+    _check_columns(X, columns)
+    return _safe_indexing(X, columns if isinstance(columns, str) else list(columns), axis=1)
+
+
+def column_kinds(X: Any, columns: Columns) -> dict[str, Literal["float", "string"]]:
+    """Tell which of the columns hold numbers; all others count as strings (text, paths, images)."""
+    _check_columns(X, columns)
+    frame = nw.from_native(X, eager_only=True)
+    return {name: "float" if _is_number(frame[name].dtype) else "string" for name in as_list(columns)}
+
+
+def present_rows(X: Any, columns: Columns) -> np.ndarray:
+    """Tell which rows have a value in at least one of the columns.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_rows,)
+    """
+    present = np.zeros(n_rows(X), dtype=bool)
+    for column in as_list(columns):
+        present |= ~missing_cells(column_cells(X, column))
+    return present
+
+
+def _check_columns(X: Any, columns: Columns) -> None:
+    names = column_names(X)
+    if names is None:
+        raise DataError(
+            f"a DataFrame (pandas or polars) with the column(s) {as_list(columns)} is expected, not {type(X).__name__}"
+        )
+    check_columns(names, as_list(columns))
+
+
+def _is_number(dtype: Any) -> bool:
+    return bool(dtype.is_numeric() or dtype == nw.Boolean)

@@ -1,0 +1,128 @@
+"""Members' outputs in the form of the composition's task, in numpy and as a graph; and what they are made of.
+
+Every strategy works on arrays (n_rows, task.width). Classes come as distributions: one of `n_classes` probabilities,
+one per column of labels, or one of (1 - p, p) per independent label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import is_regressor
+
+from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.tasks import Multilabel, Multioutput, Regression, Task, placement
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = [
+    "aligned_outputs",
+    "check_can_answer",
+    "distributions",
+    "flat",
+    "informative_columns",
+    "output_names",
+    "outputs_of",
+]
+
+
+def check_can_answer(name: str, estimator: Any, task: Task, user: str) -> None:
+    """Raise `ConfigurationError` where an estimator lacks the method that the task asks for."""
+    method = "predict" if isinstance(task, Regression) else "predict_proba"
+    if hasattr(estimator, method):
+        return
+    remedy = ""
+    if hasattr(estimator, "__sklearn_tags__") and is_regressor(estimator):
+        remedy = "; it is a regressor: give a classifier"
+    elif method == "predict_proba":
+        remedy = "; put a CalibratedClassifierCV around it"
+    raise ConfigurationError(f"{name} ({type(estimator).__name__}) has no {method}, which {user} needs{remedy}")
+
+
+def outputs_of(estimator: Any, task: Task, X: Any) -> np.ndarray:
+    """Return a fitted estimator's probabilities or predictions in the order of the task.
+
+    Parameters
+    ----------
+    estimator : estimator
+    task : Task
+    X : what the estimator takes, n rows
+
+    Returns
+    -------
+    ndarray of float, shape (n, task.width)
+        Classes that the estimator does not know have probability 0.
+    """
+    if isinstance(task, Regression):
+        return np.asarray(estimator.predict(X), dtype=np.float64).reshape(-1, task.width)
+    proba = estimator.predict_proba(X)
+    if isinstance(task, Multilabel):
+        if isinstance(proba, list):  # as scikit-learn's multi-output classifiers: (n, 2) per label, or (n, 1)
+            return np.column_stack([_second(p, c) for p, c in zip(proba, estimator.classes_, strict=True)])
+        return _of_width(np.asarray(proba), task.width)
+    if isinstance(proba, np.ndarray) and proba.dtype == np.float32:
+        # Rows that add up to 1 as closely as float32 can are too far off for scikit-learn's metrics in float64.
+        proba = proba.astype(np.float64)
+        proba /= proba.sum(axis=1, keepdims=True)
+    known = list(estimator.classes_) if isinstance(task, Multioutput) else [np.asarray(estimator.classes_)]
+    return aligned_outputs(np.hstack(proba) if isinstance(proba, list) else np.asarray(proba), known, task)
+
+
+def aligned_outputs(proba: np.ndarray, known: Sequence[np.ndarray], task: Task) -> np.ndarray:
+    """Put probabilities over known labels into the order of the task's."""
+    matrix = placement(known, task.label_sets)
+    return proba if matrix is None else proba @ matrix
+
+
+def _second(proba: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the probability of label 1 out of those of the classes that were seen."""
+    present = np.flatnonzero(np.asarray(classes) == 1)
+    return proba[:, present[0]] if len(present) else np.zeros(len(proba))
+
+
+def _of_width(outputs: np.ndarray, width: int) -> np.ndarray:
+    if outputs.ndim != 2 or outputs.shape[1] != width:
+        raise DataError(f"a member gave outputs of shape {outputs.shape}, not (n, {width})")
+    return outputs
+
+
+def distributions(outputs: np.ndarray, task: Task) -> list[np.ndarray]:
+    """Split outputs (..., width) into distributions (..., n_distributions, n_classes), equal sizes together."""
+    if isinstance(task, Multilabel):
+        return [np.stack([1 - outputs, outputs], axis=-1)]
+    bounds = np.cumsum([len(labels) for labels in task.label_sets])[:-1]
+    return [part[..., None, :] for part in np.split(outputs, bounds, axis=-1)]
+
+
+def flat(parts: Sequence[np.ndarray], task: Task) -> np.ndarray:
+    """Undo `distributions`."""
+    if isinstance(task, Multilabel):
+        return parts[0][..., 1]
+    return np.concatenate([part[..., 0, :] for part in parts], axis=-1)
+
+
+def informative_columns(task: Task) -> np.ndarray:
+    """Return the outputs that others do not give away: of two classes, as scikit-learn does, the second one's."""
+    if not task.label_sets:
+        return np.arange(task.width)
+    keep: list[int] = []
+    start = 0
+    for labels in task.label_sets:
+        keep += range(start + (len(labels) == 2), start + len(labels))
+        start += len(labels)
+    return np.asarray(keep)
+
+
+def output_names(task: Task) -> list[str]:
+    """Return a name per output: the label, with the name of its column where there are several, or the target."""
+    if isinstance(task, Multioutput):
+        columns = zip(task.names, task.label_sets, strict=True)
+        return [f"{name}_{label}" for name, labels in columns for label in labels.tolist()]
+    if isinstance(task, Regression):
+        return task.prediction_columns()
+    if isinstance(task, Multilabel):
+        return task.names
+    return [str(label) for label in task.classes.tolist()]

@@ -1,0 +1,244 @@
+"""What both compositions share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import TransformerMixin, clone
+from sklearn.utils import Bunch, Tags
+from sklearn.utils._user_interface import _print_elapsed_time
+from sklearn.utils.metaestimators import _BaseComposition
+from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
+
+from mmensemble.cache import Store
+from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.frames import column_names, n_rows
+from mmensemble.fusion import Fusion, Member, SoftVoting
+from mmensemble.learning.columns import as_list
+from mmensemble.learning.targets import LearnedTask
+
+__all__ = ["Composition", "check_frame", "is_dropped"]
+
+
+class Composition(TransformerMixin, _BaseComposition):
+    """What both compositions share."""
+
+    def __init__(
+        self,
+        estimators: list[tuple[str, Any, Any]],
+        *,
+        fusion: Fusion | None = None,
+        cache: Any = None,
+        n_jobs: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.estimators = estimators
+        self.fusion = fusion
+        self.cache = cache
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @property
+    def _named(self) -> list[tuple[str, Any]]:
+        """The members without their columns, which is what ``_BaseComposition`` reads and writes."""
+        try:
+            return [(name, estimator) for name, estimator, _ in self.estimators]
+        except (TypeError, ValueError):
+            return self.estimators  # type: ignore[return-value] # misshapen: `fit` says so, get_params must not
+
+    @_named.setter
+    def _named(self, value: list[tuple[str, Any]]) -> None:
+        self.estimators = [
+            (name, estimator, columns)
+            for (name, estimator), (_, _, columns) in zip(value, self.estimators, strict=True)
+        ]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters, those of members (``text__max_epochs``) and of the strategy (``fusion__cv``) too.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+
+        Returns
+        -------
+        dict
+        """
+        return dict(self._get_params("_named", deep=deep))
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by the names that `get_params` gives.
+
+        Parameters
+        ----------
+        **params : dict
+
+        Returns
+        -------
+        self
+        """
+        if params.get("fusion", self.fusion) is None and any(name.startswith("fusion__") for name in params):
+            params = {**params, "fusion": SoftVoting()}
+        self._set_params("_named", **params)
+        return self
+
+    @abstractmethod
+    def _learn(self, y: Any, weight: np.ndarray) -> LearnedTask:
+        """Return what `y` is."""
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
+        name = type(self).__name__
+        members = self._check_members()
+        names = check_frame(X)
+        if y is None:
+            raise DataError(f"{name}.fit requires y to be passed, but the target y is None")
+        check_consistent_length(X, y)
+        rows = np.empty((n_rows(X), 1))
+        weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+        target = self._learn(y, weight)
+        for member in members:
+            for column in as_list(member.columns):
+                if column not in names:
+                    raise DataError(
+                        f"member {member.name!r} wants a column that is not there; the columns are {names}",
+                        column=column,
+                    )
+        self.feature_names_in_ = np.asarray(names, dtype=object)
+        self.n_features_in_ = len(names)
+        fusion = SoftVoting() if self.fusion is None else clone(self.fusion)
+        fusion.leave_out([is_dropped(estimator) for _, estimator, _ in self.estimators])
+        with _print_elapsed_time(name, "fit" if self.verbose else None):
+            self.fusion_ = fusion.fit(
+                members,
+                X,
+                target,
+                sample_weight=None if sample_weight is None else weight,
+                store=Store.of(self.cache),
+                n_jobs=self.n_jobs,
+            )
+        self.estimators_ = [member.estimator for member in self.fusion_.members_]
+        self.named_estimators_ = Bunch(**{member.name: member.estimator for member in self.fusion_.members_})
+        return self
+
+    def _check_members(self) -> list[Member]:
+        shape = "estimators must be a list of (name, estimator, column or columns)"
+        try:
+            members = [Member(name, estimator, columns) for name, estimator, columns in self.estimators]
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{shape}, not {self.estimators!r}") from error
+        members = [member for member in members if not is_dropped(member.estimator)]
+        for member in members:
+            if not hasattr(member.estimator, "fit"):
+                raise ConfigurationError(
+                    f"member {member.name!r} must be an estimator or 'drop', not {member.estimator!r}"
+                )
+        if not members:
+            raise ConfigurationError(f"{shape}; there is none to fit")
+        if self.fusion is not None and not isinstance(self.fusion, Fusion):
+            raise ConfigurationError(
+                "fusion must be a strategy such as SoftVoting() or Stacking() of mmensemble, or ConcatFusion() of "
+                f"mmensemble_estimators, not {self.fusion!r}"
+            )
+        for member in members:
+            columns = as_list(member.columns) if isinstance(member.columns, (str, Sequence)) else []
+            if not columns or not all(isinstance(column, str) for column in columns):
+                raise ConfigurationError(
+                    f"member {member.name!r}: the columns must be a name or a list of names, not {member.columns!r}"
+                )
+        self._validate_names([name for name, _, _ in self.estimators])
+        return members
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """Return probabilities or predictions, (n_samples, width)."""
+        check_is_fitted(self)
+        check_frame(X, empty=True)
+        with Store.of(self.cache).active():
+            return self.fusion_.outputs(X)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the most probable class of each row, each label, or the targets.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            In the form of `y`. A label of a 0/1 matrix counts from a probability above 0.5.
+
+        Raises
+        ------
+        DataError
+            If a column is not there or a cell cannot be read; it names the row and the column.
+        """
+        outputs = self._outputs(X)
+        return self.fusion_.task_.predict(outputs)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the members' outputs side by side, or the fused representation of a joint strategy.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+
+        Returns
+        -------
+        ndarray of float, shape (n_samples, n_features_out)
+        """
+        check_is_fitted(self)
+        check_frame(X, empty=True)
+        with Store.of(self.cache).active():
+            return self.fusion_.transform(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of `transform`'s columns.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of str objects, shape (n_features_out,)
+        """
+        check_is_fitted(self)
+        prefix = type(self).__name__.lower()
+        return np.asarray([f"{prefix}_{name}" for name in self.fusion_.get_feature_names_out()], dtype=object)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = True
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _sk_visual_block_(self) -> Any:
+        from sklearn.utils._repr_html.estimator import _VisualBlock
+
+        names, estimators, columns = zip(*self.estimators, strict=True)
+        return _VisualBlock("parallel", estimators, names=names, name_details=columns)
+
+    def __onnx_graph__(self, source: Any) -> Any:
+        """Take part in `mmensemble.to_graph`."""
+        check_is_fitted(self)
+        return self.fusion_.__onnx_graph__(source)
+
+
+def is_dropped(estimator: Any) -> bool:
+    """Tell whether a member is left out."""
+    return isinstance(estimator, str) and estimator == "drop"
+
+
+def check_frame(X: Any, *, empty: bool = False) -> list[str]:
+    """Return the names of a frame's columns, or raise a `DataError` where X is none, or has no rows."""
+    names = column_names(X)
+    if names is None or not hasattr(X, "shape"):
+        raise DataError(f"X must be a DataFrame (pandas or polars), not {type(X).__name__}")
+    if n_rows(X) == 0 and not empty:
+        raise DataError("0 rows were given to fit; at least 2 are needed")
+    return names

@@ -1,0 +1,230 @@
+"""Compositions over the columns of a frame. Imports scikit-learn, no torch."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils import Tags
+
+from mmensemble.learning.targets import LearnedTask, exact_matches, learn_labels, learn_numbers
+from mmensemble.multimodal.composition import Composition
+from mmensemble.tasks import Multioutput
+
+__all__ = ["MultimodalClassifier", "MultimodalRegressor"]
+
+
+class MultimodalClassifier(ClassifierMixin, Composition):
+    """Classify rows that hold several modalities, by members that are voted, stacked or fused.
+
+    Parameters
+    ----------
+    estimators : list of (str, estimator, str or list of str)
+        Name, estimator and the columns it sees, as in ``ColumnTransformer``: a string gives the estimator a series, a
+        list a frame. An estimator may be anything with the scikit-learn contract, and ``"drop"`` leaves it out.
+        Parameters of members are reached by name: ``text__max_epochs``.
+    fusion : fusion strategy, default=None
+        How the members are joined; None is ``SoftVoting()``. Its parameters are reached as ``fusion__<parameter>``.
+    cache : str, path, joblib.Memory or None, default=None
+        A folder where fitted members, out-of-fold outputs, joint fusions and the embeddings of frozen networks are
+        kept, so that a search over strategies fits each member once per fold and embeds each row once. It is kept below
+        16 GiB, the oldest results go first; delete it to empty it. A ``Memory`` is yours to bound.
+    n_jobs : int, default=None
+        Members and their folds fitted at the same time, as in scikit-learn.
+    verbose : bool, default=False
+        Print how long fitting took.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,), or list of them
+        Of a 0/1 matrix the labels' numbers, of several columns of labels one array per column.
+    estimators_ : list of estimators
+        The fitted members.
+    named_estimators_ : Bunch
+        The fitted members by name.
+    fusion_ : fusion strategy
+        The fitted strategy.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str objects, shape (n_columns,)
+
+    See Also
+    --------
+    mmensemble.MultimodalRegressor : The same for numbers.
+    mmensemble.on_column : Ties an estimator to a column for scikit-learn's own ensembles.
+
+    Notes
+    -----
+    A member is fitted on the rows that have its modality. A row that lacks some modalities is predicted from the
+    others, and one that lacks all of them gets the classes' share in the fitting data.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.feature_extraction.text import TfidfVectorizer
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from mmensemble import MultimodalClassifier, SoftVoting
+    >>> X = pd.DataFrame({"name": ["red apple", "fast car"] * 4, "weight": [0.1, 900.0] * 4})
+    >>> model = MultimodalClassifier(
+    ...     [("text", make_pipeline(TfidfVectorizer(), LogisticRegression()), "name"),
+    ...      ("facts", LogisticRegression(), ["weight"])],
+    ...     fusion=SoftVoting(weights=[2, 1]),
+    ... )
+    >>> model.fit(X, ["fruit", "vehicle"] * 4).predict(pd.DataFrame({"name": ["apple", None], "weight": [0.2, 700]}))
+    array(['fruit', 'vehicle'], dtype='<U7')
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the members and the strategy that joins them.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels of any dtype, of two classes or more; a 0/1 matrix is multilabel; other columns of labels are so many
+            tasks.
+        sample_weight : array-like of float, shape (n_samples,), default=None
+            Passed to every member and to the meta-learner.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If a column is not there, a cell cannot be read, X is empty, or a class has too few rows.
+        ConfigurationError
+            If members, strategy and task do not fit together.
+        """
+        self._fit(X, y, sample_weight)
+        self.classes_ = self.fusion_.task_.classes
+        return self
+
+    def _learn(self, y: Any, weight: np.ndarray) -> LearnedTask:
+        return learn_labels(y, weight)
+
+    def predict_proba(self, X: Any) -> Any:
+        """Predict class probabilities.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+
+        Returns
+        -------
+        ndarray of float, shape (n_samples, n_classes), or list of them
+            Columns in the order of `classes_`. Of a 0/1 matrix, the probability of each label; of several columns of
+            labels, one array per column.
+
+        Raises
+        ------
+        DataError
+            If a column is not there or a cell cannot be read; it names the row and the column.
+        """
+        outputs = self._outputs(X)
+        task = self.fusion_.task_
+        return task.split(outputs) if isinstance(task, Multioutput) else outputs
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy: the share of rows of which every label is right.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of float, shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        return exact_matches(y, self.predict(X), sample_weight)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class MultimodalRegressor(RegressorMixin, Composition):
+    """Predict one or several numbers of rows that hold several modalities, by members that are joined.
+
+    Parameters
+    ----------
+    estimators : list of (str, estimator, str or list of str)
+        Name, estimator and the columns it sees, as in ``ColumnTransformer``: a string gives the estimator a series, a
+        list a frame. A member may be any regressor with the scikit-learn contract, and ``"drop"`` leaves it out.
+        Parameters of members are reached by name: ``text__max_epochs``.
+    fusion : fusion strategy, default=None
+        How the members are joined; None is ``SoftVoting()``. Its parameters are reached as ``fusion__<parameter>``.
+    cache : str, path, joblib.Memory or None, default=None
+        A folder where fitted members, out-of-fold outputs, joint fusions and the embeddings of frozen networks are
+        kept, so that a search over strategies fits each member once per fold and embeds each row once. It is kept below
+        16 GiB, the oldest results go first; delete it to empty it. A ``Memory`` is yours to bound.
+    n_jobs : int, default=None
+        Members and their folds fitted at the same time, as in scikit-learn.
+    verbose : bool, default=False
+        Print how long fitting took.
+
+    Attributes
+    ----------
+    estimators_ : list of estimators
+        The fitted members.
+    named_estimators_ : Bunch
+        The fitted members by name.
+    fusion_ : fusion strategy
+        The fitted strategy.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str objects, shape (n_columns,)
+
+    See Also
+    --------
+    mmensemble.MultimodalClassifier : The same for classes.
+
+    Notes
+    -----
+    A member is fitted on the rows that have its modality. A row that lacks some modalities is predicted from the
+    others, and one that lacks all of them gets the targets' mean in the fitting data.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.feature_extraction.text import TfidfVectorizer
+    >>> from sklearn.linear_model import LinearRegression, Ridge
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from mmensemble import MultimodalRegressor
+    >>> X = pd.DataFrame({"name": ["apple", "car"] * 4, "weight": [0.1, 900.0] * 4})
+    >>> model = MultimodalRegressor(
+    ...     [("text", make_pipeline(TfidfVectorizer(), Ridge()), "name"), ("facts", LinearRegression(), ["weight"])]
+    ... )
+    >>> model.fit(X, [1.0, 20000.0] * 4).predict(pd.DataFrame({"name": [None], "weight": [900.0]})).round()
+    array([20000.])
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the members and the strategy that joins them.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+        y : array-like of float, shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of float, shape (n_samples,), default=None
+            Passed to every member and to the meta-learner.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If a column is not there, a cell cannot be read, or X is empty.
+        ConfigurationError
+            If members, strategy and task do not fit together.
+        """
+        return self._fit(X, y, sample_weight)
+
+    def _learn(self, y: Any, weight: np.ndarray) -> LearnedTask:
+        return learn_numbers(y, weight)

@@ -1,0 +1,1 @@
+"""Files → pixels, frames and samples."""

@@ -8,6 +8,7 @@ weight that two parts share is there once.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -51,6 +52,8 @@ class Graph:
         self._initializers: list[ir.Value] = []
         self._scopes: list[str] = []
         self._names: set[str] = set()
+        # The numbers of each path that were not tried yet, so that many operators of one kind cost one try each.
+        self._numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(1))
         self._few: dict[tuple[Any, ...], ir.Value] = {}
         self._located: ExportError | None = None
         self._opsets = {"": opset, "ai.onnx.ml": ML_OPSET}
@@ -72,7 +75,7 @@ class Graph:
     def _name(self, name: str) -> str:
         """Return a name inside the scopes that nothing has yet, with a number where it needs one."""
         path = "/".join([*self._scopes, name])
-        numbered = (path if i == 1 else f"{path}_{i}" for i in count(1))
+        numbered = (path if i == 1 else f"{path}_{i}" for i in self._numbers[path])
         unique = next(name for name in numbered if name not in self._names)
         self._names.add(unique)
         return unique

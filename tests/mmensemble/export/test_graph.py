@@ -212,6 +212,34 @@ def test_names_are_unique_and_say_where_a_node_belongs(X: Any, y: Any) -> None:
     ]  # fmt: skip
 
 
+def test_names_are_numbered_past_those_that_are_taken() -> None:
+    graph = Graph()
+    with graph.scope("scope"):
+        given = [graph.constant(np.zeros(9), name).name for name in ("a", "a_2", "a", "a", "a_2", "b", "a")]
+    assert given == [f"scope/{name}" for name in ("a", "a_2", "a_3", "a_4", "a_2_2", "b", "a_5")]
+    assert graph.constant(np.zeros(9), "a").name == "a"
+
+
+class Lookups(set[str]):
+    """A set that counts how often it is asked."""
+
+    n_asked = 0
+
+    def __contains__(self, name: object) -> bool:
+        self.n_asked += 1
+        return super().__contains__(name)
+
+
+def test_naming_many_operators_costs_one_try_each() -> None:
+    graph = Graph()
+    graph._names = names = Lookups()
+    value = graph.constant(np.zeros(9), "value")
+    for _ in range(1000):
+        value = graph.op("Neg", value)
+    assert value.name == "Neg_1000_output"
+    assert names.n_asked == len(names) == 1001
+
+
 def test_an_input_may_be_the_output() -> None:
     graph = Graph()
     model = graph.to_model({"probabilities": (matrix(graph, "a", "b"), 2)})

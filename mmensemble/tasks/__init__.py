@@ -9,12 +9,11 @@ from mmensemble.tasks.classes import (
     Multioutput,
     Thresholded,
     Votes,
-    one_of_classes,
     placement,
 )
 from mmensemble.tasks.numbers import Regression
 from mmensemble.tasks.reading import task_from_dict
-from mmensemble.tasks.texts import Generation, specs_from_dict
+from mmensemble.tasks.texts import Generation
 
 __all__ = [
     "Classification",
@@ -26,8 +25,6 @@ __all__ = [
     "Thresholded",
     "Votes",
     "names_or_numbers",
-    "one_of_classes",
     "placement",
-    "specs_from_dict",
     "task_from_dict",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -72,7 +72,12 @@ class Task(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values from which `task_from_dict` rebuilds the task."""
+        """Return JSON values from which `from_dict` rebuilds the task, and `task_from_dict` any task."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        """Rebuild a task of this class from its `to_dict`."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.to_dict() == other.to_dict()

@@ -6,13 +6,13 @@ The estimators and the predictor share these, so that both read the same outputs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from mmensemble.tasks.base import Task, names_or_numbers
 
-__all__ = ["Classification", "Multilabel", "Multioutput", "Thresholded", "Votes", "one_of_classes", "placement"]
+__all__ = ["ONE_OF_CLASSES", "Classification", "Multilabel", "Multioutput", "Thresholded", "Votes", "placement"]
 
 
 class Classification(Task):
@@ -49,7 +49,12 @@ class Classification(Task):
         return [f"probability_{label}" for label in self._classes.tolist()]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "dtype": _dtype(self._classes), "classes": self._classes.tolist()}
+        dtype = "object" if self._classes.dtype == object else self._classes.dtype.str
+        return {"name": self.name, "dtype": dtype, "classes": self._classes.tolist()}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        return cls(_classes(state))
 
 
 class Thresholded(Classification):
@@ -81,6 +86,10 @@ class Thresholded(Classification):
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "threshold": self.threshold, "positive": self.positive}
 
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        return cls(_classes(state), state["threshold"], state["positive"])
+
 
 class Votes(Classification):
     """One of several classes, by each one's share of the votes; there are no probabilities.
@@ -95,6 +104,10 @@ class Votes(Classification):
 
     def probability_columns(self) -> list[str]:
         return [f"votes_{label}" for label in self._classes.tolist()]
+
+
+# The kinds of task that a column of labels can be, by name.
+ONE_OF_CLASSES: dict[str, type[Classification]] = {kind.name: kind for kind in (Classification, Thresholded, Votes)}
 
 
 class Multilabel(Task):
@@ -129,6 +142,10 @@ class Multilabel(Task):
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "n_labels": self.width, "names": self.names}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        return cls(state["n_labels"], state.get("names"))
 
 
 class Multioutput(Task):
@@ -178,6 +195,11 @@ class Multioutput(Task):
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "columns": [column.to_dict() for column in self.columns], "names": self.names}
 
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        columns = [ONE_OF_CLASSES[column["name"]].from_dict(column) for column in state["columns"]]
+        return cls(columns, state.get("names"))
+
 
 def placement(known: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> np.ndarray | None:
     """Tell how outputs over some labels become outputs over others, with 0 for labels that are not known.
@@ -203,13 +225,5 @@ def placement(known: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> np.n
     return matrix
 
 
-def one_of_classes(state: dict[str, Any]) -> Classification:
-    """Rebuild a task of one column of labels from its `Task.to_dict`."""
-    classes = np.array(state["classes"], dtype=state["dtype"])
-    if state["name"] == Thresholded.name:
-        return Thresholded(classes, state["threshold"], state["positive"])
-    return Votes(classes) if state["name"] == Votes.name else Classification(classes)
-
-
-def _dtype(classes: np.ndarray) -> str:
-    return "object" if classes.dtype == object else classes.dtype.str
+def _classes(state: dict[str, Any]) -> np.ndarray:
+    return np.array(state["classes"], dtype=state["dtype"])

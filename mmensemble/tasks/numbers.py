@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -45,3 +45,7 @@ class Regression(Task):
             "one_dimensional": self.one_dimensional,
             "names": self.names,
         }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        return cls(state["n_targets"], one_dimensional=state["one_dimensional"], names=state.get("names"))

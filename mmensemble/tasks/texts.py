@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from mmensemble.preprocessing import TensorSpec
 from mmensemble.tasks.base import Task
 
-__all__ = ["Generation", "specs_from_dict"]
+__all__ = ["Generation"]
 
 
 class Generation(Task):
@@ -97,11 +97,15 @@ class Generation(Task):
             "tokenizer": self.tokenizer,
         }
 
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        specs = {key: _specs_from_dict(state[key]) for key in ("state", "encoded")}
+        return cls(**{key: value for key, value in state.items() if key != "name"} | specs)
+
 
 def _specs_to_dict(specs: dict[str, TensorSpec]) -> dict[str, Any]:
     return {name: {"dtype": spec.dtype, "shape": list(spec.shape)} for name, spec in specs.items()}
 
 
-def specs_from_dict(state: dict[str, Any]) -> dict[str, TensorSpec]:
-    """Rebuild a state's tensors from `Generation.to_dict`."""
+def _specs_from_dict(state: dict[str, Any]) -> dict[str, TensorSpec]:
     return {name: TensorSpec(spec["dtype"], tuple(spec["shape"])) for name, spec in state.items()}

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "mmensemble": """
         _version exceptions
-        frames datasets
+        frames datasets operations
         preprocessing files
         tasks
         learning cache scoring metrics

@@ -1,17 +1,13 @@
-"""What a member would have said where its modality is missing."""
+"""What is expected of a member where its modality is missing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.linear_model import Ridge
 
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-    from mmensemble.graph import Graph
+from mmensemble.operations import NUMPY, Operations, Value
 
 __all__ = ["PeerRegression"]
 
@@ -30,51 +26,42 @@ class PeerRegression:
     """
 
     def fit(self, outputs: np.ndarray, present: np.ndarray, weight: np.ndarray) -> PeerRegression:
-        """Learn from outputs (n_members, n, width), presence (n, n_members) and weights (n,)."""
+        """Learn from outputs (n_members, n, width), presence (n_members, n, 1) and weights (n,)."""
         n_members, _, width = outputs.shape
         self.coef_, self.intercept_ = np.zeros((n_members, width, width)), np.zeros((n_members, width))
-        for m, made in enumerate(outputs):
-            peers, any_peer = _peers_mean(outputs, present, m)
-            there = present[:, m] & (weight > 0)
-            both = there & any_peer
+        for m, output in enumerate(outputs):
+            rows = present[m, :, 0] & (weight > 0)
+            both = rows & np.delete(present[:, :, 0], m, axis=0).any(axis=0)
             if both.sum() < 2:
-                self.intercept_[m] = np.average(made[there], axis=0, weights=weight[there])
+                self.intercept_[m] = np.average(output[rows], axis=0, weights=weight[rows])
                 continue
-            ridge = Ridge(PENALTY).fit(peers[both], made[both], sample_weight=weight[both])
+            peers = _peers_mean(NUMPY, list(outputs), list(present), m)
+            ridge = Ridge(PENALTY).fit(peers[both], output[both], sample_weight=weight[both])
             self.coef_[m], self.intercept_[m] = ridge.coef_.reshape(width, width).T, ridge.intercept_
         return self
 
-    def fill(self, outputs: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """Return the outputs, (n_members, n, width), with what is expected where a modality is missing."""
-        filled = outputs.copy()
-        for m in range(len(outputs)):
-            missing = ~present[:, m]
-            if missing.any():
-                peers, _ = _peers_mean(outputs[:, missing], present[missing], m)
-                filled[m, missing] = peers @ self.coef_[m] + self.intercept_[m]
-        return filled
+    def fill(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value]) -> list[Value]:
+        """Return each member's outputs (n, width) with what is expected where a modality is missing.
 
-    def fill_graph(self, graph: Graph, outputs: Sequence[ir.Value], present: Sequence[ir.Value]) -> list[ir.Value]:
-        """Do what `fill` does, on values of a graph: outputs (batch, width) and presence (batch, 1) bool."""
-        zero, one = graph.constant(np.float32(0)), graph.constant(np.float32(1))
-        counts = [graph.op("Cast", there, to=graph.FLOAT) for there in present]
-        zeroed = [graph.op("Where", there, output, zero) for output, there in zip(outputs, present, strict=True)]
+        Parameters
+        ----------
+        xp : Operations
+        outputs : sequence of values, shape (n, width)
+            0 where missing.
+        present : sequence of values of bool, shape (n, 1)
+        """
         filled = []
-        for m, (output, there) in enumerate(zip(outputs, present, strict=True)):
-            expected = graph.constant(self.intercept_[m].astype(np.float32)[None], "expected")
-            peers = [p for p in range(len(outputs)) if p != m]
-            if peers and self.coef_[m].any():
-                total = graph.op("Sum", *(zeroed[p] for p in peers))
-                n_peers = graph.op("Max", graph.op("Sum", *(counts[p] for p in peers)), one)
-                coefficients = graph.constant(self.coef_[m].astype(np.float32), "from_peers")
-                expected = graph.op("Gemm", graph.op("Div", total, n_peers), coefficients, expected)
-            filled.append(graph.op("Where", there, output, expected))
+        for m, (output, has_modality) in enumerate(zip(outputs, present, strict=True)):
+            expected = xp.constant(self.intercept_[m][None], "expected")
+            if self.coef_[m].any():  # not so of a member that no row has with another one
+                peers = _peers_mean(xp, outputs, present, m)
+                expected = xp.linear(peers, xp.constant(self.coef_[m], "from_peers"), expected)
+            filled.append(xp.where(has_modality, output, expected))
         return filled
 
 
-def _peers_mean(outputs: np.ndarray, present: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of the other members' outputs (n, width), 0 where there is none, and where there is one."""
-    there = present.copy()
-    there[:, m] = False
-    count = there.sum(axis=1)
-    return np.einsum("mnk,nm->nk", outputs, there) / np.maximum(count, 1)[:, None], count > 0
+def _peers_mean(xp: Operations, outputs: Sequence[Value], present: Sequence[Value], m: int) -> Value:
+    """Return the mean of the other members' outputs, (n, width), 0 where there is none."""
+    peers = [p for p in range(len(outputs)) if p != m]
+    n_peers = xp.add(*(xp.where(present[p], 1, 0) for p in peers))
+    return xp.add(*(outputs[p] for p in peers)) / xp.maximum(n_peers, 1)

@@ -1,4 +1,4 @@
-"""What a fusion strategy is, and the base of those that join members by their outputs.
+"""The base of the strategies that join members by their outputs.
 
 A strategy is a parameter holder (`BaseEstimator`), so a search can run over strategies and inside them.
 `MultimodalClassifier` and `MultimodalRegressor` clone it, hand it the members and the task, and delegate to it: `fit`,
@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import reduce
+from itertools import compress
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, ClassVar
+from operator import or_
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -20,37 +23,97 @@ from sklearn.base import is_classifier, is_regressor
 
 from mmensemble.cache import Store
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError
+from mmensemble.fusion.rows import FrameRows, GraphRows, Rows
 from mmensemble.fusion.strategy import Fusion, Member
-from mmensemble.graph import graph_outputs
+from mmensemble.graph import Frame, GraphOperations, Outputs, any_present, graph_outputs, to_graph
 from mmensemble.learning.columns import Columns, as_list
 from mmensemble.learning.folds import out_of_fold
 from mmensemble.learning.members import fit_member
 from mmensemble.learning.outputs import check_can_answer, output_names, outputs_of
 from mmensemble.learning.targets import LearnedTask, for_members
+from mmensemble.operations import NUMPY, Operations, Value
 from mmensemble.tasks import Regression, Task
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-    from mmensemble.graph import Frame, Graph, Outputs
 
 __all__ = ["LateFusion"]
 
 
 class LateFusion(Fusion):
-    """Joins the members' outputs; a subclass says how, once in numpy and once as a graph."""
+    """Joins the members' outputs by a rule.
+
+    A subclass assigns its parameters in ``__init__`` and writes `combine`, the rule, which is run on arrays to predict
+    and in a graph to export. One whose rule is learned from out-of-fold outputs has a parameter ``cv``, says so in
+    `learns` and writes `learn`. `check_parameters`, `takes_part` and `leave_out` are written where they are needed.
+    """
 
     cv: Any
-
-    # Whether `_combine_graph` itself gives the prior to rows that miss all members; it may then leave members out.
-    _gives_prior: ClassVar[bool] = False
 
     # The task as the members learned it.
     _member_task: Task
 
-    def _learns(self, task: Task) -> bool:
-        """Tell whether the strategy learns from out-of-fold outputs."""
+    def check_parameters(self, members: Sequence[Member], X: Any) -> None:
+        """Raise `ConfigurationError` for a parameter that does not fit; called before any member is fitted.
+
+        Parameters
+        ----------
+        members : sequence of Member
+            Unfitted.
+        X : DataFrame, n_samples rows
+        """
+
+    def learns(self, task: Task) -> bool:
+        """Tell whether `learn` is to be called, for which members are fitted on folds by ``cv`` as well.
+
+        Parameters
+        ----------
+        task : Task
+            What the outputs mean.
+        """
         return False
+
+    def learn(
+        self, outputs: np.ndarray, present: np.ndarray, y: np.ndarray, X: Any, sample_weight: np.ndarray | None
+    ) -> None:
+        """Learn the rule from out-of-fold outputs, and keep it in attributes that end in ``_``.
+
+        Parameters
+        ----------
+        outputs : ndarray of float, shape (n_members, n_samples, width)
+            0 where a modality is missing.
+        present : ndarray of bool, shape (n_members, n_samples, 1)
+            Which rows have each member's modality.
+        y : ndarray, shape (n_samples,) or (n_samples, n_columns)
+            As the members get it.
+        X : DataFrame, n_samples rows
+        sample_weight : ndarray of float, shape (n_samples,), or None
+        """
+
+    def takes_part(self) -> np.ndarray:
+        """Tell which members `combine` gets, ndarray of bool, shape (n_members,); the others are not exported."""
+        return np.ones(len(self.members_), dtype=bool)
+
+    @abstractmethod
+    def combine(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
+        """Join the members' outputs.
+
+        Values are arrays in `predict`, and stand for those of a batch in an exported graph: use the operations of `xp`
+        and the operators, never numpy's functions.
+
+        Parameters
+        ----------
+        xp : Operations
+            The namespace of operations.
+        outputs : sequence of values of float, shape (n, width)
+            Of each member that takes part; 0 where its modality is missing.
+        present : sequence of values of bool, shape (n, 1)
+            Which rows have each one's modality.
+        rows : Rows
+            Columns of X, and estimators that the rule has itself.
+
+        Returns
+        -------
+        value of float, shape (n, width)
+            Rows that have no member get the prior whatever it is.
+        """
 
     def fit(
         self,
@@ -65,41 +128,35 @@ class LateFusion(Fusion):
         """Fit every member on the rows that have its modality, then what joins them; see `Fusion.fit`."""
         self.task_, self.prior_ = target.task, target.prior
         self._member_task, y = for_members(target)
-        self._check_parameters(members)
-        self._check_columns(members, X)
+        self.check_parameters(members, X)
         store = Store.of(None) if store is None else store
-        learns = self._learns(self.task_)
-        jobs, held_out_jobs, present = [], [], []
+        learns = self.learns(self.task_)
+        jobs, held_out_jobs, presence = [], [], []
         for member in members:
             self._check_member(member)
-            there, rows = member.rows(X)
-            if not there.any():
+            present, rows = member.rows(X)
+            if not present.any():
                 raise DataError(f"every row misses member {member.name!r}; leave it out", column=_named(member.columns))
-            weights = None if sample_weight is None else sample_weight[there]
+            weights = None if sample_weight is None else sample_weight[present]
             if weights is not None and not weights.any():
                 raise DataError(
                     f"every row with member {member.name!r} has the weight 0; leave the member out",
                     column=_named(member.columns),
                 )
-            jobs.append(delayed(member.call)(there, store.call, fit_member, member.estimator, rows, y[there], weights))
-            present.append(there)
+            known = (member.estimator, rows, y[present])
+            jobs.append(delayed(member.call)(present, store.call, fit_member, *known, weights))
+            presence.append(present)
             if learns:
-                self._check_folds(member, y[there])
-                arguments = (member.estimator, rows, y[there], self._member_task, self.cv, weights)
-                held_out_jobs.append(delayed(member.call)(there, store.call, out_of_fold, *arguments))
-        done = Parallel(n_jobs=n_jobs)(jobs + held_out_jobs)
-        self.members_ = [m.fitted(estimator, X) for m, estimator in zip(members, done, strict=False)]
+                self._check_folds(member, y[present])
+                folds = (self._member_task, self.cv, weights)
+                held_out_jobs.append(delayed(member.call)(present, store.call, out_of_fold, *known, *folds))
+        results = Parallel(n_jobs=n_jobs)(jobs + held_out_jobs)
+        self.members_ = [m.fitted(estimator, X) for m, estimator in zip(members, results, strict=False)]
         if learns:
-            presence = np.column_stack(present)
-            outputs = np.stack([_spread(held, there) for held, there in zip(done[len(jobs) :], present, strict=True)])
-            self._fit_combiner(outputs, presence, X, y, sample_weight)
+            held_out = zip(results[len(jobs) :], presence, strict=True)
+            outputs = np.stack([_spread(member_outputs, present) for member_outputs, present in held_out])
+            self.learn(outputs, np.stack(presence)[:, :, None], y, X, sample_weight)
         return self
-
-    def _check_parameters(self, members: Sequence[Member]) -> None:
-        """Raise `ConfigurationError` for a parameter that does not fit the members or the task."""
-
-    def _check_columns(self, members: Sequence[Member], X: Any) -> None:
-        """Raise an error for columns that the strategy reads itself and cannot, before members are fitted."""
 
     def _check_member(self, member: Member) -> None:
         check_can_answer(f"member {member.name!r}", member.estimator, self.task_, type(self).__name__)
@@ -122,94 +179,70 @@ class LateFusion(Fusion):
                 "predictions need at least 2 of each class; add rows, drop the class, or use SoftVoting"
             )
 
-    def _fit_combiner(
-        self, outputs: np.ndarray, present: np.ndarray, X: Any, y: np.ndarray, sample_weight: np.ndarray | None
-    ) -> None:
-        """Learn from out-of-fold outputs (n_members, n, width), presence (n, n_members), and `y` as members get it."""
-
-    def _member_outputs(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the members' outputs (n_members, n, width), 0 where missing, and presence (n, n_members)."""
+    def _member_outputs(self, X: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return each member's outputs (n, width), 0 where missing, and presence (n, 1)."""
         outputs, presence = [], []
         for member in self.members_:
-            there, rows = member.rows(X)
-            made = np.zeros((0, self.task_.width))
-            if there.any():
-                made = member.call(there, outputs_of, member.estimator, self._member_task, rows)
-            outputs.append(_spread(made, there))
-            presence.append(there)
-        return np.stack(outputs), np.column_stack(presence)
+            present, rows = member.rows(X)
+            member_outputs = np.zeros((0, self.task_.width))
+            if present.any():
+                member_outputs = member.call(present, outputs_of, member.estimator, self._member_task, rows)
+            outputs.append(_spread(member_outputs, present))
+            presence.append(present[:, None])
+        return outputs, presence
 
     def outputs(self, X: Any) -> np.ndarray:
         """Return probabilities or predictions, ndarray of float, shape (n_samples, width)."""
         outputs, present = self._member_outputs(X)
-        if not len(present):
+        if not len(present[0]):
             return np.zeros((0, self.task_.width))
-        combined = self._combine(outputs, present, X)
-        return np.where(present.any(axis=1, keepdims=True), combined, self.prior_)
+        return np.asarray(self._join(NUMPY, outputs, present, FrameRows(X, self._member_task)))
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the members' outputs side by side, (n_samples, n_members * width); 0 where missing."""
         outputs, _ = self._member_outputs(X)
-        return np.concatenate(list(outputs), axis=1)
+        return np.concatenate(outputs, axis=1)
 
     def get_feature_names_out(self) -> list[str]:
         """Return ``<member>_<class>`` for every column of `transform`."""
         return [f"{member.name}_{output}" for member in self.members_ for output in output_names(self.task_)]
 
-    @abstractmethod
-    def _combine(self, outputs: np.ndarray, present: np.ndarray, X: Any) -> np.ndarray:
-        """Join (n_members, n, width) and (n, n_members) to (n, width); rows missing all do not matter."""
-
-    @abstractmethod
-    def _combine_graph(
-        self, graph: Graph, outputs: Sequence[ir.Value], present: Sequence[ir.Value], source: Frame
-    ) -> ir.Value:
-        """Do what `_combine` does, on values of a graph: outputs (batch, width) and presence (batch, 1) bool."""
+    def _join(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
+        """Combine the members that take part; a row that has none of them gets the prior."""
+        part = self.takes_part()
+        outputs, present = list(compress(outputs, part)), list(compress(present, part))
+        combined = self.combine(xp, outputs, present, rows)
+        return xp.where(reduce(or_, present), combined, xp.constant(self.prior_[None], "prior"))
 
     def __onnx_graph__(self, source: Frame) -> Outputs:
         """Take part in `mmensemble.to_graph`."""
-        from mmensemble.graph import Outputs, any_present
-
+        if not isinstance(source, Frame):
+            raise ExportError("a composition takes columns of X, and stands behind a step that makes a matrix")
         graph = source.graph
-        outputs, present, transformed = [], [], []
-        for member, made in _member_graphs(self.members_, source):
-            value = graph_outputs(f"member {member.name!r}", member.estimator, made, self._member_task)
-            outputs.append(value)
-            present.append(made.present)
-            transformed.append(graph.op("Where", made.present, value, graph.constant(np.float32(0))))
+        xp = GraphOperations(graph)
+        values, present = [], []
+        for member in self.members_:
+            with graph.scope(member.name):
+                outputs = to_graph(member.estimator, source.member(member.name, member.columns, member.kinds))
+                if outputs.present is None:
+                    raise ExportError(
+                        f"member {member.name!r} ({type(member.estimator).__name__}) does not tell where it is missing"
+                    )
+            value = graph_outputs(f"member {member.name!r}", member.estimator, outputs, self._member_task)
+            values.append(xp.of(value))
+            present.append(xp.of(outputs.present))
         with graph.scope(type(self).__name__):
-            combined = self._combine_graph(graph, outputs, present, source)
-            any_there = any_present(graph, present)
-            result = combined
-            if not self._gives_prior:
-                prior = graph.constant(self.prior_.astype(np.float32)[None], "prior")
-                result = graph.op("Where", any_there, combined, prior)
-            side_by_side = graph.op("Concat", *transformed, axis=1)
+            values = [xp.where(*pair, 0) for pair in zip(present, values, strict=True)]
+            result = self._join(xp, values, present, GraphRows(source, self._member_task))
+            side_by_side = xp.concat(*values)
+            any_member = any_present(graph, [value.value for value in present])
         return Outputs(
             graph,
-            **{self.task_.output: result},
-            transformed=side_by_side,
-            present=any_there,
+            **{self.task_.output: result.value},
+            transformed=side_by_side.value,
+            present=any_member,
             task=self.task_,
         )
-
-
-def _member_graphs(members: Sequence[Member], source: Frame) -> list[tuple[Member, Any]]:
-    """Add the members to a graph; every one of them says which rows it is there for."""
-    from mmensemble.graph import Frame, to_graph
-
-    if not isinstance(source, Frame):
-        raise ExportError("a composition takes columns of X, and stands behind a step that makes a matrix")
-    made = []
-    for member in members:
-        with source.graph.scope(member.name):
-            outputs = to_graph(member.estimator, source.member(member.name, member.columns, member.kinds))
-            if outputs.present is None:
-                raise ExportError(
-                    f"member {member.name!r} ({type(member.estimator).__name__}) does not tell where it is missing"
-                )
-            made.append((member, outputs))
-    return made
 
 
 def _spread(outputs: np.ndarray, present: np.ndarray) -> np.ndarray:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
+from mmensemble.fusion.averaging import weighted_average
 from mmensemble.fusion.late import LateFusion
-from mmensemble.graph import graph_distributions, graph_flat
+from mmensemble.fusion.rows import Rows
 from mmensemble.learning.outputs import distributions, flat
+from mmensemble.operations import Operations, Value
 from mmensemble.tasks import Multilabel, Regression, Task
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-    from mmensemble.graph import Frame, Graph
 
 __all__ = ["ProductOfExperts"]
 
@@ -59,66 +55,32 @@ class ProductOfExperts(LateFusion):
     def __init__(self, cv: Any = 5) -> None:
         self.cv = cv
 
-    def _learns(self, task: Task) -> bool:
+    def learns(self, task: Task) -> bool:
         return isinstance(task, Regression)
 
-    def _fit_combiner(
-        self, outputs: np.ndarray, present: np.ndarray, X: Any, y: np.ndarray, sample_weight: np.ndarray | None
+    def learn(
+        self, outputs: np.ndarray, present: np.ndarray, y: np.ndarray, X: Any, sample_weight: np.ndarray | None
     ) -> None:
         weight = np.ones(len(y)) if sample_weight is None else sample_weight
         truth = y.reshape(len(y), -1)
-        variance = np.stack(
-            [
-                np.average((made - truth)[there] ** 2, axis=0, weights=weight[there])
-                for made, there in zip(outputs, present.T, strict=True)
-            ]
-        )
+        variance = [
+            np.average((output - truth)[has_modality] ** 2, axis=0, weights=weight[has_modality])
+            for output, has_modality in zip(outputs, present[:, :, 0], strict=True)
+        ]
         # A member without any error must not make the others' weights 0 / 0.
         floor = np.maximum(1e-12 * truth.var(axis=0), np.finfo(np.float32).tiny)
         self.precision_ = 1 / np.maximum(variance, floor)
 
-    def _combine(self, outputs: np.ndarray, present: np.ndarray, X: Any) -> np.ndarray:
+    def combine(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
         if isinstance(self.task_, Regression):
-            weights = present.T[:, :, None] * self._shares()[:, None]
-            total = weights.sum(axis=0)
-            return np.asarray((weights * outputs).sum(axis=0) / np.where(total > 0, total, 1))
-        there = present.T[:, :, None, None]
-        parts = [
-            softmax((np.log(np.maximum(part, self._least())) * there).sum(axis=0), axis=-1)
-            for part in distributions(outputs, self.task_)
-        ]
-        return flat(parts, self.task_)
-
-    def _shares(self) -> np.ndarray:
-        """Return the precisions as shares, which float32 holds whatever the targets' unit is."""
-        return np.asarray(self.precision_ / self.precision_.sum(axis=0))
-
-    def _least(self) -> float:
-        """Return what a probability counts at least; float32 knows 1 - p to six places only."""
-        return 1e-6 if isinstance(self.task_, Multilabel) else 1e-12
-
-    def _combine_graph(
-        self, graph: Graph, outputs: Sequence[ir.Value], present: Sequence[ir.Value], source: Frame
-    ) -> ir.Value:
-        zero = graph.constant(np.float32(0))
-        if isinstance(self.task_, Regression):
-            shares = [
-                graph.op("Mul", graph.op("Cast", there, to=graph.FLOAT), graph.constant(share.astype(np.float32)[None]))
-                for there, share in zip(present, self._shares(), strict=True)
-            ]
-            terms = [
-                graph.op("Mul", share, graph.op("Where", there, output, zero))
-                for share, there, output in zip(shares, present, outputs, strict=True)
-            ]
-            total = graph.op("Max", graph.op("Sum", *shares), graph.constant(np.finfo(np.float32).tiny))
-            return graph.op("Div", graph.op("Sum", *terms), total)
-        least = graph.constant(np.float32(self._least()))
-        logs: list[list[ir.Value]] = []
-        for output, there in zip(outputs, present, strict=True):
-            column = graph.op("Unsqueeze", there, graph.constant(np.asarray([2])))
-            parts = graph_distributions(graph, output, self.task_)
-            logs.append(
-                [graph.op("Where", column, graph.op("Log", graph.op("Max", part, least)), zero) for part in parts]
-            )
-        products = [graph.op("Softmax", graph.op("Sum", *terms), axis=-1) for terms in zip(*logs, strict=True)]
-        return graph_flat(graph, products, self.task_)
+            # As shares, which float32 holds whatever the targets' unit is.
+            return weighted_average(xp, outputs, present, self.precision_ / self.precision_.sum(axis=0))
+        # float32 knows 1 - p to six places only.
+        least = 1e-6 if isinstance(self.task_, Multilabel) else 1e-12
+        logs = []
+        for output, has_modality in zip(outputs, present, strict=True):
+            # The same factor for every class is none.
+            factor = xp.where(has_modality, output, 0.5)
+            logs.append([xp.log(xp.maximum(part, least)) for part in distributions(xp, factor, self.task_)])
+        products = [xp.softmax(xp.add(*factors)) for factors in zip(*logs, strict=True)]
+        return flat(xp, products, self.task_)

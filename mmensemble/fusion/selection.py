@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from mmensemble.exceptions import ConfigurationError
+from mmensemble.fusion.averaging import WeightedAverage
 from mmensemble.fusion.strategy import Member
-from mmensemble.fusion.voting import WeightedAverage
 from mmensemble.learning.outputs import distributions
+from mmensemble.operations import NUMPY
 from mmensemble.tasks import Multilabel, Regression, Task
 
 __all__ = ["EnsembleSelection"]
@@ -52,30 +53,29 @@ class EnsembleSelection(WeightedAverage):
         self.n_rounds = n_rounds
         self.cv = cv
 
-    def _learns(self, task: Task) -> bool:
+    def learns(self, task: Task) -> bool:
         return True
 
-    def _check_parameters(self, members: Sequence[Member]) -> None:
+    def check_parameters(self, members: Sequence[Member], X: Any) -> None:
         if isinstance(self.n_rounds, bool) or not isinstance(self.n_rounds, Integral) or self.n_rounds < 1:
             raise ConfigurationError(f"n_rounds must be an integer of at least 1, not {self.n_rounds!r}")
 
-    def _fit_combiner(
-        self, outputs: np.ndarray, present: np.ndarray, X: Any, y: np.ndarray, sample_weight: np.ndarray | None
+    def learn(
+        self, outputs: np.ndarray, present: np.ndarray, y: np.ndarray, X: Any, sample_weight: np.ndarray | None
     ) -> None:
         weight = np.ones(len(y)) if sample_weight is None else sample_weight
-        rows = present.any(axis=1) & (weight > 0)
-        outputs, present, y, weight = outputs[:, rows], present[rows], y[rows], weight[rows]
-        there = present.T[:, :, None].astype(float)
+        used = present[:, :, 0].any(axis=0) & (weight > 0)
+        outputs, voters, y, weight = outputs[:, used], present[:, used].astype(float), y[used], weight[used]
         total, votes = np.zeros(outputs.shape[1:]), np.zeros((outputs.shape[1], 1))
         counts = np.zeros(len(outputs), dtype=int)
         losses, path = [], []
         for _ in range(self.n_rounds):
             tried = [
-                self._loss(self._average(total + t * made, votes + t), y, weight)
-                for made, t in zip(outputs, there, strict=True)
+                self._loss(self._average(total + voter * output, votes + voter), y, weight)
+                for output, voter in zip(outputs, voters, strict=True)
             ]
             best = int(np.argmin(tried))
-            total, votes = total + there[best] * outputs[best], votes + there[best]
+            total, votes = total + voters[best] * outputs[best], votes + voters[best]
             counts[best] += 1
             losses.append(tried[best])
             path.append(counts / counts.sum())
@@ -91,21 +91,17 @@ class EnsembleSelection(WeightedAverage):
             mean = np.average(truth, axis=0, weights=weight)
             scale = np.maximum(np.average((truth - mean) ** 2, axis=0, weights=weight), np.finfo(float).tiny)
             return float(np.average(((outputs - truth) ** 2 / scale).mean(axis=1), weights=weight))
-        losses = []
-        for part, codes in zip(distributions(outputs, self.task_), self._codes(y), strict=True):
-            chosen = np.take_along_axis(part, codes[:, :, None], axis=-1)[..., 0]
-            losses.append(-np.log(np.maximum(chosen, 1e-12)).mean(axis=1))
-        return float(np.average(np.mean(losses, axis=0), weights=weight))
+        parts = zip(distributions(NUMPY, outputs, self.task_), self._codes(y), strict=True)
+        chosen = [np.take_along_axis(part, codes[..., None], axis=-1)[..., 0] for part, codes in parts]
+        losses = -np.log(np.maximum(np.column_stack(chosen), 1e-12))
+        return float(np.average(losses.mean(axis=1), weights=weight))
 
     def _codes(self, y: np.ndarray) -> list[np.ndarray]:
-        """Return the numbers of the true classes, (n, n_distributions) for each group of distributions."""
+        """Return the numbers of the true classes, (n,) for each column of labels, or (n, n_labels)."""
         if isinstance(self.task_, Multilabel):
             return [y]
-        columns = y.reshape(len(y), -1).T
-        return [
-            np.searchsorted(labels, column)[:, None]
-            for labels, column in zip(self._member_task.label_sets, columns, strict=True)
-        ]
+        columns = zip(self._member_task.label_sets, y.reshape(len(y), -1).T, strict=True)
+        return [np.searchsorted(labels, column) for labels, column in columns]
 
-    def _member_weights(self, n_members: int) -> np.ndarray:
+    def member_weights(self) -> np.ndarray:
         return self.weights_

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn import config_context
@@ -12,21 +12,15 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.frames import column_cells, n_rows
 from mmensemble.fusion.filling import PeerRegression
 from mmensemble.fusion.late import LateFusion
+from mmensemble.fusion.rows import FrameRows, Rows
 from mmensemble.fusion.strategy import Member
-from mmensemble.graph import graph_outputs
 from mmensemble.learning.columns import as_list, column_kinds
 from mmensemble.learning.members import fit_member
-from mmensemble.learning.outputs import check_can_answer, informative_columns, outputs_of
-from mmensemble.preprocessing.tabular import FEATURES, TabularPreprocessor
+from mmensemble.learning.outputs import check_can_answer, informative_columns
+from mmensemble.operations import NUMPY, Operations, Value
 from mmensemble.tasks import Multilabel, Multioutput, Regression, Task
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-    from mmensemble.graph import Frame, Graph
 
 __all__ = ["Stacking"]
 
@@ -75,10 +69,10 @@ class Stacking(LateFusion):
         self.cv = cv
         self.passthrough = passthrough
 
-    def _learns(self, task: Task) -> bool:
+    def learns(self, task: Task) -> bool:
         return True
 
-    def _check_parameters(self, members: Sequence[Member]) -> None:
+    def check_parameters(self, members: Sequence[Member], X: Any) -> None:
         if self.final_estimator is not None:
             check_can_answer("final_estimator", self.final_estimator, self.task_, "Stacking")
         columns = [] if isinstance(self.passthrough, bool) else self.passthrough
@@ -88,8 +82,6 @@ class Stacking(LateFusion):
             or not all(isinstance(name, str) for name in columns)
         ):
             raise ConfigurationError(f"passthrough must be a bool or a list of columns, not {self.passthrough!r}")
-
-    def _check_columns(self, members: Sequence[Member], X: Any) -> None:
         self._columns(members, X)
 
     def _columns(self, members: Sequence[Member], X: Any) -> list[str]:
@@ -110,22 +102,23 @@ class Stacking(LateFusion):
             raise ConfigurationError(f"passthrough takes numeric columns, and {strings} hold something else")
         return list(kinds)
 
-    def _fit_combiner(
-        self, outputs: np.ndarray, present: np.ndarray, X: Any, y: np.ndarray, sample_weight: np.ndarray | None
+    def learn(
+        self, outputs: np.ndarray, present: np.ndarray, y: np.ndarray, X: Any, sample_weight: np.ndarray | None
     ) -> None:
         weight = np.ones(len(y)) if sample_weight is None else sample_weight
         self.peer_regression_ = PeerRegression().fit(outputs, present, weight)
         self.passthrough_ = self._columns(self.members_, X)
-        numbers = self._passed_through(X)
+        rows = FrameRows(X, self._member_task)
+        numbers = rows.numbers("passthrough", self.passthrough_) if self.passthrough_ else np.zeros((len(y), 0))
         shares = ~np.isnan(numbers) * weight[:, None]
         total = shares.sum(axis=0)
         sums = (np.where(np.isnan(numbers), 0, numbers) * shares).sum(axis=0)
         self.passthrough_means_ = sums / np.where(total > 0, total, 1)
-        rows = present.any(axis=1)
-        features = self._features(outputs, present, X)[rows]
+        used = present[:, :, 0].any(axis=0)
+        features = self._features(NUMPY, list(outputs), list(present), rows)[used]
         try:
             self.final_estimator_ = self._fit_meta_learner(
-                features, y[rows], None if sample_weight is None else sample_weight[rows]
+                features, y[used], None if sample_weight is None else sample_weight[used]
             )
         except Exception as error:
             error.add_note("This was the final_estimator of Stacking.")
@@ -146,42 +139,17 @@ class Stacking(LateFusion):
             final = per_column(LogisticRegression().set_fit_request(sample_weight=True))
             return final.fit(features, y, sample_weight=weight)
 
-    def _features(self, outputs: np.ndarray, present: np.ndarray, X: Any) -> np.ndarray:
-        filled = self.peer_regression_.fill(outputs, present)
-        numbers = self._passed_through(X)
-        numbers = np.where(np.isnan(numbers), self.passthrough_means_, numbers)
-        return np.concatenate([*filled[:, :, informative_columns(self.task_)], numbers], axis=1)
+    def combine(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
+        features = self._features(xp, outputs, present, rows)
+        return rows.outputs_of("final_estimator", self.final_estimator_, features)
 
-    def _passed_through(self, X: Any) -> np.ndarray:
-        if not self.passthrough_:
-            return np.zeros((n_rows(X), 0))
-        preprocessor = self._passthrough_preprocessor()
-        encoded = preprocessor.encode(*(column_cells(X, name) for name in self.passthrough_))
-        encoded.raise_for_errors()
-        return np.asarray(preprocessor.collate(encoded, slice(None))[FEATURES], dtype=np.float64)
-
-    def _passthrough_preprocessor(self) -> TabularPreprocessor:
-        return TabularPreprocessor(dict.fromkeys(self.passthrough_, "float"))
-
-    def _combine(self, outputs: np.ndarray, present: np.ndarray, X: Any) -> np.ndarray:
-        return outputs_of(self.final_estimator_, self._member_task, self._features(outputs, present, X))
-
-    def _combine_graph(
-        self, graph: Graph, outputs: Sequence[ir.Value], present: Sequence[ir.Value], source: Frame
-    ) -> ir.Value:
-        from mmensemble.graph import Tensor, to_graph
-
-        used = informative_columns(self.task_)
-        features = []
-        for filled in self.peer_regression_.fill_graph(graph, outputs, present):
-            if len(used) < self.task_.width:
-                filled = graph.op("Gather", filled, graph.constant(used), axis=1)
-            features.append(filled)
+    def _features(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
+        features = self.peer_regression_.fill(xp, outputs, present)
+        informative = informative_columns(self.task_)
+        if len(informative) < self.task_.width:
+            features = [xp.take(output, informative) for output in features]
         if self.passthrough_:
-            name = f"{source.name}.passthrough" if source.name else "passthrough"
-            numbers = graph.feed(name, self.passthrough_, self._passthrough_preprocessor())[FEATURES]
-            means = graph.constant(self.passthrough_means_.astype(np.float32)[None], "passthrough_means")
-            features.append(graph.op("Where", graph.op("IsNaN", numbers), means, numbers))
-        stacked = graph.op("Concat", *features, axis=1)
-        final = to_graph(self.final_estimator_, Tensor(graph, stacked))
-        return graph_outputs("final_estimator", self.final_estimator_, final, self._member_task)
+            numbers = rows.numbers("passthrough", self.passthrough_)
+            means = xp.constant(self.passthrough_means_[None], "passthrough_means")
+            features.append(xp.where(xp.isnan(numbers), means, numbers))
+        return xp.concat(*features)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mmensemble.graph.builder import ENCODER_SCOPE, GENERATION_OPSET, IR_VERSION, ML_OPSET, OPSET, Graph
 from mmensemble.graph.dispatch import add_itself, to_graph
-from mmensemble.graph.outputs import graph_distributions, graph_flat, graph_labels, graph_outputs
+from mmensemble.graph.operations import GraphOperations, GraphValue
+from mmensemble.graph.outputs import graph_labels, graph_outputs
 from mmensemble.graph.parts import Block, Frame, Outputs, Source, Tensor, Terms, any_present
 
 __all__ = [
@@ -16,14 +17,14 @@ __all__ = [
     "Block",
     "Frame",
     "Graph",
+    "GraphOperations",
+    "GraphValue",
     "Outputs",
     "Source",
     "Tensor",
     "Terms",
     "add_itself",
     "any_present",
-    "graph_distributions",
-    "graph_flat",
     "graph_labels",
     "graph_outputs",
     "to_graph",

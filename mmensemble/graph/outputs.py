@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +12,9 @@ from mmensemble.tasks import Classification, Multilabel, Multioutput, Regression
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from mmensemble.graph.builder import Graph
     from mmensemble.graph.parts import Outputs
 
-__all__ = ["graph_distributions", "graph_flat", "graph_labels", "graph_outputs"]
+__all__ = ["graph_labels", "graph_outputs"]
 
 
 def graph_outputs(name: str, estimator: Any, outputs: Outputs, task: Task) -> ir.Value:
@@ -77,31 +74,3 @@ def graph_labels(name: str, estimator: Any, outputs: Outputs) -> ir.Value:
     reached = graph.op("GreaterOrEqual", probability, graph.constant(np.float32(task.threshold)))
     positive, other = (graph.constant(np.asarray(number)) for number in (task.positive, 1 - task.positive))
     return graph.op("Where", reached, positive, other)
-
-
-def graph_distributions(graph: Graph, outputs: ir.Value, task: Task) -> list[ir.Value]:
-    """Do what `distributions` does: values (batch, n_distributions, n_classes)."""
-    if isinstance(task, Multilabel):
-        others = graph.op("Sub", graph.constant(np.float32(1)), outputs)
-        last = graph.constant(np.asarray([2]))
-        return [graph.op("Concat", *(graph.op("Unsqueeze", v, last) for v in (others, outputs)), axis=2)]
-    axis = graph.constant(np.asarray([1]))
-    if len(task.label_sets) == 1:
-        return [graph.op("Unsqueeze", outputs, axis)]
-    bounds = np.cumsum([0, *(len(labels) for labels in task.label_sets)])
-    return [
-        graph.op(
-            "Unsqueeze",
-            graph.op("Slice", outputs, *(graph.constant(np.asarray([v])) for v in (start, stop, 1))),
-            axis,
-        )
-        for start, stop in pairwise(bounds)
-    ]
-
-
-def graph_flat(graph: Graph, parts: Sequence[ir.Value], task: Task) -> ir.Value:
-    """Undo `graph_distributions`."""
-    if isinstance(task, Multilabel):
-        return graph.op("Gather", parts[0], graph.constant(np.asarray(1)), axis=2)
-    squeezed = [graph.op("Squeeze", part, graph.constant(np.asarray([1]))) for part in parts]
-    return squeezed[0] if len(squeezed) == 1 else graph.op("Concat", *squeezed, axis=1)

@@ -1,22 +1,20 @@
-"""Members' outputs in the form of the composition's task, in numpy and as a graph; and what they are made of.
+"""Members' outputs in the form of the composition's task; and what they are made of.
 
-Every strategy works on arrays (n_rows, task.width). Classes come as distributions: one of `n_classes` probabilities,
-one per column of labels, or one of (1 - p, p) per independent label.
+Every strategy works on outputs (n, task.width). Classes come as distributions: one of `n_classes` probabilities, one
+per column of labels, or one of (1 - p, p) per independent label.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.base import is_regressor
 
 from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.operations import Operations, Value
 from mmensemble.tasks import Multilabel, Multioutput, Regression, Task, placement
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "aligned_outputs",
@@ -89,19 +87,22 @@ def _of_width(outputs: np.ndarray, width: int) -> np.ndarray:
     return outputs
 
 
-def distributions(outputs: np.ndarray, task: Task) -> list[np.ndarray]:
-    """Split outputs (..., width) into distributions (..., n_distributions, n_classes), equal sizes together."""
+def distributions(xp: Operations, outputs: Value, task: Task) -> list[Value]:
+    """Split outputs (n, width) into distributions along the last axis.
+
+    Returns
+    -------
+    list of values, shape (n, n_classes)
+        One per column of labels; of independent labels a single one, (n, n_labels, 2).
+    """
     if isinstance(task, Multilabel):
-        return [np.stack([1 - outputs, outputs], axis=-1)]
-    bounds = np.cumsum([len(labels) for labels in task.label_sets])[:-1]
-    return [part[..., None, :] for part in np.split(outputs, bounds, axis=-1)]
+        return [xp.stack(1 - outputs, outputs)]
+    return xp.split(outputs, [len(labels) for labels in task.label_sets])
 
 
-def flat(parts: Sequence[np.ndarray], task: Task) -> np.ndarray:
+def flat(xp: Operations, parts: Sequence[Value], task: Task) -> Value:
     """Undo `distributions`."""
-    if isinstance(task, Multilabel):
-        return parts[0][..., 1]
-    return np.concatenate([part[..., 0, :] for part in parts], axis=-1)
+    return xp.take(parts[0], 1) if isinstance(task, Multilabel) else xp.concat(*parts)
 
 
 def informative_columns(task: Task) -> np.ndarray:

@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.multioutput import MultiOutputClassifier
 
 from mmensemble import ConfigurationError, DataError, MultimodalClassifier, MultimodalRegressor, export_onnx, score_file
-from mmensemble.graph import Graph
+from mmensemble.graph import Graph, GraphOperations
 from mmensemble.learning.targets import learn_labels, learn_numbers
 from mmensemble.preprocessing import TabularPreprocessor
 from mmensemble_estimators import TextClassifier, TextRegressor
@@ -141,7 +141,8 @@ def test_graph_gives_the_outputs(kind: str) -> None:
     raw = (3 * RNG.normal(size=(5, target.n_outputs))).astype(np.float32)
     graph, names = Graph(), [str(number) for number in range(target.n_outputs)]
     value = graph.feed("raw", names, TabularPreprocessor(dict.fromkeys(names, "float")))["features"]
-    model = graph.to_model({"scores": (target.graph(graph, value), target.n_outputs)})
+    xp = GraphOperations(graph)
+    model = graph.to_model({"scores": (target.activate(xp, xp.of(value)).value, target.n_outputs)})
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(
         session.run(["scores"], {"raw.features": raw})[0], target.outputs(raw), rtol=1e-5, atol=1e-7

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError
-from mmensemble.graph import Graph, Outputs, graph_distributions, graph_flat, graph_outputs
+from mmensemble.graph import Graph, GraphOperations, Outputs, graph_outputs
 from mmensemble.learning.outputs import (
     aligned_outputs,
     check_can_answer,
@@ -18,6 +18,7 @@ from mmensemble.learning.outputs import (
     output_names,
     outputs_of,
 )
+from mmensemble.operations import NUMPY
 from mmensemble.preprocessing import TabularPreprocessor
 from mmensemble.tasks import Classification, Multilabel, Multioutput, Regression, Task
 
@@ -106,22 +107,21 @@ def test_missing_method(task: Task, method: str) -> None:
 
 
 def test_distributions() -> None:
-    outputs = np.array([[[0.1, 0.2, 0.7, 0.4, 0.6], [0.3, 0.3, 0.4, 1, 0]]])
-    first, second = distributions(outputs, COLUMNS)
-    assert first.shape == (1, 2, 1, 3)
-    np.testing.assert_array_equal(first[0, 0, 0], [0.1, 0.2, 0.7])
-    np.testing.assert_array_equal(second[0, :, 0], [[0.4, 0.6], [1, 0]])
-    (pairs,) = distributions(np.array([[0.1, 1.0, 0.5]]), LABELS)
+    outputs = np.array([[0.1, 0.2, 0.7, 0.4, 0.6], [0.3, 0.3, 0.4, 1, 0]])
+    first, second = distributions(NUMPY, outputs, COLUMNS)
+    np.testing.assert_array_equal(first, [[0.1, 0.2, 0.7], [0.3, 0.3, 0.4]])
+    np.testing.assert_array_equal(second, [[0.4, 0.6], [1, 0]])
+    (pairs,) = distributions(NUMPY, np.array([[0.1, 1.0, 0.5]]), LABELS)
     np.testing.assert_allclose(pairs, [[[0.9, 0.1], [0, 1], [0.5, 0.5]]])
-    (alone,) = distributions(outputs[0, :, :3], CLASSES)
-    np.testing.assert_array_equal(alone[:, 0], outputs[0, :, :3])
+    (alone,) = distributions(NUMPY, outputs[:, :3], CLASSES)
+    np.testing.assert_array_equal(alone, outputs[:, :3])
 
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_flat_undoes_distributions(kind: str) -> None:
     task = TASKS[kind]
-    outputs = np.random.default_rng(0).random((2, 4, task.width))
-    np.testing.assert_array_equal(flat(distributions(outputs, task), task), outputs)
+    outputs = np.random.default_rng(0).random((4, task.width))
+    np.testing.assert_array_equal(flat(NUMPY, distributions(NUMPY, outputs, task), task), outputs)
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -130,13 +130,14 @@ def test_graph_does_the_same(kind: str) -> None:
     outputs = np.random.default_rng(0).random((4, task.width)).astype(np.float32)
     graph, names = Graph(), [str(n) for n in range(task.width)]
     value = graph.feed("raw", names, TabularPreprocessor(dict.fromkeys(names, "float")))["features"]
-    parts = graph_distributions(graph, value, task)
-    squares = [graph.op("Mul", part, part) for part in parts]
-    model = graph.to_model({"scores": (graph_flat(graph, squares, task), task.width)})
+    xp = GraphOperations(graph)
+    parts = distributions(xp, xp.of(value), task)
+    squares = [part * part for part in parts]
+    model = graph.to_model({"scores": (flat(xp, squares, task).value, task.width)})
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     made = session.run(["scores"], {"raw.features": outputs})[0]
-    np.testing.assert_allclose(made, flat([p * p for p in distributions(outputs, task)], task), rtol=1e-6)
-    assert len(parts) == len(distributions(outputs, task))
+    expected = flat(NUMPY, [part * part for part in distributions(NUMPY, outputs, task)], task)
+    np.testing.assert_allclose(made, expected, rtol=1e-6)
 
 
 # Names and columns

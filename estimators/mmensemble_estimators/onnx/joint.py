@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import ENCODER_SCOPE, Frame, Outputs, Source, any_present, to_graph
+from mmensemble.graph import ENCODER_SCOPE, Frame, GraphOperations, Outputs, Source, any_present, to_graph
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.base.estimator import TorchEstimator
 from mmensemble_estimators.joint.members import Standardize
@@ -98,6 +97,7 @@ def joint_graph(fusion: JointFusion, source: Source) -> Outputs:
         weight, bias = (parameter.detach().cpu().numpy() for parameter in (network.head.weight, network.head.bias))
         raw = add_linear(graph, fused, weight, bias)
         any_there = any_present(graph, present)
-        prior = graph.constant(fusion.prior_.astype(np.float32)[None], "prior")
-        result = graph.op("Where", any_there, fusion.target_.graph(graph, raw), prior)
+        xp = GraphOperations(graph)
+        scores = fusion.target_.activate(xp, xp.of(raw))
+        result = xp.where(xp.of(any_there), scores, xp.constant(fusion.prior_[None], "prior")).value
     return Outputs(graph, **{fusion.task_.output: result}, transformed=fused, present=any_there, task=fusion.task_)

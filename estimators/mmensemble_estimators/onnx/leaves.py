@@ -9,7 +9,7 @@ import onnx_ir as ir
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import ENCODER_SCOPE, Frame, Outputs, Source
+from mmensemble.graph import ENCODER_SCOPE, Frame, GraphOperations, Outputs, Source
 from mmensemble_estimators.backbones.network import SMALLEST_NORM
 from mmensemble_estimators.base.estimator import TorchEstimator
 from mmensemble_estimators.base.leaf import TorchLeaf
@@ -42,8 +42,10 @@ def leaf_graph(estimator: TorchEstimator, source: Source) -> Outputs:
             weight = weight * np.float32(head.norm)
         raw = add_linear(graph, embedding, weight, head.linear.bias.detach().cpu().numpy())
         target = estimator._target
-        fill = graph.constant(target.fill.astype(np.float32)[None], "prior")
-        scores = graph.op("Where", present, target.graph(graph, raw), fill)
+        xp = GraphOperations(graph)
+        scores = xp.where(
+            xp.of(present), target.activate(xp, xp.of(raw)), xp.constant(target.fill[None], "prior")
+        ).value
     return Outputs(graph, **{target.task.output: scores}, transformed=transformed, present=present, task=target.task)
 
 

@@ -1,29 +1,23 @@
 """What a network is trained to give, and how its outputs become predictions: one class per kind of task.
 
-A target knows how `y` is encoded for the loss, the loss per sample, how raw outputs become the estimator's outputs (in
-numpy and as a graph), and what a row without input gets. How outputs become predictions, its task knows.
+A target knows how `y` is encoded for the loss, the loss per sample, how raw outputs become the estimator's outputs, and
+what a row without input gets. How outputs become predictions, its task knows.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import expit, softmax
 from sklearn.utils.validation import check_array, column_or_1d
 from torch import Tensor, nn
 
 from mmensemble.exceptions import DataError
 from mmensemble.learning.targets import LearnedTask, label_columns, learn_numbers
+from mmensemble.operations import NUMPY, Operations, Value
 from mmensemble.tasks import Classification, Multilabel, Multioutput, Regression, Task, task_from_dict
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-    from mmensemble.graph import Graph
 
 __all__ = [
     "ClassTarget",
@@ -70,12 +64,13 @@ class Target(ABC):
         """Return (outputs, encoded) → loss per sample (n,)."""
 
     @abstractmethod
+    def activate(self, xp: Operations, raw: Value) -> Value:
+        """Turn raw outputs (n, n_outputs) into probabilities or numbers of that shape."""
+
     def outputs(self, raw: np.ndarray) -> np.ndarray:
         """Turn raw outputs (n, n_outputs) into probabilities or numbers of that shape, float64."""
-
-    @abstractmethod
-    def graph(self, graph: Graph, raw: ir.Value) -> ir.Value:
-        """Do what `outputs` does, in a graph."""
+        # As scikit-learn's classifiers: rows then add up to 1 as closely as its metrics ask for.
+        return np.asarray(self.activate(NUMPY, raw.astype(np.float64)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values from which `target_from_dict` rebuilds the target."""
@@ -102,12 +97,8 @@ class ClassTarget(Target):
     def loss(self, label_smoothing: float) -> nn.Module:
         return nn.CrossEntropyLoss(reduction="none", label_smoothing=label_smoothing)
 
-    def outputs(self, raw: np.ndarray) -> np.ndarray:
-        # In float64, as scikit-learn's classifiers: rows then add up to 1 as closely as its metrics ask for.
-        return np.asarray(softmax(raw.astype(np.float64), axis=1))
-
-    def graph(self, graph: Graph, raw: ir.Value) -> ir.Value:
-        return graph.op("Softmax", raw, axis=1)
+    def activate(self, xp: Operations, raw: Value) -> Value:
+        return xp.softmax(raw)
 
 
 class MultilabelTarget(Target):
@@ -129,11 +120,8 @@ class MultilabelTarget(Target):
     def loss(self, label_smoothing: float) -> nn.Module:
         return _BinaryLoss(label_smoothing)
 
-    def outputs(self, raw: np.ndarray) -> np.ndarray:
-        return np.asarray(expit(raw.astype(np.float64)))
-
-    def graph(self, graph: Graph, raw: ir.Value) -> ir.Value:
-        return graph.op("Sigmoid", raw)
+    def activate(self, xp: Operations, raw: Value) -> Value:
+        return xp.sigmoid(raw)
 
 
 class MultioutputTarget(Target):
@@ -158,19 +146,9 @@ class MultioutputTarget(Target):
     def loss(self, label_smoothing: float) -> nn.Module:
         return _ColumnsLoss([column.n_outputs for column in self.columns], label_smoothing)
 
-    def outputs(self, raw: np.ndarray) -> np.ndarray:
-        return np.hstack([t.outputs(part) for t, part in zip(self.columns, self.task.split(raw), strict=True)])
-
-    def graph(self, graph: Graph, raw: ir.Value) -> ir.Value:
-        parts = [
-            graph.op(
-                "Softmax",
-                graph.op("Slice", raw, *(graph.constant(np.asarray([v])) for v in (start, stop, 1))),
-                axis=1,
-            )
-            for start, stop in pairwise(self.task.bounds)
-        ]
-        return graph.op("Concat", *parts, axis=1)
+    def activate(self, xp: Operations, raw: Value) -> Value:
+        parts = xp.split(raw, [column.n_outputs for column in self.columns])
+        return xp.concat(*(column.activate(xp, part) for column, part in zip(self.columns, parts, strict=True)))
 
 
 class NumberTarget(Target):
@@ -194,15 +172,11 @@ class NumberTarget(Target):
     def loss(self, label_smoothing: float) -> nn.Module:
         return _SquaredLoss()
 
-    def outputs(self, raw: np.ndarray) -> np.ndarray:
-        return np.asarray(raw.astype(np.float64) * self.scale + self.mean)
+    def activate(self, xp: Operations, raw: Value) -> Value:
+        return raw * self.scale + self.mean
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "scale": self.scale.tolist()}
-
-    def graph(self, graph: Graph, raw: ir.Value) -> ir.Value:
-        scale, mean = (graph.constant(v.astype(np.float32)[None]) for v in (self.scale, self.mean))
-        return graph.op("Add", graph.op("Mul", raw, scale), mean)
 
 
 def target_of(learned: LearnedTask, weight: np.ndarray) -> Target:

@@ -1,0 +1,97 @@
+"""What a late strategy reads of the rows beside the members' outputs: columns of X, on arrays and in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from mmensemble.frames import column_cells
+from mmensemble.graph import Frame, GraphValue, Tensor, graph_outputs, to_graph
+from mmensemble.learning.outputs import outputs_of
+from mmensemble.operations import Value
+from mmensemble.preprocessing.tabular import FEATURES, TabularPreprocessor
+from mmensemble.tasks import Task
+
+__all__ = ["FrameRows", "GraphRows", "Rows"]
+
+
+class Rows(Protocol):
+    """The rows that a strategy joins the members' outputs of."""
+
+    def numbers(self, name: str, columns: Sequence[str]) -> Value:
+        """Return numeric columns of X as they are, (n, n_columns); NaN where a number is missing.
+
+        Parameters
+        ----------
+        name : str
+            The prefix of the graph's inputs for them.
+        columns : sequence of str
+        """
+
+    def outputs_of(self, name: str, estimator: Any, features: Value) -> Value:
+        """Return the outputs of an estimator that the strategy fitted, (n, width).
+
+        Parameters
+        ----------
+        name : str
+            What an error calls it.
+        estimator : estimator
+            Fitted on `y` as `LateFusion.learn` gets it.
+        features : value, shape (n, n_features)
+            What its `X` is.
+        """
+
+
+class FrameRows:
+    """Rows of a frame.
+
+    Parameters
+    ----------
+    X : DataFrame, n rows
+    task : Task
+        As the members learned it.
+    """
+
+    def __init__(self, X: Any, task: Task) -> None:
+        self.X = X
+        self.task = task
+
+    def numbers(self, name: str, columns: Sequence[str]) -> np.ndarray:
+        preprocessor = _numeric(columns)
+        encoded = preprocessor.encode(*(column_cells(self.X, column) for column in columns))
+        encoded.raise_for_errors()
+        return np.asarray(preprocessor.collate(encoded, slice(None))[FEATURES], dtype=np.float64)
+
+    def outputs_of(self, name: str, estimator: Any, features: np.ndarray) -> np.ndarray:
+        return outputs_of(estimator, self.task, features)
+
+
+class GraphRows:
+    """The rows of a graph's batch.
+
+    Parameters
+    ----------
+    source : Frame
+    task : Task
+        As the members learned it.
+    """
+
+    def __init__(self, source: Frame, task: Task) -> None:
+        self.source = source
+        self.task = task
+
+    def numbers(self, name: str, columns: Sequence[str]) -> GraphValue:
+        graph = self.source.graph
+        path = f"{self.source.name}.{name}" if self.source.name else name
+        return GraphValue(graph, graph.feed(path, columns, _numeric(columns))[FEATURES])
+
+    def outputs_of(self, name: str, estimator: Any, features: GraphValue) -> GraphValue:
+        graph = self.source.graph
+        outputs = to_graph(estimator, Tensor(graph, features.value))
+        return GraphValue(graph, graph_outputs(name, estimator, outputs, self.task))
+
+
+def _numeric(columns: Sequence[str]) -> TabularPreprocessor:
+    return TabularPreprocessor(dict.fromkeys(columns, "float"))

@@ -39,8 +39,8 @@ def _members(estimator: Any, source: Source) -> tuple[list[tuple[str, Any, Outpu
         inner = source.member(name, source.columns, source.kinds) if isinstance(source, Frame) else source
         with source.graph.scope(name):
             members.append((name, member, to_graph(member, inner)))
-    there = [outputs.present for _, _, outputs in members if outputs.present is not None]
-    return members, any_present(source.graph, there) if there else None
+    present = [outputs.present for _, _, outputs in members if outputs.present is not None]
+    return members, any_present(source.graph, present) if present else None
 
 
 def _average(graph: Graph, values: Sequence[ir.Value], weights: Any) -> ir.Value:

@@ -2,10 +2,12 @@
 
 from mmensemble.fusion.late import LateFusion
 from mmensemble.fusion.product import ProductOfExperts
+from mmensemble.fusion.rows import Rows
 from mmensemble.fusion.selection import EnsembleSelection
 from mmensemble.fusion.stacking import Stacking
 from mmensemble.fusion.strategy import Fusion, Member
 from mmensemble.fusion.voting import HardVoting, SoftVoting
+from mmensemble.operations import Operations
 
 __all__ = [
     "EnsembleSelection",
@@ -13,7 +15,9 @@ __all__ = [
     "HardVoting",
     "LateFusion",
     "Member",
+    "Operations",
     "ProductOfExperts",
+    "Rows",
     "SoftVoting",
     "Stacking",
 ]

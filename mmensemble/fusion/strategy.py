@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -13,12 +13,10 @@ from sklearn.utils import _safe_indexing
 
 from mmensemble.cache import Store
 from mmensemble.exceptions import DataError
+from mmensemble.graph import Frame, Outputs
 from mmensemble.learning.columns import Columns, column_kinds, present_rows, select_columns
 from mmensemble.learning.targets import LearnedTask
 from mmensemble.tasks import Task
-
-if TYPE_CHECKING:
-    from mmensemble.graph import Frame, Outputs
 
 __all__ = ["Fusion", "Member"]
 

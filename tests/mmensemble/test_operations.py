@@ -60,7 +60,7 @@ def graph_of(rule: Rule) -> ir.Model:
     preprocessor = TabularPreprocessor(dict.fromkeys(names, "float"))
     xp = GraphOperations(graph)
     x, y = (xp.of(graph.feed(name, [name + n for n in names], preprocessor)["features"]) for name in "xy")
-    return graph.to_model({"made": (rule(xp, x, y).value, rule(NUMPY, X, Y).shape[-1])})
+    return graph.to_model({"scores": (rule(xp, x, y).value, rule(NUMPY, X, Y).shape[-1])})
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -68,9 +68,9 @@ def test_a_graph_does_what_numpy_does(name: str) -> None:
     model = graph_of(RULES[name])
     inputs = {value.name: {"x.features": X, "y.features": Y}[value.name] for value in model.graph.inputs}
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
-    (made,) = session.run(None, inputs)
+    (outputs,) = session.run(None, inputs)
     expected = RULES[name](NUMPY, X.astype(np.float64), Y.astype(np.float64))
-    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(

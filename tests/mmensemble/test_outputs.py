@@ -47,23 +47,23 @@ class Made:
 
 def test_classes_are_put_in_order() -> None:
     proba = np.array([[0.2, 0.8], [0.5, 0.5]])
-    made = outputs_of(Made(proba, np.array(["c", "a"])), CLASSES, None)
-    np.testing.assert_array_equal(made, [[0.8, 0, 0.2], [0.5, 0, 0.5]])
+    result = outputs_of(Made(proba, np.array(["c", "a"])), CLASSES, None)
+    np.testing.assert_array_equal(result, [[0.8, 0, 0.2], [0.5, 0, 0.5]])
     same = np.array([[0.2, 0.3, 0.5]])
     np.testing.assert_array_equal(outputs_of(Made(same, ABC), CLASSES, None), same)
 
 
 def test_columns_of_labels_are_put_in_order() -> None:
     first, second = np.array([[0.4, 0.6]]), np.array([[1.0]])
-    made = outputs_of(Made([first, second], [np.array(["b", "c"]), np.array([9])]), COLUMNS, None)
-    np.testing.assert_array_equal(made, [[0, 0.4, 0.6, 0, 1]])
+    result = outputs_of(Made([first, second], [np.array(["b", "c"]), np.array([9])]), COLUMNS, None)
+    np.testing.assert_array_equal(result, [[0, 0.4, 0.6, 0, 1]])
 
 
 def test_lists_of_labels() -> None:
     """As forests give them: a label that no fitting row had, or all of them, has one column."""
     proba = [np.array([[0.3, 0.7]]), np.array([[1.0]]), np.array([[1.0]])]
-    made = outputs_of(Made(proba, [np.array([0, 1]), np.array([0]), np.array([1])]), LABELS, None)
-    np.testing.assert_array_equal(made, [[0.7, 0, 1]])
+    result = outputs_of(Made(proba, [np.array([0, 1]), np.array([0]), np.array([1])]), LABELS, None)
+    np.testing.assert_array_equal(result, [[0.7, 0, 1]])
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2,), (2, 3, 1)])
@@ -76,18 +76,18 @@ def test_numbers() -> None:
     one, two = Regression(1, one_dimensional=True), Regression(2, one_dimensional=False)
     for given in (np.array([1.0, 2]), np.array([[1], [2]])):
         np.testing.assert_array_equal(outputs_of(Made(given), one, None), [[1.0], [2.0]])
-    made = outputs_of(Made(np.array([[1, 2]], dtype=np.float32)), two, None)
-    assert made.dtype == np.float64
-    np.testing.assert_array_equal(made, [[1, 2]])
+    result = outputs_of(Made(np.array([[1, 2]], dtype=np.float32)), two, None)
+    assert result.dtype == np.float64
+    np.testing.assert_array_equal(result, [[1, 2]])
 
 
 def test_single_precision_probabilities_add_up_to_1() -> None:
     rng = np.random.default_rng(0)
     rough = rng.random((50, 3)).astype(np.float32)
     rough /= rough.sum(axis=1, keepdims=True)
-    made = outputs_of(Made(rough, ABC), CLASSES, None)
-    np.testing.assert_allclose(made.sum(axis=1), 1, rtol=0, atol=1e-15)
-    np.testing.assert_allclose(made, rough, rtol=1e-6)
+    result = outputs_of(Made(rough, ABC), CLASSES, None)
+    np.testing.assert_allclose(result.sum(axis=1), 1, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(result, rough, rtol=1e-6)
 
 
 def test_aligned_outputs_of_no_rows() -> None:
@@ -135,9 +135,9 @@ def test_graph_does_the_same(kind: str) -> None:
     squares = [part * part for part in parts]
     model = graph.to_model({"scores": (flat(xp, squares, task).value, task.width)})
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
-    made = session.run(["scores"], {"raw.features": outputs})[0]
+    result = session.run(["scores"], {"raw.features": outputs})[0]
     expected = flat(NUMPY, [part * part for part in distributions(NUMPY, outputs, task)], task)
-    np.testing.assert_allclose(made, expected, rtol=1e-6)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 # Names and columns
@@ -171,8 +171,8 @@ def graph_of(width: int) -> tuple[Graph, ir.Value]:
 
 def test_graph_outputs_put_classes_in_order() -> None:
     graph, value = graph_of(2)
-    made = graph_outputs("m", Made(None, np.array(["c", "a"])), Outputs(graph, probabilities=value), CLASSES)
-    model = graph.to_model({"scores": (made, 3)})
+    result = graph_outputs("m", Made(None, np.array(["c", "a"])), Outputs(graph, probabilities=value), CLASSES)
+    model = graph.to_model({"scores": (result, 3)})
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     scores = session.run(["scores"], {"raw.features": np.array([[0.2, 0.8]], dtype=np.float32)})[0]
     np.testing.assert_allclose(scores, [[0.8, 0, 0.2]])

@@ -1,4 +1,4 @@
-"""The ``mmensemble`` command. Imports click only; each subcommand imports what it needs when it runs."""
+"""The ``mmensemble`` command. Imports click and little else; each subcommand imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import errno
 import json
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import click
 
 from mmensemble._version import __version__
 from mmensemble.exceptions import MissingDependencyError, MmensembleError
+from mmensemble.files.formats import described, known_formats
 
 if TYPE_CHECKING:
     from mmensemble.scoring import ScoreReport
@@ -24,6 +24,8 @@ __all__ = ["main"]
 _EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _COUNT = click.IntRange(min=1)
 _NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+_FORMATS = described(known_formats())
+_FILES = f"INPUT and the output are files of rows, by the endings of their names: {_FORMATS}."
 
 
 class _Commands(click.Group):
@@ -59,9 +61,7 @@ def _file_to_file(command: Callable[..., None]) -> Callable[..., None]:
         [
             click.argument("model", type=_EXISTING_FILE),
             click.argument("input", type=_EXISTING_FILE),
-            click.option(
-                "-o", "--output", type=_NEW_FILE, required=True, help="The file to write: .parquet, .pq, .csv, .jsonl."
-            ),
+            click.option("-o", "--output", type=_NEW_FILE, required=True, help="The file to write."),
             click.option(
                 "--device",
                 type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
@@ -94,10 +94,10 @@ def _file_to_file(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@main.command()
+@main.command(epilog=_FILES)
 @_file_to_file
 def score(model: Path, input: Path, output: Path, quiet: bool, threads: int | None, **options: Any) -> None:
-    """Score the rows of INPUT (.parquet, .pq, .csv or .jsonl) with MODEL (.onnx).
+    """Score the rows of INPUT with MODEL (.onnx).
 
     The output has the kept columns, then prediction, probability_<class> for each class, and error. It appears when
     it is complete. Relative image paths in INPUT start at the working directory.
@@ -116,7 +116,7 @@ def score(model: Path, input: Path, output: Path, quiet: bool, threads: int | No
     _write(score_file, model, input, output, quiet, n_threads=threads, **options)
 
 
-@main.command()
+@main.command(epilog=_FILES)
 @_file_to_file
 @click.option("--max-new-tokens", type=_COUNT, default=32, show_default=True, help="Most tokens of a text.")
 @click.option("--num-return-sequences", type=_COUNT, default=1, show_default=True, help="Texts for each row.")
@@ -137,7 +137,7 @@ def score(model: Path, input: Path, output: Path, quiet: bool, threads: int | No
 @click.option("--num-beams", type=_COUNT, default=1, show_default=True, help="Above 1, search with so many beams.")
 @click.option("--random-state", type=click.IntRange(min=0), help="A seed: with the same one, the same texts.")
 def generate(model: Path, input: Path, output: Path, quiet: bool, threads: int | None, **options: Any) -> None:
-    """Write a text for each row of INPUT (.parquet, .pq, .csv or .jsonl) with MODEL (.onnx), one that generates.
+    """Write a text for each row of INPUT with MODEL (.onnx), one that generates.
 
     The output has the kept columns, then generated (generated_0 and so on of several texts for each row), and error.
     It appears when it is complete. Relative image paths in INPUT start at the working directory.
@@ -294,7 +294,7 @@ def _labels(classes: Any) -> Any:
     "--verify",
     type=_EXISTING_FILE,
     default=None,
-    help="Rows (.parquet, .pq, .csv or .jsonl) on which the model must score as the estimator does.",
+    help=f"Rows on which the model must score as the estimator does: {_FORMATS}.",
 )
 @click.option("--target", default=None, help="Column of the --verify rows that holds the labels: compares the scores.")
 @click.option(
@@ -363,21 +363,12 @@ def _load_estimator(path: Path) -> Any:
 
 
 def _read_frame(path: Path) -> Any:
-    from mmensemble.files.readers import file_format, open_reader
+    from mmensemble.files.reading import read_frame
 
     try:
-        import pandas as pd
+        return read_frame(path)
     except ModuleNotFoundError as error:
         raise MissingDependencyError("pandas", "train") from error
-    kind = file_format(path)
-    if kind == "jsonl":
-        import pyarrow as pa
-
-        # pandas makes numbers of texts of digits, and dates of columns by their names: other cells than are scored.
-        with closing(open_reader(path)) as reader:
-            tables = reader.tables(reader.schema.names, max(1, reader.n_rows or 0))
-            return pa.concat_tables([reader.schema.empty_table(), *tables]).to_pandas()
-    return pd.read_parquet(path) if kind == "parquet" else pd.read_csv(path)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ made of the parts. One process writes them at a time: it holds ``lock``.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from filelock import FileLock, Timeout
 
 from mmensemble.exceptions import ConfigurationError
+from mmensemble.files.writing import put_in_place
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -167,21 +167,19 @@ class Parts:
         self._sink.close()
         self._sink = None
         partial = self._partial
-        with partial.open("rb+") as file:  # a power cut must not leave an empty file under the final name
-            os.fsync(file.fileno())
-        partial.rename(partial.with_suffix(""))
+        put_in_place(partial, partial.with_suffix(""))
 
 
 def _read_job(path: Path) -> dict[str, Any] | None:
     """Return what a folder of parts says of itself; None where there is none, or a damaged or older one."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        state = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    return said if isinstance(said, dict) and said.keys() == {"job", "drawn"} else None
+    return state if isinstance(state, dict) and state.keys() == {"job", "drawn"} else None
 
 
-def _write_job(path: Path, said: dict[str, Any]) -> None:
+def _write_job(path: Path, state: dict[str, Any]) -> None:
     partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(said), encoding="utf-8")
-    partial.rename(path)
+    partial.write_text(json.dumps(state), encoding="utf-8")
+    put_in_place(partial, path)

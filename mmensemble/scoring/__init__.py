@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from mmensemble.files.formats import FileFormat, register_format
 from mmensemble.scoring.batching import ScoredWindow
-from mmensemble.scoring.files import ScoreReport, generate_file, score_file
+from mmensemble.scoring.file_job import ScoreReport
+from mmensemble.scoring.file_to_file import generate_file, score_file
 from mmensemble.scoring.generation import GenerationSettings
 from mmensemble.scoring.manifest import Feed, Manifest
 from mmensemble.scoring.predictor import OnnxPredictor
 
 __all__ = [
     "Feed",
+    "FileFormat",
     "GenerationSettings",
     "Manifest",
     "OnnxPredictor",
     "ScoreReport",
     "ScoredWindow",
     "generate_file",
+    "register_format",
     "score_file",
 ]

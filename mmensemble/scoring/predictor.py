@@ -5,48 +5,35 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain, islice
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmensemble.exceptions import ConfigurationError, MmensembleError
+from mmensemble.exceptions import ConfigurationError
 from mmensemble.frames import frame_with, n_rows
 from mmensemble.scoring.batching import (
     ScoredWindow,
-    generate_windows,
     score_window,
     score_windows,
     usual_batch_size,
     window_size,
 )
 from mmensemble.scoring.conditional import available_if
-from mmensemble.scoring.generation import GenerationSettings, room_for_prompt, start_texts
+from mmensemble.scoring.generation import GenerationSettings, room_for_prompt
 from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
-from mmensemble.scoring.manifest import Manifest, model_bytes, read_manifest
-from mmensemble.scoring.providers import Device, ResolvedDevice, open_session, usable_cores
+from mmensemble.scoring.manifest import Manifest
+from mmensemble.scoring.open_model import OpenModel
+from mmensemble.scoring.providers import Device, ResolvedDevice, usable_cores
+from mmensemble.scoring.writing import write_windows
 from mmensemble.tasks import Generation, Multioutput
 
 __all__ = ["OnnxPredictor"]
 
-
-# Above this size of the files, in bytes, weights are not held twice, to score several batches at once: in large
-# networks the threads of one batch seldom wait for each other.
-_HELD_TWICE = 256 * 2**20
 # Windows of a model that writes are of so few batches, because each token of each takes a call of the graph, or of half
 # as many as there are threads.
 _WRITTEN_BATCHES = 4
-
-
-@dataclass
-class _OpenModel:
-    session: Any
-    device: ResolvedDevice
-    manifest: Manifest
-    input_names: list[str]
 
 
 class OnnxPredictor:
@@ -116,28 +103,14 @@ class OnnxPredictor:
         _ = self._model
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_model", "_one_thread")}
+        return {name: value for name, value in self.__dict__.items() if name != "_model"}
 
     def __repr__(self) -> str:
         return f"OnnxPredictor({str(self.path)!r}, device={self._asked_device!r}, batch_size={self._asked_rows})"
 
     @cached_property
-    def _model(self) -> _OpenModel:
-        session, device = open_session(self.path, self._asked_device, self.n_threads, try_out=self._try_out)
-        names = [node.name for node in session.get_inputs()]
-        return _OpenModel(session, device, read_manifest(session, self.path), names)
-
-    @cached_property
-    def _one_thread(self) -> Any:
-        """The session for several batches at once, each on one thread; opened when there are any.
-
-        What is gained, measured on two cores: 20 % of the time of a small GPT, 5 % with MiniLM in int8, 2 % in fp32.
-        """
-        return open_session(self.path, "cpu", 1, try_out=self._try_out)[0]
-
-    @property
-    def _runs_batches_at_once(self) -> bool:
-        return self.device == "cpu" and self.n_threads > 1 and model_bytes(self.path) <= _HELD_TWICE
+    def _model(self) -> OpenModel:
+        return OpenModel(self.path, self._asked_device, self.n_threads)
 
     @property
     def manifest(self) -> Manifest:
@@ -209,7 +182,7 @@ class OnnxPredictor:
         task = self.manifest.task
         X = frame_with(X, self.manifest.columns)
         if n_rows(X) <= self.batch_size:
-            window = score_window(self.manifest.feeds, X, self._run_one, width=task.width, batch_size=self.batch_size)
+            window = score_window(self.manifest.feeds, X, self._model.run, width=task.width, batch_size=self.batch_size)
             window.raise_for_errors(0)
             return window.outputs
         scored = []
@@ -220,10 +193,6 @@ class OnnxPredictor:
                 scored.append(window.outputs)
                 start += len(window.errors)
         return np.concatenate(scored)
-
-    def _run_one(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
-        model = self._model
-        return _run(model.session, model.device, model.input_names, arrays, model.manifest.task.output)
 
     @available_if(lambda self: self.manifest.task.check_scores())
     def predict(self, X: Any) -> np.ndarray:
@@ -261,12 +230,11 @@ class OnnxPredictor:
         ScoredWindow
             ``(outputs, errors)``, one for each frame.
         """
-        model, at_once = self._model, self._runs_batches_at_once
-        session = self._one_thread if at_once else model.session
+        model, at_once = self._model, self._model.runs_batches_at_once
         return score_windows(
             model.manifest.feeds,
             frames,
-            lambda arrays: _run(session, model.device, model.input_names, arrays, model.manifest.task.output),
+            partial(model.run, on_one_thread=at_once),
             width=model.manifest.task.width,
             batch_size=self.batch_size,
             n_threads=self.n_threads,
@@ -368,49 +336,12 @@ class OnnxPredictor:
             If more tokens are asked for than the network can write.
         """
         room_for_prompt(self.token_decoder().task, settings)  # now, and not at the first row
-        return self._write(iter(frames), settings, first_row)
-
-    def _write(self, frames: Iterator[Any], settings: GenerationSettings, first_row: int) -> Generator[ScoredWindow]:
-        model = self._model
-        (feed,) = model.manifest.feeds
-        head = list(islice(frames, 2))
-        at_once = self._writes_batches_at_once(head, settings, first_row)
-        decoder = OnnxDecoder(self._one_thread if at_once else model.session, model.device, model.manifest)
-        written = generate_windows(
-            feed,
-            chain(head, frames),
-            lambda encoded, row, call: start_texts(
-                decoder,
-                feed.preprocessor,
-                encoded,
-                decoder.task,
-                settings,
-                batch_size=self.batch_size,
-                first_row=row,
-                call=call,
-            ),
-            first_row=first_row,
-            n_threads=self.n_threads,
-            write_in_threads=at_once,
-        )
-        with closing(written):
-            yield from written
-
-    def _writes_batches_at_once(self, head: list[Any], settings: GenerationSettings, first_row: int) -> bool:
-        """Tell from the first two windows whether batches are to share the cores.
-
-        The same for all rows at once, for a file of them, and for its rest after an interrupt, so that a row gets the
-        same text. Of batches that would leave more than half of the threads idle, each one runs on all of them.
-        """
-        if not self._runs_batches_at_once or not head:
-            return False
-        n_batches = -(-n_rows(head[0]) // settings.rows_at_once(self.batch_size))
-        return first_row > 0 or len(head) > 1 or (n_batches > 1 and 2 * n_batches >= self.n_threads)
+        return write_windows(self._model, frames, settings, batch_size=self.batch_size, first_row=first_row)
 
     @available_if(lambda self: self.manifest.task.check_texts())
     def token_decoder(self) -> OnnxDecoder:
         """Return the graph as what the decoding loop drives, of a model that generates."""
-        return OnnxDecoder(self._model.session, self._model.device, self._model.manifest)
+        return self._model.decoder()
 
     @property
     def input_names(self) -> list[str]:
@@ -447,47 +378,8 @@ class OnnxPredictor:
                 yield X[start:stop].to_native()
             start, size = stop, min(2 * size, self.window_size)
 
-    def _try_out(self, session: Any, device: ResolvedDevice) -> None:
-        """Score one row that misses everything."""
-        manifest, names = read_manifest(session, self.path), [node.name for node in session.get_inputs()]
-        row: dict[str, list[None]] = {column: [None] for column in manifest.columns}
-        if isinstance(manifest.task, Generation):
-            (feed,) = manifest.feeds
-            inputs = feed.preprocessor.collate(feed.preprocessor.encode(*row.values()), [0])
-            OnnxDecoder(session, device, manifest).prefill({name: inputs[name] for name in feed.preprocessor.tensors})
-            return
-        score_window(
-            manifest.feeds,
-            row,
-            lambda arrays: _run(session, device, names, arrays, manifest.task.output),
-            width=manifest.task.width,
-            batch_size=1,
-        )
-
 
 def _at_least_one(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ConfigurationError(f"{name} must be an integer of at least 1, not {value!r}")
     return int(value)
-
-
-def _run(
-    session: Any, device: ResolvedDevice, names: list[str], arrays: dict[str, np.ndarray], output: str
-) -> np.ndarray:
-    arrays = {name: arrays[name] for name in names}  # the exporter prunes inputs that the graph does not use
-    try:
-        # Binding takes no strings.
-        if device == "cpu" or any(array.dtype == object for array in arrays.values()):
-            return np.asarray(session.run([output], arrays)[0])
-        binding = session.io_binding()
-        for name, array in arrays.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        binding.bind_output(output)
-        session.run_with_iobinding(binding)
-        return np.asarray(binding.copy_outputs_to_cpu()[0])
-    except Exception as error:  # ONNX Runtime's errors have no other base class in common
-        rows = len(next(iter(arrays.values()), []))
-        raise MmensembleError(
-            f"ONNX Runtime failed on {device!r} in a batch of {rows} rows ({error}); "
-            "if memory ran out, a smaller batch_size needs less"
-        ) from error

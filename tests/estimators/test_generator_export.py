@@ -33,7 +33,7 @@ from mmensemble import (
     generate_file,
 )
 from mmensemble.cli import main
-from mmensemble.files.readers import ParquetReader
+from mmensemble.files.reading import TableReader
 from mmensemble_estimators import CausalLM
 from tests.mmensemble.export.cuda_kernels import GENERATION_KERNELS
 
@@ -148,14 +148,14 @@ def test_a_file_of_prompts_is_taken_up_where_it_stopped(
     predictor = OnnxPredictor(exported("llama"), device="cpu", batch_size=2, n_threads=2)
     assert predictor.window_size == 8
     settings: dict[str, Any] = {"max_new_tokens": 16, "temperature": 1.5, "random_state": 1}
-    tables = ParquetReader.tables
+    tables = TableReader.tables
 
-    def breaks(self: ParquetReader, columns: Any, size: int) -> Iterator[Any]:
+    def breaks(self: TableReader, columns: Any, size: int) -> Iterator[Any]:
         yield from islice(tables(self, columns, size), 6)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(ParquetReader, "tables", breaks)
+        patched.setattr(TableReader, "tables", breaks)
         with pytest.raises(KeyboardInterrupt):
             generate_file(predictor, prompts, out, **settings)
     report = generate_file(predictor, prompts, out, **settings)

@@ -15,9 +15,9 @@ import pytest
 
 from mmensemble.exceptions import ConfigurationError, DataError, ModelFileError
 from mmensemble.files.parts import Parts
-from mmensemble.files.readers import ParquetReader
-from mmensemble.files.writers import open_writer
-from mmensemble.scoring import Manifest, OnnxPredictor, ScoreReport, files, score_file
+from mmensemble.files.reading import TableReader
+from mmensemble.files.writing import open_writer
+from mmensemble.scoring import Manifest, OnnxPredictor, ScoreReport, score_file
 from mmensemble.tasks import Classification
 
 Rows = dict[str, list[Any]]
@@ -160,16 +160,16 @@ def test_classes_keep_their_type(
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
     """Interrupt the reading of the file at a table, and count the rows that are read."""
     read: list[int] = []
-    tables = ParquetReader.tables
+    tables = TableReader.tables
 
-    def breaks(self: ParquetReader, columns: Any, size: int) -> Iterator[pa.Table]:
+    def breaks(self: TableReader, columns: Any, size: int) -> Iterator[pa.Table]:
         for place, table in enumerate(tables(self, columns, 100)):
             if place == number:
                 raise KeyboardInterrupt
             read.append(table.num_rows)
             yield table
 
-    monkeypatch.setattr(ParquetReader, "tables", breaks)
+    monkeypatch.setattr(TableReader, "tables", breaks)
     return read
 
 
@@ -287,15 +287,15 @@ def test_parts_of_another_job_are_not_taken(
 def test_an_error_in_the_data_leaves_nothing_behind(
     predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = ParquetReader.tables
+    tables = TableReader.tables
 
-    def breaks(self: ParquetReader, columns: Any, size: int) -> Iterator[pa.Table]:
+    def breaks(self: TableReader, columns: Any, size: int) -> Iterator[pa.Table]:
         for number, table in enumerate(tables(self, columns, 100)):
             if number == 12:
                 raise DataError("the file is damaged")
             yield table
 
-    monkeypatch.setattr(ParquetReader, "tables", breaks)
+    monkeypatch.setattr(TableReader, "tables", breaks)
     (tmp_path / "out.parquet").write_text("what was there before")
     with pytest.raises(DataError, match="the file is damaged"):
         score_file(predictor, parquet, tmp_path / "out.parquet", overwrite=True)
@@ -308,9 +308,9 @@ def test_memory_does_not_grow_with_the_file(
 ) -> None:
     ahead: list[int] = []
     read = written = 0
-    tables, write = ParquetReader.tables, Parts.write
+    tables, write = TableReader.tables, Parts.write
 
-    def counting_tables(self: ParquetReader, columns: Any, size: int) -> Iterator[pa.Table]:
+    def counting_tables(self: TableReader, columns: Any, size: int) -> Iterator[pa.Table]:
         nonlocal read
         for table in tables(self, columns, 10):
             read += 1
@@ -322,7 +322,7 @@ def test_memory_does_not_grow_with_the_file(
         written += 1
         write(self, table)
 
-    monkeypatch.setattr(ParquetReader, "tables", counting_tables)
+    monkeypatch.setattr(TableReader, "tables", counting_tables)
     monkeypatch.setattr(Parts, "write", counting_write)
     score_file(predictor, parquet, tmp_path / "out.parquet")
     assert read == written >= 150
@@ -336,9 +336,9 @@ def test_paths_that_cannot_work(predictor: OnnxPredictor, model_path: Path, parq
     assert (tmp_path / "there.csv").read_text() == "mine"
     with pytest.raises(ConfigurationError, match="is the input"):
         score_file(predictor, parquet, parquet.parent / ".." / parquet.parent.name / parquet.name, overwrite=True)
-    with pytest.raises(ConfigurationError, match="neither Parquet, CSV nor JSON Lines"):
+    with pytest.raises(ConfigurationError, match=r"neither Parquet \(\.parquet, \.pq\), CSV \(\.csv\) nor JSON Lines"):
         score_file(predictor, parquet, tmp_path / "out.json")
-    with pytest.raises(ConfigurationError, match="neither Parquet, CSV nor JSON Lines"):
+    with pytest.raises(ConfigurationError, match=r"neither Parquet \(\.parquet, \.pq\), CSV \(\.csv\) nor JSON Lines"):
         score_file(predictor, model_path, tmp_path / "out.csv")
     with pytest.raises(ConfigurationError, match="there is no folder"):
         score_file(predictor, parquet, tmp_path / "none" / "out.csv")
@@ -382,4 +382,3 @@ def test_progress(predictor: OnnxPredictor, parquet: Path, tmp_path: Path, capsy
 
 def test_the_report_of_no_time() -> None:
     assert ScoreReport(0, 0, 0, 0.0, "cpu").rows_per_second == 0.0
-    assert files.ScoreReport is ScoreReport

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.files.readers import ParquetReader
+from mmensemble.files.reading import TableReader
 from mmensemble.scoring import GenerationSettings, OnnxPredictor, generate_file, score_file
 from mmensemble.scoring.generation import texts as generation
 
@@ -189,15 +189,15 @@ def test_no_rows(predictor: OnnxPredictor, tmp_path: Path) -> None:
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    tables = ParquetReader.tables
+    tables = TableReader.tables
 
-    def breaks(self: ParquetReader, columns: Any, size: int) -> Iterator[pa.Table]:
+    def breaks(self: TableReader, columns: Any, size: int) -> Iterator[pa.Table]:
         for number, table in enumerate(tables(self, columns, size)):
             if number == after:
                 raise KeyboardInterrupt
             yield table
 
-    monkeypatch.setattr(ParquetReader, "tables", breaks)
+    monkeypatch.setattr(TableReader, "tables", breaks)
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) -> None:

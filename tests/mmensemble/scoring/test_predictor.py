@@ -20,8 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError, ModelFileError
 from mmensemble.preprocessing import TabularPreprocessor
-from mmensemble.scoring import Feed, Manifest, OnnxPredictor
-from mmensemble.scoring import predictor as predictor_module
+from mmensemble.scoring import Feed, Manifest, OnnxPredictor, open_model
 from mmensemble.scoring.manifest import METADATA_KEY
 from mmensemble.tasks import Classification
 
@@ -86,17 +85,17 @@ def test_batches_at_once_score_as_one_after_the_other(
 ) -> None:
     alone, together = (OnnxPredictor(model_path, device="cpu", n_threads=n, batch_size=16) for n in (1, 3))
     np.testing.assert_allclose(alone.predict_proba(rows), expected, atol=1e-5)
-    assert "_one_thread" not in vars(together)
+    assert "_one_thread" not in vars(together._model)
     together.predict_proba({name: cells[:16] for name, cells in rows.items()})
-    assert "_one_thread" not in vars(together), "one batch needs no second session"
+    assert "_one_thread" not in vars(together._model), "one batch needs no second session"
     np.testing.assert_allclose(together.predict_proba(rows), alone.predict_proba(rows), atol=1e-6)
-    assert "_one_thread" in vars(together)
-    assert "_one_thread" not in vars(alone)
-    assert "_one_thread" not in vars(pickle.loads(pickle.dumps(together)))
-    monkeypatch.setattr(predictor_module, "_HELD_TWICE", 10)
+    assert "_one_thread" in vars(together._model)
+    assert "_one_thread" not in vars(alone._model)
+    assert "_model" not in vars(pickle.loads(pickle.dumps(together)))
+    monkeypatch.setattr(open_model, "_HELD_TWICE", 10)
     large = OnnxPredictor(model_path, device="cpu", n_threads=3, batch_size=16)
     np.testing.assert_allclose(large.predict_proba(rows), expected, atol=1e-5)
-    assert "_one_thread" not in vars(large), "its weights would be held twice"
+    assert "_one_thread" not in vars(large._model), "its weights would be held twice"
 
 
 def test_weights_beside_the_file_count(
@@ -104,14 +103,14 @@ def test_weights_beside_the_file_count(
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(model_path.read_bytes())
-    monkeypatch.setattr(predictor_module, "_HELD_TWICE", path.stat().st_size + 10)
+    monkeypatch.setattr(open_model, "_HELD_TWICE", path.stat().st_size + 10)
     (tmp_path / "model.onnx.data").write_bytes(bytes(11))
     large = OnnxPredictor(path, device="cpu", n_threads=3, batch_size=16)
     large.predict_proba(rows)
-    assert "_one_thread" not in vars(large)
+    assert "_one_thread" not in vars(large._model)
     (tmp_path / "model.onnx.data").write_bytes(bytes(10))
     large.predict_proba(rows)
-    assert "_one_thread" in vars(large)
+    assert "_one_thread" in vars(large._model)
 
 
 @pytest.mark.parametrize(
@@ -202,14 +201,14 @@ def test_binding_scores_as_running_does(predictor: OnnxPredictor, rows: Rows) ->
         arrays |= {f"{feed.name}.{k}": v for k, v in feed.preprocessor.collate(encoded, slice(None)).items()}
     session, names = predictor._model.session, predictor.input_names
     # A CPU session binds too, so the path that only a GPU takes is checked here.
-    bound = predictor_module._run(session, "cuda", names, arrays, "probabilities")
-    np.testing.assert_array_equal(bound, predictor_module._run(session, "cpu", names, arrays, "probabilities"))
+    bound = open_model._run(session, "cuda", names, arrays, "probabilities")
+    np.testing.assert_array_equal(bound, open_model._run(session, "cpu", names, arrays, "probabilities"))
 
 
 def test_a_batch_on_which_the_runtime_fails(predictor: OnnxPredictor) -> None:
     arrays = {node.name: np.zeros((2, 2)) for node in predictor._model.session.get_inputs()}
     with pytest.raises(MmensembleError, match="failed on 'cpu' in a batch of 2 rows"):
-        predictor_module._run(predictor._model.session, "cpu", list(arrays), arrays, "probabilities")
+        open_model._run(predictor._model.session, "cpu", list(arrays), arrays, "probabilities")
 
 
 def test_a_pickle_holds_no_session_and_opens_the_file_again(

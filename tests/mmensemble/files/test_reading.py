@@ -1,28 +1,33 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.files.readers import file_format, open_reader
+from mmensemble.files import formats
+from mmensemble.files.csv import CsvFormat
+from mmensemble.files.formats import FileFormat, Reader, Sink, format_of, register_format
+from mmensemble.files.reading import TableReader, read_frame
 
 
 def cells(path: Path, column: str, size: int = 100) -> list[object]:
-    with closing(open_reader(path)) as reader:
+    with TableReader(path) as reader:
         return [cell for table in reader.tables([column], size) for cell in table[column].to_pylist()]
 
 
 def test_formats() -> None:
-    assert file_format(Path("a.PARQUET")) == file_format(Path("a.pq")) == "parquet"
-    assert file_format(Path("a.csv")) == "csv"
-    assert file_format(Path("a.jsonl")) == file_format(Path("a.NDJSON")) == "jsonl"
-    with pytest.raises(ConfigurationError, match=r"a\.tsv is neither Parquet, CSV nor JSON Lines"):
-        file_format(Path("a.tsv"))
+    assert format_of(Path("a.PARQUET")).name == format_of(Path("a.pq")).name == "Parquet"
+    assert format_of(Path("a.csv")).name == "CSV"
+    assert format_of(Path("a.jsonl")).name == format_of(Path("a.NDJSON")).name == "JSON Lines"
+    with pytest.raises(ConfigurationError, match=r"a\.tsv is neither Parquet \(\.parquet, \.pq\), CSV \(\.csv\) nor"):
+        format_of(Path("a.tsv"))
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
@@ -35,7 +40,7 @@ def test_tables_have_the_size_and_the_order_asked_for(tmp_path: Path, suffix: st
         table.to_pandas().to_json(path, orient="records", lines=True)
     else:
         table.to_pandas().to_csv(path, index=False)
-    with closing(open_reader(path)) as reader:
+    with TableReader(path) as reader:
         assert reader.schema.names == ["a", "b", "a.b"]
         assert reader.n_rows == (None if suffix == "csv" else 25)
         tables = list(reader.tables(["b", "a"], 10))
@@ -59,7 +64,7 @@ def test_json_cells(tmp_path: Path) -> None:
         '{"a": {"é": [1]}, "n": 2, "x": 9007199254740993, "big": 18446744073709551616}\n'
         '{"a": "\\ud83d", "late": "y"}'.encode()
     )
-    with closing(open_reader(path)) as reader:
+    with TableReader(path) as reader:
         assert reader.n_rows == 4
         kinds = {field.name: str(field.type) for field in reader.schema}
     assert kinds == {"a": "string", "n": "int64", "x": "double", "late": "string", "b": "bool", "big": "string"}
@@ -80,7 +85,7 @@ def test_an_empty_line_of_a_single_column_is_a_missing_cell(tmp_path: Path) -> N
 def test_a_late_cell_of_another_kind_does_not_stop_a_csv_file(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("a\n" + "1234567\n" * 1_200_000 + "x\n")
-    with closing(open_reader(path)) as reader:
+    with TableReader(path) as reader:
         sizes = []
         for table in reader.tables(["a"], 5000):
             sizes.append(table.num_rows)
@@ -144,7 +149,7 @@ def test_a_parquet_file_damaged_in_the_middle(tmp_path: Path) -> None:
         cells(path, "a")
     path.write_bytes(content[:-100])
     with pytest.raises(DataError, match=r"in\.parquet cannot be read"):
-        open_reader(path)
+        TableReader(path)
 
 
 def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
@@ -157,4 +162,57 @@ def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.csv"):
-        open_reader(tmp_path / "none.csv")
+        TableReader(tmp_path / "none.csv")
+
+
+class LineFormat(FileFormat):
+    """One text on each line, which is read two lines at a time and written as it is."""
+
+    name = "lines"
+    suffixes = (".lines",)
+
+    def open(self, path: Path) -> Reader:
+        return LineReader(path.read_text())
+
+    def sink(self, path: Path, schema: pa.Schema) -> AbstractContextManager[Sink]:
+        raise NotImplementedError
+
+
+class LineReader:
+    def __init__(self, text: str) -> None:
+        self.schema = pa.schema([("line", pa.string())])
+        self.n_rows = None
+        self.lines = text.splitlines()
+
+    def tables(self, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
+        for start in range(0, len(self.lines), 2):
+            if self.lines[start] == "damaged":
+                raise ValueError("a line is damaged")
+            yield pa.table({"line": self.lines[start : start + 2]}, schema=self.schema).select(columns)
+
+    def close(self) -> None:
+        self.lines.clear()
+
+
+def test_a_format_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "_FORMATS", dict(formats._FORMATS))
+    register_format(LineFormat())
+    register_format(LineFormat())  # as a cell of a notebook that is run again
+    path = tmp_path / "in.lines"
+    path.write_text("a\nb\nc\nd\ne\n")
+    with TableReader(path) as reader:
+        assert [table["line"].to_pylist() for table in reader.tables(["line"], 3)] == [["a", "b", "c"], ["d", "e"]]
+    assert read_frame(path)["line"].tolist() == list("abcde")
+    path.write_text("a\nb\ndamaged\n")
+    with pytest.raises(DataError, match=r"in\.lines cannot be read: a line is damaged"):
+        cells(path, "line")
+    with pytest.raises(ConfigurationError, match=r"JSON Lines \(\.jsonl, \.ndjson\) nor lines \(\.lines\)"):
+        format_of(tmp_path / "in.tsv")
+
+
+def test_a_suffix_belongs_to_one_format() -> None:
+    class Semicolons(CsvFormat):
+        name: ClassVar[str] = "CSV with semicolons"
+
+    with pytest.raises(ConfigurationError, match=r"\.csv is the suffix of CSV; CSV with semicolons needs another"):
+        register_format(Semicolons())

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.files.writers import check_writable, open_writer
+from mmensemble.files.writing import check_writable, open_writer
 
 SCHEMA = pa.schema([("a", pa.int64())])
 
@@ -72,7 +72,7 @@ def test_a_type_without_a_csv_form(tmp_path: Path) -> None:
     schema = pa.schema([("a", pa.int64()), ("b", pa.list_(pa.int64()))])
     with pytest.raises(ConfigurationError, match="column 'b' of type list"):
         check_writable(tmp_path / "out.csv", schema)
-    with pytest.raises(ConfigurationError, match=r"column 'b' of type list<.*> has no JSON form"):
+    with pytest.raises(ConfigurationError, match=r"column 'b' of type list<.*> has no JSON Lines form; write Parquet"):
         check_writable(tmp_path / "out.jsonl", schema)
     check_writable(tmp_path / "out.parquet", schema)
     assert list(tmp_path.iterdir()) == []

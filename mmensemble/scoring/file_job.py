@@ -1,0 +1,243 @@
+"""The work behind `score_file` and `generate_file`: read, run the model, keep parts, write. Imports pyarrow at use."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmensemble._version import __version__
+from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.files.formats import format_of
+from mmensemble.files.parts import Parts
+from mmensemble.files.reading import TableReader
+from mmensemble.files.writing import check_writable, open_writer
+from mmensemble.scoring.batching import ScoredWindow
+from mmensemble.scoring.columns import AddedColumns
+from mmensemble.scoring.manifest import model_stamp
+from mmensemble.scoring.predictor import OnnxPredictor
+from mmensemble.scoring.providers import Device, ResolvedDevice
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["FileOptions", "OnError", "ScoreReport", "write_file"]
+
+OnError = Literal["column", "raise"]
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How a model is run over a file, whatever it adds to the rows; see `score_file` for what each means.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "tensorrt"}
+    batch_size, n_threads : int or None
+    keep : sequence of str
+    on_error : {"column", "raise"}
+    progress, overwrite : bool
+
+    Raises
+    ------
+    ConfigurationError
+        If `on_error` is something else.
+    """
+
+    device: Device
+    batch_size: int | None
+    n_threads: int | None
+    keep: Sequence[str]
+    on_error: OnError
+    progress: bool
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("column", "raise"):
+            raise ConfigurationError(f"on_error must be 'column' or 'raise', not {self.on_error!r}")
+
+    def opened(self, model: str | os.PathLike[str] | OnnxPredictor) -> OnnxPredictor:
+        """Open a model file; one that is open keeps its own device, batch size and threads."""
+        if isinstance(model, OnnxPredictor):
+            return model
+        return OnnxPredictor(model, device=self.device, batch_size=self.batch_size, n_threads=self.n_threads)
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What `score_file` or `generate_file` did.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows read and written.
+    n_errors : int
+        Rows among them that could not be scored, or not be written for.
+    n_resumed : int
+        Rows among them that an earlier, unfinished call had scored.
+    seconds : float
+        Time taken to read, score and write; the model was open before.
+    device : {"cpu", "cuda", "tensorrt"}
+        Where the graph ran.
+    """
+
+    n_rows: int
+    n_errors: int
+    n_resumed: int
+    seconds: float
+    device: ResolvedDevice
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows scored per second, without those that were there already."""
+        return (self.n_rows - self.n_resumed) / self.seconds if self.seconds > 0 else 0.0
+
+
+def write_file(
+    model: str | os.PathLike[str] | OnnxPredictor,
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    adding: Callable[[OnnxPredictor], AddedColumns],
+    options: FileOptions,
+) -> ScoreReport:
+    """Run a model over a file, and write what it adds to the rows.
+
+    Parameters
+    ----------
+    model : str, path-like or OnnxPredictor
+    input, output : str or path-like
+    adding : callable
+        The open model → the columns that it adds.
+    options : FileOptions
+
+    Returns
+    -------
+    ScoreReport
+    """
+    source, target, keep = Path(input), Path(output), options.keep
+    _check_paths(source, target, options.overwrite)
+    with TableReader(source) as reader:
+        added = adding(options.opened(model))
+        _check_columns(source, reader.schema.names, [*added.model.manifest.columns, *keep])
+        schema = _output_schema(reader.schema, keep, added)
+        check_writable(target, schema)
+        started = time.perf_counter()
+        with Parts(target, schema, _job(added, source, options, schema), added.drawn) as parts:
+            resumed = parts.n_rows
+            try:
+                with (
+                    closing(_windows(added, reader, keep, resumed, parts.drawn)) as windows,
+                    _progress_bar(options.progress, reader.n_rows, resumed) as advance,
+                ):
+                    for kept, window in windows:
+                        if options.on_error == "raise":
+                            window.raise_for_errors(parts.n_rows)
+                        parts.write(_output_table(kept, window, added, schema))
+                        advance(len(window.errors))
+            except DataError:
+                parts.remove()
+                raise
+            parts.close()
+            with open_writer(target, schema) as writer:
+                for table in parts.tables():
+                    writer.write(table)
+            parts.remove()
+    return ScoreReport(parts.n_rows, parts.n_errors, resumed, time.perf_counter() - started, added.model.device)
+
+
+def _job(added: AddedColumns, source: Path, options: FileOptions, schema: pa.Schema) -> dict[str, Any]:
+    """Return what decides the bytes of the output."""
+    model, read = added.model, source.stat()
+    return {
+        "mmensemble": __version__,
+        "model": model_stamp(model.path),
+        "input": [str(source.resolve()), read.st_size, read.st_mtime_ns],
+        "columns": str(schema),
+        "keep": list(options.keep),
+        "on_error": options.on_error,
+        "settings": added.settings,
+        "device": model.device,
+        "batch_size": model.batch_size,
+        "n_threads": model.n_threads,
+    }
+
+
+def _check_paths(source: Path, target: Path, overwrite: bool) -> None:
+    format_of(source)
+    format_of(target)
+    if source.resolve() == target.resolve():
+        raise ConfigurationError(f"the output {target} is the input; write to another file")
+    if not target.parent.is_dir():
+        raise ConfigurationError(f"there is no folder {target.parent} to write to")
+    if target.exists() and not overwrite:
+        raise ConfigurationError(f"{target} exists; choose another name, or replace it with overwrite (--overwrite)")
+
+
+def _check_columns(source: Path, names: list[str], wanted: list[str]) -> None:
+    for column in wanted:
+        if names.count(column) != 1:
+            what = "no such column" if column not in names else "more than one such column"
+            raise DataError(f"there is {what} in {source}; its columns are {names}", column=column)
+
+
+def _output_schema(source: pa.Schema, keep: Sequence[str], added: AddedColumns) -> pa.Schema:
+    import pyarrow as pa
+
+    new = [*added.fields, pa.field("error", pa.string())]
+    schema = pa.schema([*(pa.field(name, source.field(name).type) for name in keep), *new])
+    for name in keep:
+        if schema.names.count(name) > 1:
+            raise ConfigurationError(
+                f"the kept column {name!r} would stand in the output twice; what is added is "
+                f"{[field.name for field in new]}"
+            )
+    return schema
+
+
+def _windows(
+    added: AddedColumns, reader: TableReader, keep: Sequence[str], n_done: int, drawn: Mapping[str, Any]
+) -> Generator[tuple[list[pa.ChunkedArray], ScoredWindow]]:
+    model = added.model
+    wanted = list(dict.fromkeys([*model.manifest.columns, *keep]))
+    # Tables are read ahead of their scores; what is kept of them waits here.
+    waiting: deque[list[pa.ChunkedArray]] = deque()
+
+    def frames() -> Iterator[pa.Table]:
+        to_skip = n_done
+        for whole in reader.tables(wanted, model.window_size):
+            table = whole.slice(to_skip)
+            to_skip = max(0, to_skip - whole.num_rows)
+            if whole.num_rows and not table.num_rows:
+                continue
+            waiting.append([table[name] for name in keep])
+            yield table.select(model.manifest.columns)
+
+    with closing(added.windows(frames(), n_done, drawn)) as windows:
+        for window in windows:
+            yield waiting.popleft(), window
+
+
+def _output_table(
+    kept: list[pa.ChunkedArray], window: ScoredWindow, added: AddedColumns, schema: pa.Schema
+) -> pa.Table:
+    import pyarrow as pa
+
+    errors = pa.array([None if error is None else str(error) for error in window.errors], pa.string())
+    return pa.Table.from_arrays([*kept, *added.cells(window), errors], schema=schema)
+
+
+@contextmanager
+def _progress_bar(show: bool, total: int | None, initial: int) -> Iterator[Callable[[int], object]]:
+    if not show:
+        yield lambda n: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, initial=initial, unit=" rows", file=sys.stderr) as bar:
+        yield bar.update

@@ -21,7 +21,7 @@ from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 
 from mmensemble.exceptions import ExportError
-from mmensemble.preprocessing import PRESENT, Preprocessor, TensorSpec
+from mmensemble.preprocessing import PRESENT, Preprocessor, TensorSpec, check_registered
 from mmensemble.scoring.manifest import Feed
 
 __all__ = ["ENCODER_SCOPE", "GENERATION_OPSET", "IR_VERSION", "ML_OPSET", "OPSET", "Graph"]
@@ -94,7 +94,13 @@ class Graph:
         Returns
         -------
         dict of str to Value
+
+        Raises
+        ------
+        ExportError
+            If no file with the preprocessor could be opened.
         """
+        check_registered(preprocessor)
         for feed in self.feeds:
             if feed.columns == tuple(columns) and feed.preprocessor == preprocessor:
                 return self._inputs[feed.name]

@@ -16,6 +16,7 @@ from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
 from mmensemble.preprocessing.decoding.cells import is_missing_file, why_unreadable
 from mmensemble.preprocessing.decoding.sound import SOUND_KEYS, read_sound
 from mmensemble.preprocessing.decoding.spectrogram import filter_bank, log_mel
+from mmensemble.preprocessing.registry import register_preprocessor
 
 __all__ = ["AudioPreprocessor"]
 
@@ -25,6 +26,7 @@ _STEP_SECONDS = 0.02
 _SHORTEST_SECONDS = 0.2
 
 
+@register_preprocessor
 class AudioPreprocessor(Preprocessor):
     """Sounds → ``input_features`` (batch, frames, n_mels) or ``input_values`` (batch, samples), and a mask.
 
@@ -175,7 +177,7 @@ class AudioPreprocessor(Preprocessor):
             frames = filter_bank(sound, sampling_rate=self.sampling_rate, n_mels=self.n_mels)
         return (frames[: self.max_length] - np.float32(self.mean)) / np.float32(self.std)
 
-    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def arrays(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         items = [encoded.items[row] for row in rows] or [self._features(np.zeros(0, dtype=np.float32))]
         longest = max(len(item) for item in items)
         values = np.zeros((len(rows), longest, *items[0].shape[1:]), dtype=np.float32)

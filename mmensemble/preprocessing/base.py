@@ -86,10 +86,16 @@ class Encoded:
 class Preprocessor(ABC):
     """Cells of one or more columns → named arrays, the same in fit, predict and the exported model.
 
+    A subclass writes `tensors`, `encode`, `arrays`, `to_dict` and `from_dict`, has a `kind`, and is decorated with
+    `register_preprocessor`.
+
     Attributes
     ----------
     kind : str
         The name under which the preprocessor stands in a model file.
+    usual_batch_size : int
+        Most rows in one call of the graph, where nobody says how many: 32, and more where a row is a few numbers, whose
+        scores take less time than a call.
     decoders : tuple of str
         The packages that decode cells which are files; another version of them may decode otherwise. What is decoded
         is worth keeping while a search has a store, see `mmensemble.cache.encode_rows`: on one core a picture of 64
@@ -99,6 +105,7 @@ class Preprocessor(ABC):
     """
 
     kind: ClassVar[str]
+    usual_batch_size: ClassVar[int] = 32
     decoders: ClassVar[tuple[str, ...]] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -128,7 +135,20 @@ class Preprocessor(ABC):
         return np.ones(len(items), dtype=np.int64)
 
     @abstractmethod
-    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]: ...
+    def arrays(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the arrays named by `tensors` for some rows, each with the batch as first axis; see `collate`.
+
+        Parameters
+        ----------
+        encoded : Encoded
+            What `encode` returned.
+        rows : ndarray of int, shape (n,)
+            The rows wanted, in the order wanted.
+
+        Returns
+        -------
+        dict of str to ndarray
+        """
 
     def collate(self, encoded: Encoded, rows: Sequence[int] | np.ndarray | slice) -> dict[str, np.ndarray]:
         """Batch some encoded rows.
@@ -146,7 +166,7 @@ class Preprocessor(ABC):
             The arrays named by `tensors`, each with the batch as first axis, and ``present`` (n,) bool.
         """
         rows = np.arange(len(encoded))[rows]
-        return {**self._collate(encoded, rows), PRESENT: encoded.present[rows]}
+        return {**self.arrays(encoded, rows), PRESENT: encoded.present[rows]}
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:

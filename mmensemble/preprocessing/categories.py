@@ -10,6 +10,7 @@ import numpy as np
 
 from mmensemble.frames import Cells, is_missing
 from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
+from mmensemble.preprocessing.registry import register_preprocessor
 
 __all__ = ["CategoryPreprocessor"]
 
@@ -19,6 +20,7 @@ CODES = "codes"
 _NAN = {"nan": True}
 
 
+@register_preprocessor
 class CategoryPreprocessor(Preprocessor):
     """Columns of strings, numbers or booleans → ``codes``: the number of each cell's category, -1 of an unknown one.
 
@@ -42,6 +44,7 @@ class CategoryPreprocessor(Preprocessor):
     """
 
     kind: ClassVar[str] = "categories"
+    usual_batch_size: ClassVar[int] = 2048
 
     def __init__(
         self,
@@ -95,7 +98,7 @@ class CategoryPreprocessor(Preprocessor):
         present[list(errors)] = False
         return Encoded(codes, present, errors, np.ones(n_rows, dtype=np.int64))
 
-    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def arrays(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {CODES: encoded.items[rows]}
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from mmensemble.frames import Cells
 from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
 from mmensemble.preprocessing.decoding.cells import file_of, is_missing_file, not_empty, why_unreadable
 from mmensemble.preprocessing.decoding.pictures import Resize, open_picture, to_square
+from mmensemble.preprocessing.registry import register_preprocessor
 
 __all__ = ["ImagePreprocessor"]
 
 
+@register_preprocessor
 class ImagePreprocessor(Preprocessor):
     """Images → ``pixels``, uint8 of shape (batch, size, size, 3).
 
@@ -91,7 +93,7 @@ class ImagePreprocessor(Preprocessor):
                 present[row] = True
         return Encoded(items, present, errors, self.lengths(items))
 
-    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def arrays(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {"pixels": encoded.items[rows]}
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mmensemble.frames import Cells
 from mmensemble.preprocessing.base import Encoded
+from mmensemble.preprocessing.registry import register_preprocessor
 from mmensemble.preprocessing.text import (
     END_TOKEN,
     PAD_TOKEN,
@@ -23,6 +24,7 @@ from mmensemble.preprocessing.text import (
 __all__ = ["PromptPreprocessor"]
 
 
+@register_preprocessor
 class PromptPreprocessor(TokenPreprocessor):
     """Strings → ``input_ids`` and ``attention_mask``, padded on the **left**, with no end token.
 

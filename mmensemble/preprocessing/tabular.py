@@ -8,6 +8,7 @@ import numpy as np
 
 from mmensemble.frames import HOW_MISSING, Cells, missing_cells
 from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
+from mmensemble.preprocessing.registry import register_preprocessor
 
 __all__ = ["TabularPreprocessor"]
 
@@ -16,6 +17,7 @@ FEATURES = "features"
 ColumnType = Literal["float", "string"]
 
 
+@register_preprocessor
 class TabularPreprocessor(Preprocessor):
     """Columns of numbers and strings → one float32 matrix, or one array per column.
 
@@ -41,6 +43,7 @@ class TabularPreprocessor(Preprocessor):
     """
 
     kind: ClassVar[str] = "tabular"
+    usual_batch_size: ClassVar[int] = 2048
 
     def __init__(self, columns: dict[str, ColumnType], *, layout: Literal["matrix", "columns"] = "matrix") -> None:
         self.columns = columns
@@ -70,7 +73,7 @@ class TabularPreprocessor(Preprocessor):
             column[list(errors)] = 0.0 if column.dtype.kind == "f" else ""
         return Encoded(values, present, errors, np.ones(n_rows, dtype=np.int64))
 
-    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def arrays(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         chosen = {name: column[rows] for name, column in encoded.items.items()}
         if self.layout == "columns":
             return {name: column[:, None] for name, column in chosen.items()}

@@ -16,6 +16,7 @@ import numpy as np
 
 from mmensemble.frames import Cells, is_missing
 from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
+from mmensemble.preprocessing.registry import register_preprocessor
 
 __all__ = ["TermsPreprocessor"]
 
@@ -30,6 +31,7 @@ _WHITE_SPACE = re.compile(r"\s\s+")
 _TERMS_PER_TOKEN = 16
 
 
+@register_preprocessor
 class TermsPreprocessor(Preprocessor):
     r"""Strings → ``terms``, the numbers of the terms in each text, and their ``counts``; padded with a count of 0.
 
@@ -106,7 +108,7 @@ class TermsPreprocessor(Preprocessor):
         sizes = np.fromiter((len(numbers) for numbers, _ in items), dtype=np.int64, count=len(items))
         return Encoded(items, present, errors, 1 + sizes // _TERMS_PER_TOKEN)
 
-    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def arrays(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         chosen = [encoded.items[row] for row in rows]
         shape = len(chosen), max((len(numbers) for numbers, _ in chosen), default=1) or 1
         terms, counts = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)

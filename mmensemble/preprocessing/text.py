@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from mmensemble.frames import Cells, is_missing
 from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
+from mmensemble.preprocessing.registry import register_preprocessor
 
 __all__ = ["TextPreprocessor"]
 
@@ -55,11 +56,12 @@ class TokenPreprocessor(Preprocessor):
         spec = TensorSpec("int64", ("batch", "length"))
         return {"input_ids": spec, "attention_mask": spec}
 
-    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def arrays(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         ids, mask = padded([encoded.items[row] for row in rows], self.pad_id, left=self.pads_left)
         return {"input_ids": ids, "attention_mask": mask}
 
 
+@register_preprocessor
 class TextPreprocessor(TokenPreprocessor):
     """Strings → ``input_ids`` and ``attention_mask``, padded on the right to the longest row of the batch.
 

@@ -15,10 +15,12 @@ from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
 from mmensemble.preprocessing.decoding.cells import is_missing_file, why_unreadable
 from mmensemble.preprocessing.decoding.clips import frames_of
 from mmensemble.preprocessing.decoding.pictures import Resize, to_square
+from mmensemble.preprocessing.registry import register_preprocessor
 
 __all__ = ["VideoPreprocessor"]
 
 
+@register_preprocessor
 class VideoPreprocessor(Preprocessor):
     """Videos → ``frames``, uint8 of shape (batch, n_frames, size, size, 3).
 
@@ -128,7 +130,7 @@ class VideoPreprocessor(Preprocessor):
             )
             last = frame
 
-    def _collate(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def arrays(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {"frames": encoded.items[rows]}
 
     def to_dict(self) -> dict[str, Any]:

@@ -75,8 +75,8 @@ class _EncodedWindow:
 
 
 def usual_batch_size(feeds: Sequence[Feed]) -> int:
-    """Choose the rows of a batch: many where a row is a few numbers, whose scores take less time than a call."""
-    return 2048 if all(feed.preprocessor.kind in {"tabular", "categories"} for feed in feeds) else 32
+    """Choose the rows of a batch: as many as suit every preprocessor."""
+    return min(feed.preprocessor.usual_batch_size for feed in feeds)
 
 
 def window_size(feeds: Sequence[Feed], batch_size: int) -> int:

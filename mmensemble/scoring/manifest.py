@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmensemble.exceptions import ModelFileError
-from mmensemble.preprocessing import PRESENT, Preprocessor, preprocessor_from_dict
+from mmensemble.preprocessing import PRESENT, Preprocessor, preprocessor_from_dict, preprocessor_to_dict
 from mmensemble.tasks import Generation, Task, task_from_dict
 
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Feed", "Manifest", "model_bytes", "model_stamp", "read_manifest"]
@@ -83,7 +83,7 @@ class Manifest:
                 "format_version": FORMAT_VERSION,
                 "task": self.task.to_dict(),
                 "feeds": [
-                    {"name": f.name, "columns": list(f.columns), "preprocessor": f.preprocessor.to_dict()}
+                    {"name": f.name, "columns": list(f.columns), "preprocessor": preprocessor_to_dict(f.preprocessor)}
                     for f in self.feeds
                 ],
                 "provenance": self.provenance,

@@ -142,7 +142,7 @@ def _stacked(estimator: Any, source: Source, *, binary: bool) -> Tensor:
     X = None
     if estimator.passthrough:
         with source.graph.scope("passthrough"):
-            X = as_tensor(estimator, source) if isinstance(source, Frame) else source
+            X = as_tensor(estimator, source)
     members, present = _members(estimator, source)
     graph = source.graph
     with graph.scope(type(estimator).__name__):

@@ -25,7 +25,7 @@ __all__ = ["linear", "matrix", "normalised", "one_class_and_the_other", "sigmoid
 def matrix(estimator: Any, source: Source | None) -> Tensor:
     """Return the matrix that an estimator takes."""
     check_is_fitted(estimator)
-    return source if isinstance(source, Tensor) else as_tensor(estimator, Frame() if source is None else source)
+    return as_tensor(estimator, source)
 
 
 def linear(source: Tensor, weight: np.ndarray, bias: np.ndarray) -> ir.Value:

@@ -125,8 +125,30 @@ def refusing_nan(source: Tensor, scores: ir.Value) -> ir.Value:
     return graph.op("Add", scores, graph.op("Mul", total, graph.constant(np.float32(0))))
 
 
-def as_tensor(estimator: Any, source: Frame) -> Tensor:
-    """Turn numeric columns of X into the matrix that an estimator takes."""
+def as_tensor(estimator: Any, source: Source | None) -> Tensor:
+    """Return the matrix of numbers that an estimator takes, whether its X is still on the host or in the graph.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted; where the columns of X are not known, its ``feature_names_in_`` are.
+    source : Frame or Tensor
+        Columns of X that hold numbers, which become inputs of the graph, or the matrix that an earlier step made. None
+        is a new graph and all columns.
+
+    Returns
+    -------
+    Tensor
+        (batch, n_features) float32.
+
+    Raises
+    ------
+    ExportError
+        If the columns hold strings, or have no names.
+    """
+    if isinstance(source, Tensor):
+        return source
+    source = Frame() if source is None else source
     preprocessor, inputs, present = _feed(estimator, source)
     if preprocessor.tensors[FEATURES].dtype != "float32":
         raise ExportError(f"{type(estimator).__name__} takes numbers; the columns are {preprocessor.columns}")

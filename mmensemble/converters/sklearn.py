@@ -43,7 +43,7 @@ def _pipeline(estimator: Pipeline, source: Source | None = None) -> Outputs:
             if position < len(steps) - 1:
                 source = _next_source(step, outputs)
     if outputs is None:
-        source = as_tensor(estimator, source) if isinstance(source, Frame) else source
+        source = as_tensor(estimator, source)
         outputs = Outputs(source.graph, transformed=source.value, present=source.present, blocks=source.blocks)
     return outputs
 
@@ -81,7 +81,7 @@ def _function(estimator: FunctionTransformer, source: Source | None = None) -> O
         return Outputs(source.graph, frame=source)
     if estimator.kw_args:
         raise ExportError("FunctionTransformer(kw_args=...) has no ONNX form here")
-    X = as_tensor(estimator, source) if isinstance(source, Frame) else source
+    X = as_tensor(estimator, source)
     with X.graph.scope("FunctionTransformer"):
         value = X.value if estimator.func is None else add_function(X.graph, X.value, estimator.func, "func")
         return Outputs(X.graph, transformed=value, present=X.present)
@@ -156,7 +156,7 @@ _Part = tuple[Outputs, int | None]
 def _transform(transformer: Any, source: Source, weight: float | None, width: int | None) -> _Part:
     """Add a transformer of a union; return what it makes, and how wide it is where that is known."""
     if isinstance(transformer, str):  # "passthrough"
-        X = as_tensor(transformer, source) if isinstance(source, Frame) else source
+        X = as_tensor(transformer, source)
         outputs = Outputs(X.graph, transformed=X.value, present=X.present, blocks=X.blocks)
     else:
         outputs = to_graph(transformer, source)

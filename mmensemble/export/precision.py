@@ -8,7 +8,9 @@ but for the state of a generator.
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +35,7 @@ Batches = Callable[[], Iterable[dict[str, np.ndarray]]]
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
+_TOOLS = os.path.dirname(onnxruntime.__file__) + os.sep
 _PRODUCTS = ("MatMul", "Gemm")
 _TINY = 1e-30
 # In a network of convolutions these pass 8-bit values on, so that nothing is converted back and forth between them.
@@ -304,11 +307,19 @@ class _Reader:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the tools' advice to preprocess, which this module has done, off the user's screen."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Keep the tools' advice to preprocess, which this module has done, off the user's screen.
+
+    They log by the root logger, as others do: what comes from them in this thread is left out, and nothing else.
+    """
+    thread = threading.get_ident()
+
+    def is_for_the_user(record: logging.LogRecord) -> bool:
+        by_tools = record.thread == thread and record.pathname.startswith(_TOOLS)
+        return record.levelno > logging.WARNING or not by_tools
+
+    logging.root.addFilter(is_for_the_user)
     try:
         with quiet_runtime():
             yield
     finally:
-        logging.disable(before)
+        logging.root.removeFilter(is_for_the_user)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import quantization
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -295,6 +297,28 @@ def test_sensitivities(tmp_path: Path) -> None:
     convert(path, tmp_path / "int8.onnx", "int8", kept=[f"{ENCODER_SCOPE}/bad"])
     products = Counter(node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node)
     assert (products["MatMulInteger"], products["MatMul"]) == (1, 2)
+
+
+def test_the_tools_alone_are_quiet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    two_products(tmp_path / "two.onnx")
+    quantize = quantization.quantize_dynamic
+    quantize(tmp_path / "two.onnx", tmp_path / "advised.onnx")
+    assert "Please consider" in caplog.text, "the tools give no advice any more, and _quiet can go"
+    caplog.clear()
+
+    def with_others(*args: Any, **options: Any) -> None:
+        logging.getLogger("other").warning("of another logger")
+        logging.warning("of the same logger")  # noqa: LOG015
+        quantize(*args, **options)
+
+    monkeypatch.setattr(quantization, "quantize_dynamic", with_others)
+    convert(tmp_path / "two.onnx", tmp_path / "int8.onnx", "int8")
+    assert caplog.messages == ["of another logger", "of the same logger"]
+    logging.warning("afterwards")  # noqa: LOG015
+    assert caplog.messages[2:] == ["afterwards"]
+    assert not logging.root.filters
 
 
 def test_errors(fitted: Fitted, tmp_path: Path) -> None:

@@ -139,31 +139,16 @@ def register_format(file_format: FileFormat) -> None:
 
     Examples
     --------
-    Arrow's own format, with batches as they lie in the file:
-
-    >>> import pyarrow as pa
     >>> from mmensemble.scoring import FileFormat, register_format
-    >>> class ArrowReader:
-    ...     def __init__(self, path):
-    ...         self.file = pa.ipc.open_file(path)
-    ...         self.schema = self.file.schema
-    ...         self.n_rows = None
-    ...
-    ...     def tables(self, columns, size):
-    ...         for number in range(self.file.num_record_batches):
-    ...             yield pa.Table.from_batches([self.file.get_batch(number)]).select(columns)
-    ...
-    ...     def close(self):
-    ...         self.file.close()
     >>> class ArrowFormat(FileFormat):
     ...     name = "Arrow IPC"
     ...     suffixes = (".arrow", ".feather")
     ...
     ...     def open(self, path):
-    ...         return ArrowReader(path)
+    ...         return ArrowReader(path)  # a class of yours
     ...
     ...     def sink(self, path, schema):
-    ...         return pa.ipc.new_file(path, schema)
+    ...         return pyarrow.ipc.new_file(path, schema)
     >>> register_format(ArrowFormat())  # doctest: +SKIP
     """
     for suffix in file_format.suffixes:

@@ -40,7 +40,35 @@ ENCODER_SCOPE = "network__encoder"
 
 
 class Graph:
-    """An ONNX graph of some opset that grows part by part."""
+    """An ONNX graph that grows part by part.
+
+    A converter gets it as ``source.graph`` and adds operators to it; see `mmensemble.to_graph`. Values are those of
+    `onnx_ir`.
+
+    Parameters
+    ----------
+    opset : int, default=23
+        The version of ONNX's operators.
+
+    Attributes
+    ----------
+    FLOAT, INT64 : int
+        ONNX's numbers of these types, for ``Cast``.
+    feeds : list of Feed
+        What fills the graph's inputs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mmensemble.export import Graph
+    >>> from mmensemble.preprocessing import TabularPreprocessor
+    >>> graph = Graph()
+    >>> inputs = graph.feed("facts", ["weight"], TabularPreprocessor({"weight": "float"}))
+    >>> with graph.scope("Halved"):
+    ...     half = graph.op("Mul", inputs["features"], graph.constant(np.float32(0.5)))
+    >>> list(inputs), half.name
+    (['features', 'present'], 'Halved/Mul_output')
+    """
 
     FLOAT, INT64 = ir.DataType.FLOAT.value, ir.DataType.INT64.value
 
@@ -60,7 +88,7 @@ class Graph:
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Put ``name/`` before the names of everything that is added inside, and before what is said of a failure."""
+        """Put ``name/`` before the names of all that is added inside the block, and before the message of a failure."""
         self._scopes.append(name)
         try:
             yield
@@ -122,9 +150,19 @@ class Graph:
         return self.op("Unsqueeze", inputs[PRESENT], self.constant(np.asarray([1])))
 
     def constant(self, value: Any, name: str = "constant") -> ir.Value:
-        """Add a constant; Python and numpy floats should be given as float32.
+        """Add a constant.
 
-        Of a few numbers without a name there is one, named ``constants/<numbers>``.
+        Parameters
+        ----------
+        value : array-like
+            Its dtype is kept: floats should be given as float32.
+        name : str, default="constant"
+            Its name inside the scopes. Of a few numbers without a name there is one in the graph, named
+            ``constants/<numbers>``.
+
+        Returns
+        -------
+        Value
         """
         array = np.asarray(value)
         if name == "constant" and array.size <= _FEW and array.dtype.kind in "biuf":
@@ -151,14 +189,35 @@ class Graph:
             self._scopes = scopes
 
     def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
-        """Add an operator with one output and return it."""
+        """Add an operator with one output.
+
+        Parameters
+        ----------
+        op_type : str
+            Its name in ONNX, such as ``"MatMul"``.
+        *inputs : Value or None
+            In its order; None is an optional input that is left out.
+        domain : str, default=""
+            ``"ai.onnx.ml"`` for those of ONNX-ML.
+        **attributes
+            Its attributes, as Python numbers, strings, lists and arrays.
+
+        Returns
+        -------
+        Value
+        """
         (output,) = self.ops(op_type, *inputs, domain=domain, **attributes)
         return output
 
     def ops(
         self, op_type: str, *inputs: ir.Value | None, n_outputs: int = 1, domain: str = "", **attributes: Any
     ) -> Sequence[ir.Value]:
-        """Add an operator with several outputs and return them."""
+        """Add an operator with several outputs; see `op`.
+
+        Returns
+        -------
+        sequence of Value, of length `n_outputs`
+        """
         name = self._name(op_type)
         node = ir.node(op_type, inputs, attributes or None, domain=domain, name=name, num_outputs=n_outputs)
         for number, output in enumerate(node.outputs):

@@ -15,8 +15,8 @@ __all__ = ["add_itself", "to_graph"]
 def to_graph(estimator: Any, source: Source | None = None) -> Outputs:
     """Add a fitted estimator to a graph.
 
-    Register a function for a class of your own with ``to_graph.register``, or give the class a method
-    ``__onnx_graph__(self, source) -> Outputs``. What has neither is converted by skl2onnx.
+    It is a `functools.singledispatch`: register a function for a class of your own with ``to_graph.register``, or give
+    the class a method ``__onnx_graph__(self, source) -> Outputs``. What has neither is converted by skl2onnx.
 
     Parameters
     ----------
@@ -34,6 +34,17 @@ def to_graph(estimator: Any, source: Source | None = None) -> Outputs:
     ------
     ExportError
         If the estimator, or a part of it, has no ONNX form.
+
+    Examples
+    --------
+    >>> from mmensemble import to_graph
+    >>> from mmensemble.export import Outputs, as_tensor
+    >>> class Doubler:
+    ...     n_features_in_ = 2
+    >>> @to_graph.register
+    ... def doubler_graph(estimator: Doubler, source=None):
+    ...     X = as_tensor(estimator, source)
+    ...     return Outputs(X.graph, transformed=X.graph.op("Add", X.value, X.value), present=X.present)
     """
     return add_itself(estimator, source)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmensemble.frames import Cells, is_missing, missing_cells
+from mmensemble.frames import Cells, is_missing, leaf_cells, missing_cells
 from mmensemble.preprocessing.audio import AudioPreprocessor
 from mmensemble.preprocessing.base import PRESENT, Encoded, Preprocessor, TensorSpec
 from mmensemble.preprocessing.categories import CategoryPreprocessor
@@ -35,6 +35,7 @@ __all__ = [
     "VideoPreprocessor",
     "check_registered",
     "is_missing",
+    "leaf_cells",
     "missing_cells",
     "preprocessor_from_dict",
     "preprocessor_to_dict",

@@ -200,7 +200,3 @@ class AudioPreprocessor(Preprocessor):
             "std": self.std,
             "normalise": self.normalise,
         }
-
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> AudioPreprocessor:
-        return cls(**{key: value for key, value in state.items() if key != "kind"})

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class Encoded:
 class Preprocessor(ABC):
     """Cells of one or more columns → named arrays, the same in fit, predict and the exported model.
 
-    A subclass writes `tensors`, `encode`, `arrays`, `to_dict` and `from_dict`, has a `kind`, and is decorated with
+    A subclass writes `tensors`, `encode`, `arrays` and `to_dict`, has a `kind`, and is decorated with
     `register_preprocessor`.
 
     Attributes
@@ -173,9 +173,9 @@ class Preprocessor(ABC):
         """Return a JSON-serialisable description from which `from_dict` rebuilds the preprocessor."""
 
     @classmethod
-    @abstractmethod
-    def from_dict(cls, state: dict[str, Any]) -> Preprocessor:
-        """Rebuild a preprocessor from `to_dict`'s description."""
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        """Rebuild a preprocessor from `to_dict`'s description: its ``kind``, and parameters by their names."""
+        return cls(**{name: value for name, value in state.items() if name != "kind"})
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.to_dict() == other.to_dict()

@@ -105,10 +105,6 @@ class ImagePreprocessor(Preprocessor):
             "resample": self.resample,
         }
 
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> ImagePreprocessor:
-        return cls(**{key: value for key, value in state.items() if key != "kind"})
-
 
 def _open(cell: Any) -> Image.Image:
     if isinstance(cell, Image.Image):

@@ -138,10 +138,6 @@ class PromptPreprocessor(TokenPreprocessor):
             "suffix": self.suffix,
         }
 
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> PromptPreprocessor:
-        return cls(state["tokenizer"], **{name: state[name] for name in ("max_length", "pad_id", "prefix", "suffix")})
-
 
 def _trimmed(encoding: Any) -> list[int]:
     """Return the ids without the special tokens that the tokenizer puts behind a text, which would end it."""

@@ -82,10 +82,6 @@ class TabularPreprocessor(Preprocessor):
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "columns": self.columns, "layout": self.layout}
 
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> TabularPreprocessor:
-        return cls(state["columns"], layout=state["layout"])
-
 
 def _numbers(name: str, cells: Cells, absent: np.ndarray, errors: dict[int, str]) -> np.ndarray:
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiub":

@@ -157,10 +157,6 @@ class TextPreprocessor(TokenPreprocessor):
             "pad_id": self.pad_id,
         }
 
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> TextPreprocessor:
-        return cls(state["tokenizer"], max_length=state["max_length"], pad_id=state["pad_id"])
-
 
 def as_encoded(ids: Iterable[Sequence[int]], present: np.ndarray, errors: dict[int, str]) -> Encoded:
     """Return rows of token ids as encoded rows, which cost what they are long."""

@@ -142,7 +142,3 @@ class VideoPreprocessor(Preprocessor):
             "resize_to": self.resize_to,
             "resample": self.resample,
         }
-
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> VideoPreprocessor:
-        return cls(**{key: value for key, value in state.items() if key != "kind"})

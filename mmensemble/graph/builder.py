@@ -21,7 +21,8 @@ from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 
 from mmensemble.exceptions import ExportError
-from mmensemble.preprocessing import PRESENT, Preprocessor, TensorSpec, check_registered
+from mmensemble.preprocessing import PRESENT, Preprocessor, TensorSpec
+from mmensemble.preprocessing.registry import check_registered
 from mmensemble.scoring.manifest import Feed
 
 __all__ = ["ENCODER_SCOPE", "GENERATION_OPSET", "IR_VERSION", "ML_OPSET", "OPSET", "Graph"]

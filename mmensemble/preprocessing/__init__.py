@@ -9,7 +9,6 @@ from mmensemble.preprocessing.categories import CategoryPreprocessor
 from mmensemble.preprocessing.image import ImagePreprocessor
 from mmensemble.preprocessing.prompt import PromptPreprocessor
 from mmensemble.preprocessing.registry import (
-    check_registered,
     preprocessor_from_dict,
     preprocessor_to_dict,
     register_preprocessor,
@@ -33,7 +32,6 @@ __all__ = [
     "TermsPreprocessor",
     "TextPreprocessor",
     "VideoPreprocessor",
-    "check_registered",
     "is_missing",
     "leaf_cells",
     "missing_cells",

@@ -15,8 +15,8 @@ from mmensemble.frames import Cells
 from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
 from mmensemble.preprocessing.decoding.cells import is_missing_file, why_unreadable
 from mmensemble.preprocessing.decoding.sound import SOUND_KEYS, read_sound
-from mmensemble.preprocessing.decoding.spectrogram import filter_bank, log_mel
 from mmensemble.preprocessing.registry import register_preprocessor
+from mmensemble.preprocessing.spectrogram import filter_bank, log_mel
 
 __all__ = ["AudioPreprocessor"]
 

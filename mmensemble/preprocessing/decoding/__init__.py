@@ -1,1 +1,1 @@
-"""Files → pixels, frames and samples."""
+"""Cells that stand for files → pictures, frames and samples; what is made of these is for the preprocessors."""

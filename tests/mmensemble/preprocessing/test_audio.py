@@ -14,8 +14,7 @@ import soundfile
 from scipy.signal import resample_poly
 
 from mmensemble.exceptions import ConfigurationError, DataError, MissingDependencyError
-from mmensemble.preprocessing import AudioPreprocessor, preprocessor_from_dict
-from mmensemble.preprocessing.decoding import spectrogram
+from mmensemble.preprocessing import AudioPreprocessor, preprocessor_from_dict, spectrogram
 from mmensemble.preprocessing.decoding.sound import read_sound
 
 RATE = 16000

@@ -62,6 +62,8 @@ class FileFormat(ABC):
         The endings of its files' names, each with its dot, in lower case.
     """
 
+    __module__ = "mmensemble.scoring"
+
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
 

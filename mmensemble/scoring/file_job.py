@@ -87,6 +87,8 @@ class ScoreReport:
         Where the graph ran.
     """
 
+    __module__ = "mmensemble.scoring"
+
     n_rows: int
     n_errors: int
     n_resumed: int

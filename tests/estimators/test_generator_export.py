@@ -131,7 +131,7 @@ def test_a_step_costs_one_position_of_the_head(exported: Callable[[str], Path]) 
 def test_room_is_made_as_texts_grow(
     exported: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, settings: dict
 ) -> None:
-    monkeypatch.setattr("mmensemble.scoring.generation.ROOM", 5)
+    monkeypatch.setattr("mmensemble.scoring.generation.onnx_decoder.ROOM", 5)
     predictor = OnnxPredictor(exported("llama"), device="cpu")
     expected = fitted("llama").generate(PROMPTS, max_new_tokens=30, **settings)
     assert predictor.generate(PROMPTS, max_new_tokens=30, **settings).tolist() == expected.tolist()
@@ -141,7 +141,7 @@ def test_a_file_of_prompts_is_taken_up_where_it_stopped(
     exported: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Buffers of keys and values, in two threads, that grow several times: as all rows at once get them."""
-    monkeypatch.setattr("mmensemble.scoring.generation.ROOM", 5)
+    monkeypatch.setattr("mmensemble.scoring.generation.onnx_decoder.ROOM", 5)
     lines = [PROMPTS[row % len(PROMPTS)] for row in range(60)]
     prompts, out, whole = (tmp_path / f"{name}.parquet" for name in ("prompts", "out", "whole"))
     pd.DataFrame({"line": lines}).to_parquet(prompts)

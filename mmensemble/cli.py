@@ -6,7 +6,8 @@ import dataclasses
 import errno
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -332,7 +333,8 @@ def export(
         if rows is None or target not in rows:
             raise click.ClickException(f"--target {target} names no column of the --verify rows")
         rows, labels = rows.drop(columns=target), rows[target]
-    from mmensemble import export_onnx
+    with _from_extra_train():
+        from mmensemble.export import export_onnx
 
     manifest = export_onnx(
         fitted,
@@ -348,10 +350,8 @@ def export(
 
 
 def _load_estimator(path: Path) -> Any:
-    try:
+    with _from_extra_train():
         import joblib
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("joblib", "train") from error
     try:
         return joblib.load(path)
     except ModuleNotFoundError as error:
@@ -365,10 +365,17 @@ def _load_estimator(path: Path) -> Any:
 def _read_frame(path: Path) -> Any:
     from mmensemble.files.reading import read_frame
 
-    try:
+    with _from_extra_train():
         return read_frame(path)
+
+
+@contextmanager
+def _from_extra_train() -> Iterator[None]:
+    """Name the extra where a package is not installed."""
+    try:
+        yield
     except ModuleNotFoundError as error:
-        raise MissingDependencyError("pandas", "train") from error
+        raise MissingDependencyError((error.name or "").partition(".")[0], "train") from error
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         path.write_bytes(b"onnx")
         return SimpleNamespace(parity={"n_rows": 2, "equal_labels": 0.987654, "float_layers": []})
 
-    monkeypatch.setattr(mmensemble, "export_onnx", export_onnx, raising=False)
+    monkeypatch.setattr("mmensemble.export.export_onnx", export_onnx)
     return seen
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -311,13 +312,18 @@ def test_the_tools_alone_are_quiet(
     def with_others(*args: Any, **options: Any) -> None:
         logging.getLogger("other").warning("of another logger")
         logging.warning("of the same logger")  # noqa: LOG015
+        thread = threading.Thread(target=quantize, args=(tmp_path / "two.onnx", tmp_path / "advised.onnx"))
+        thread.start()
+        thread.join()
         quantize(*args, **options)
 
     monkeypatch.setattr(quantization, "quantize_dynamic", with_others)
     convert(tmp_path / "two.onnx", tmp_path / "int8.onnx", "int8")
-    assert caplog.messages == ["of another logger", "of the same logger"]
+    *others, advice = caplog.messages
+    assert others == ["of another logger", "of the same logger"]
+    assert "Please consider" in advice, "what a thread of the user's logs is for the user"
     logging.warning("afterwards")  # noqa: LOG015
-    assert caplog.messages[2:] == ["afterwards"]
+    assert caplog.messages[3:] == ["afterwards"]
     assert not logging.root.filters
 
 

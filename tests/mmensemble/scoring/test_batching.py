@@ -9,9 +9,15 @@ import pytest
 
 from mmensemble.datasets import load_tweets
 from mmensemble.exceptions import DataError
-from mmensemble.preprocessing import Encoded, ImagePreprocessor, TabularPreprocessor, TextPreprocessor
+from mmensemble.preprocessing import (
+    CategoryPreprocessor,
+    Encoded,
+    ImagePreprocessor,
+    TabularPreprocessor,
+    TextPreprocessor,
+)
 from mmensemble.scoring import Feed, Manifest
-from mmensemble.scoring.batching import row_batches, score_windows, window_size
+from mmensemble.scoring.batching import row_batches, score_windows, usual_batch_size, window_size
 
 TWEETS = load_tweets().frame["text"].tolist()[:512]
 NUMBERS = [Feed("x", ("x",), TabularPreprocessor({"x": "float"}))]
@@ -195,3 +201,9 @@ def test_closing_early_drops_the_windows_that_nobody_wants() -> None:
     with closing(score_windows(feeds, [{"x": [1.0]}] * 100, double, width=1, batch_size=1)) as scored:
         next(scored)
     assert encoded <= 2
+
+
+def test_the_usual_batch_suits_every_input() -> None:
+    categories = Feed("y", ("y",), CategoryPreprocessor({"y": ["a", "b"]}))
+    assert usual_batch_size([*NUMBERS, categories]) == 2048
+    assert usual_batch_size([*NUMBERS, Feed("image", ("image",), ImagePreprocessor(size=8)), categories]) == 32

@@ -76,7 +76,7 @@ class Fusion(BaseEstimator):
         The fitted members.
     task_ : Task
         What the outputs mean.
-    prior_ : ndarray of float, shape (task_.width,)
+    prior_ : ndarray of float, shape (``task_.width``,)
         The outputs of a row that misses every modality: the classes' or labels' share in the fitting rows, or the
         targets' mean.
     """

@@ -24,6 +24,9 @@ try:
     from mmensemble_estimators.text import TextClassifier, TextRegressor
     from mmensemble_estimators.video import VideoClassifier, VideoRegressor
     from mmensemble_estimators.zero_shot import ZeroShotTextClassifier
+
+    # Last, for it registers how all of these are exported.
+    from mmensemble_estimators import onnx as onnx  # isort: skip
 except ModuleNotFoundError as error:
     package = (error.name or "").partition(".")[0]
     if package not in {"torch", "transformers", "skorch", "sklearn", "joblib", "pandas"}:

@@ -27,7 +27,6 @@ from mmensemble_estimators.base.parameters import check_choice, check_integers, 
 from mmensemble_estimators.frozen.stamps import folder_stamp
 from mmensemble_estimators.storage.folder import (
     STATE,
-    on_cpu,
     params_of,
     read_state,
     reading,
@@ -381,7 +380,7 @@ class CausalLM(TorchGenerator):
         bare = copy.copy(self)
         if not isinstance(bare.pretrained, (str, os.PathLike)):
             bare.pretrained = None
-        with replacing(Path(folder), state_text(bare, end_ids=self._end_ids)) as draft, on_cpu(self.module_):
+        with replacing(Path(folder), state_text(bare, end_ids=self._end_ids)) as draft:
             write_causal(draft, self.module_, self.preprocessor_, self._end_ids)
 
     @classmethod

@@ -395,10 +395,3 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
     def cache_stamp(self) -> Any:
         model = self.language_model
         return folder_stamp(os.fspath(model)) if isinstance(model, (str, os.PathLike)) else None
-
-    def __onnx_graph__(self, source: Any) -> Any:
-        """Take part in `mmensemble.to_graph`: prompts, the language model, and the labels behind it."""
-        from mmensemble_estimators.onnx.generators import likelihood_graph
-
-        check_is_fitted(self, "module_")
-        return likelihood_graph(self, source)

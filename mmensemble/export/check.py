@@ -23,7 +23,7 @@ from mmensemble.converters.functions import check_function
 from mmensemble.converters.skl2onnx import can_convert, without_probabilities
 from mmensemble.converters.text import check_vectorizer
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import to_graph
+from mmensemble.graph import is_registered, to_generator_graph, to_graph
 from mmensemble.learning.columns import ColumnSelector
 from mmensemble.multimodal import MultimodalClassifier, MultimodalRegressor
 
@@ -66,10 +66,8 @@ def _walk(path: str, estimator: Any) -> Iterator[tuple[str, Any]]:
 
 @singledispatch
 def _check(estimator: Any) -> None:
-    registered = to_graph.dispatch(type(estimator)) is not to_graph.dispatch(object)
-    if registered or hasattr(estimator, "__onnx_graph__") or hasattr(estimator, "__onnx_generator__"):
-        return
-    if can_convert(estimator):
+    registered = is_registered(to_graph, estimator) or is_registered(to_generator_graph, estimator)
+    if registered or hasattr(estimator, "__onnx_graph__") or can_convert(estimator):
         return
     raise ExportError(
         f"{type(estimator).__name__} has no ONNX form: skl2onnx does not know it; give it a method __onnx_graph__, or "

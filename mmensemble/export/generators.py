@@ -1,24 +1,23 @@
-"""What an estimator that writes texts adds to a graph, and how its file is compared with it."""
+"""Which estimators write texts, and how the file of one is compared with it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection._search import BaseSearchCV
 
 from mmensemble.exceptions import ConfigurationError, ParityError
 from mmensemble.frames import leaf_cells, n_rows
-from mmensemble.preprocessing import PRESENT, PromptPreprocessor, TensorSpec
+from mmensemble.graph import is_registered, to_generator_graph
+from mmensemble.preprocessing import PRESENT, PromptPreprocessor
 from mmensemble.scoring.generation import Decoder, log_softmax
 from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.tasks import Generation
 
-__all__ = ["GeneratorCheck", "GeneratorGraph", "generator_of"]
+__all__ = ["GeneratorCheck", "generator_of"]
 
 # Tokens that are written for each row of `verify`, and rows that are run at a time.
 STEPS = 16
@@ -27,26 +26,11 @@ BATCH = 32
 _TOLERANCES = {"fp32": 1e-3, "fp16": 0.5, "int8": 0.1}
 
 
-@dataclass(frozen=True)
-class GeneratorGraph:
-    """What ``__onnx_generator__(source)`` returns.
-
-    Parameters
-    ----------
-    task : Generation
-    outputs : dict of str to (Value, TensorSpec)
-        ``logits``, ``next.<name>`` and ``encoded.<name>`` as the task describes them.
-    """
-
-    task: Generation
-    outputs: dict[str, tuple[ir.Value, TensorSpec]]
-
-
 def generator_of(estimator: Any) -> Any:
     """Return the estimator that writes texts, searches over it and frozen ones unwrapped; None if it writes none."""
     while isinstance(estimator, (BaseSearchCV, FrozenEstimator)):
         estimator = getattr(estimator, "best_estimator_", None) or getattr(estimator, "estimator", None)
-    return estimator if hasattr(estimator, "__onnx_generator__") else None
+    return estimator if is_registered(to_generator_graph, estimator) else None
 
 
 class GeneratorCheck:

@@ -24,7 +24,7 @@ from mmensemble.export.check import check_exportable
 from mmensemble.export.generators import GeneratorCheck, generator_of
 from mmensemble.export.precision import PRECISIONS, Precision, convert, float_convolutions, int8_layers, sensitivities
 from mmensemble.frames import n_rows
-from mmensemble.graph import GENERATION_OPSET, Frame, Graph, Outputs, to_graph
+from mmensemble.graph import GENERATION_OPSET, Frame, Graph, Outputs, to_generator_graph, to_graph
 from mmensemble.learning.targets import exact_matches
 from mmensemble.scoring.batching import input_batches
 from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
@@ -117,7 +117,7 @@ def export_onnx(
     source = Frame() if generator is None else Frame(Graph(GENERATION_OPSET))
     task: Task
     if generator is not None:
-        written = generator.__onnx_generator__(source)
+        written = to_generator_graph(generator, source)
         task, model = written.task, source.graph.to_model(written.outputs)
     else:
         outputs = to_graph(estimator, source)

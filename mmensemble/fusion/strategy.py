@@ -70,6 +70,9 @@ class Member:
 class Fusion(BaseEstimator):
     """A way of joining members.
 
+    It is exported by `mmensemble.to_graph`: by a method ``__onnx_graph__(source)``, or by a function that is registered
+    there for its class.
+
     Attributes
     ----------
     members_ : list of Member
@@ -135,7 +138,3 @@ class Fusion(BaseEstimator):
     @abstractmethod
     def get_feature_names_out(self) -> list[str]:
         """Return the names of `transform`'s columns."""
-
-    @abstractmethod
-    def __onnx_graph__(self, source: Frame) -> Outputs:
-        """Take part in `mmensemble.to_graph`."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mmensemble.graph.builder import ENCODER_SCOPE, GENERATION_OPSET, IR_VERSION, ML_OPSET, OPSET, Graph
-from mmensemble.graph.dispatch import add_itself, to_graph
+from mmensemble.graph.dispatch import add_itself, is_registered, to_generator_graph, to_graph
 from mmensemble.graph.operations import GraphOperations, GraphValue
 from mmensemble.graph.outputs import graph_labels, graph_outputs
-from mmensemble.graph.parts import Block, Frame, Outputs, Source, Tensor, Terms, any_present
+from mmensemble.graph.parts import Block, Frame, GeneratorGraph, Outputs, Source, Tensor, Terms, any_present
 
 __all__ = [
     "ENCODER_SCOPE",
@@ -16,6 +16,7 @@ __all__ = [
     "OPSET",
     "Block",
     "Frame",
+    "GeneratorGraph",
     "Graph",
     "GraphOperations",
     "GraphValue",
@@ -27,5 +28,7 @@ __all__ = [
     "any_present",
     "graph_labels",
     "graph_outputs",
+    "is_registered",
+    "to_generator_graph",
     "to_graph",
 ]

@@ -1,14 +1,21 @@
-"""`to_graph`: which function adds which estimator to a graph."""
+"""`to_graph` and `to_generator_graph`: which function adds which estimator to a graph."""
 
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import Any
+from typing import Any, Protocol
 
 from mmensemble.exceptions import ExportError
-from mmensemble.graph.parts import Frame, Outputs, Source
+from mmensemble.graph.parts import Frame, GeneratorGraph, Outputs, Source
 
-__all__ = ["add_itself", "to_graph"]
+__all__ = ["add_itself", "is_registered", "to_generator_graph", "to_graph"]
+
+
+class Dispatch(Protocol):
+    """What `functools.singledispatch` returns."""
+
+    def dispatch(self, cls: type) -> Any:
+        """Return the function for a class."""
 
 
 @singledispatch
@@ -64,3 +71,37 @@ def add_itself(estimator: Any, source: Source | None) -> Outputs:
         )
     outputs: Outputs = estimator.__onnx_graph__(Frame() if source is None else source)
     return outputs
+
+
+@singledispatch
+def to_generator_graph(estimator: Any, source: Source) -> GeneratorGraph:
+    """Add a fitted estimator that writes texts to a graph, as a step with a state.
+
+    Register a function for a class of your own with ``to_generator_graph.register``. Where its estimators embed rows
+    too, `to_graph` adds that.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+    source : Frame
+        What the estimator's X is; its graph has the opset `GENERATION_OPSET`.
+
+    Returns
+    -------
+    GeneratorGraph
+        Values in ``source.graph``.
+
+    Raises
+    ------
+    ExportError
+        If the estimator writes no texts.
+    """
+    raise ExportError(
+        f"{type(estimator).__name__} writes no texts: register a function for it with to_generator_graph.register"
+    )
+
+
+def is_registered(dispatch: Dispatch, estimator: Any) -> bool:
+    """Tell whether `to_graph`, or `to_generator_graph`, has a function for an estimator's class."""
+    return dispatch.dispatch(type(estimator)) is not dispatch.dispatch(object)

@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from mmensemble.graph.builder import Graph
 from mmensemble.learning.columns import Columns, as_list
-from mmensemble.tasks import Task
+from mmensemble.preprocessing import TensorSpec
+from mmensemble.tasks import Generation, Task
 
-__all__ = ["Block", "Frame", "Outputs", "Source", "Tensor", "Terms", "any_present"]
+__all__ = ["Block", "Frame", "GeneratorGraph", "Outputs", "Source", "Tensor", "Terms", "any_present"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,21 @@ class Outputs:
     # Any, so that `Outputs(graph, **{task.output: value})` has a type.
     blocks: Any = ()
     frame: Any = None
+
+
+@dataclass(frozen=True)
+class GeneratorGraph:
+    """What an estimator that writes texts gives; see `mmensemble.graph.to_generator_graph`.
+
+    Parameters
+    ----------
+    task : Generation
+    outputs : dict of str to (Value, TensorSpec)
+        ``logits``, ``next.<name>`` and ``encoded.<name>`` as the task describes them.
+    """
+
+    task: Generation
+    outputs: dict[str, tuple[ir.Value, TensorSpec]]
 
 
 def any_present(graph: Graph, present: Sequence[ir.Value]) -> ir.Value:

@@ -225,8 +225,10 @@ class Composition(TransformerMixin, _BaseComposition):
 
     def __onnx_graph__(self, source: Any) -> Any:
         """Take part in `mmensemble.to_graph`."""
+        from mmensemble.graph import to_graph
+
         check_is_fitted(self)
-        return self.fusion_.__onnx_graph__(source)
+        return to_graph(self.fusion_, source)
 
 
 def is_dropped(estimator: Any) -> bool:

@@ -45,7 +45,8 @@ from mmensemble_estimators import (
     ImageClassifier,
     TextClassifier,
 )
-from mmensemble_estimators.frozen import encoders as _frozen
+from mmensemble_estimators.frozen import encoders as frozen_encoders
+from mmensemble_estimators.frozen import stamps
 from tests.estimators.test_pretrained import save_wordpiece
 
 ROOT = Path(__file__).parents[2]
@@ -95,8 +96,8 @@ def _nothing_is_kept_from_before() -> Iterator[None]:
 def forget() -> None:
     """Forget the encoders and callables that this process knows, as a new process would not know them."""
     caching._seconds.clear()
-    _frozen._recent.clear()
-    _frozen._stamp_of.cache_clear()
+    frozen_encoders._recent.clear()
+    stamps._stamp_of.cache_clear()
     gc.collect()
     seen.clear()
 
@@ -350,8 +351,8 @@ def test_another_callable_misses(tmp_path: Path, X: Any, y: Any) -> None:
 def test_the_fingerprint_is_of_all_that_the_network_computes_with(what: str) -> None:
     module = projection()
     module.register_buffer("shift", torch.zeros(3), persistent=False)
-    before = _frozen._hash(module)
-    assert _frozen._hash(module.eval()) == before, "it does not matter whether it is being trained"
+    before = stamps.hash_module(module)
+    assert stamps.hash_module(module.eval()) == before, "it does not matter whether it is being trained"
     if what == "weight":
         with torch.no_grad():
             module.weight[7, 7] += 1e-6
@@ -364,7 +365,7 @@ def test_the_fingerprint_is_of_all_that_the_network_computes_with(what: str) -> 
         other = type("Projection", (Projection,), {"forward": lambda self, pixel_values: forward(self, -pixel_values)})
         other.__module__, other.__qualname__ = Projection.__module__, Projection.__qualname__
         module.__class__ = other
-    assert _frozen._hash(module) != before
+    assert stamps.hash_module(module) != before
 
 
 @pytest.mark.parametrize(("name", "value"), [("max_length", 3), ("pooling", "cls")])
@@ -408,12 +409,12 @@ def test_encoders_are_kept_while_a_search_goes_on(folder: str, tmp_path: Path, X
         encoder = id(text(folder).fit(X["text"], y).module_.encoder)
         gc.collect()
         assert id(text(folder).fit(X["text"], y).module_.encoder) == encoder
-        for length in range(4, 4 + 2 * (_frozen._recent.maxlen or 0)):
+        for length in range(4, 4 + 2 * (frozen_encoders._recent.maxlen or 0)):
             text(folder, max_length=length).fit(X["text"], y)
-        assert len(_frozen._recent) == _frozen._recent.maxlen
-    _frozen._recent.clear()
+        assert len(frozen_encoders._recent) == frozen_encoders._recent.maxlen
+    frozen_encoders._recent.clear()
     gc.collect()
-    assert not _frozen._shared, "nothing else keeps them"
+    assert not frozen_encoders._shared, "nothing else keeps them"
 
 
 @pytest.mark.parametrize("way", ["fine_tune all", "lora", "partial_fit", "in the store"])
@@ -468,7 +469,7 @@ def test_another_network_at_each_call_is_not_shared(tmp_path: Path, X: Any, y: A
 def fingerprint_of(folder: str) -> str:
     """The hashes of both networks, of which one uses sets and names of files."""
     estimator = text(folder).fit(["red apple", "car"], [0, 1])
-    return _frozen.fingerprint(estimator.module_.encoder).hex() + (_frozen.module_stamp(projection) or b"").hex()
+    return frozen_encoders.fingerprint(estimator.module_.encoder).hex() + (stamps.module_stamp(projection) or b"").hex()
 
 
 def test_another_process(folder: str, tmp_path: Path, X: Any, y: Any) -> None:

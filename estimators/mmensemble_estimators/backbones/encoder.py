@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmensemble.cache import is_storing
 from mmensemble.exceptions import ConfigurationError
+from mmensemble_estimators.backbones.portable import Portable
 
 __all__ = ["Encoder", "ModuleEncoder", "module_size", "origins"]
 
@@ -18,7 +19,7 @@ __all__ = ["Encoder", "ModuleEncoder", "module_size", "origins"]
 origins: WeakKeyDictionary[nn.Module, tuple[Callable[..., Any], tuple[Any, ...]]] = WeakKeyDictionary()
 
 
-class Encoder(nn.Module):
+class Encoder(Portable):
     """Named arrays → (batch, embedding_size), or a sequence of tokens per row.
 
     Attributes

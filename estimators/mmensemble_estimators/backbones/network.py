@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
 from mmensemble_estimators.backbones.encoder import Encoder
+from mmensemble_estimators.backbones.portable import Portable
 
 __all__ = ["Head", "Network"]
 
@@ -42,7 +44,7 @@ class Head(nn.Module):
         return raw
 
 
-class Network(nn.Module):
+class Network(Portable):
     """Named arrays → embedding → raw outputs.
 
     Parameters
@@ -76,6 +78,10 @@ class Network(nn.Module):
         """Return the raw outputs, shape (batch, n_outputs)."""
         raw: Tensor = self.head_network()(self.encoder(**inputs))
         return raw
+
+    def pickled_apart(self) -> Iterable[nn.Module]:
+        """Return the encoder, which other estimators and a joint fusion may hold."""
+        return [self.encoder]
 
     def train(self, mode: bool = True) -> Network:
         """Switch dropout and batch statistics on or off; a frozen encoder stays in evaluation mode."""

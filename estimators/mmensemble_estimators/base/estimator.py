@@ -202,12 +202,6 @@ class TorchEstimator(TrainedLeaf):
         tags.target_tags.multi_output = True
         return tags
 
-    def __onnx_graph__(self, source: Any) -> Any:
-        """Take part in `mmensemble.to_graph`."""
-        from mmensemble_estimators.onnx.leaves import leaf_graph
-
-        return leaf_graph(self, source)
-
 
 def check_has_head(estimator: TorchEstimator) -> None:
     """Raise a `NotFittedError` where an estimator is not fitted, or has only learned to embed."""

@@ -242,17 +242,3 @@ class TorchGenerator(TrainedLeaf):
         decoder = self.token_decoder()
         encoded = self._encode(prompts)
         return generate_texts(decoder, self.preprocessor_, encoded, self._task(), settings, batch_size=self.batch_size)
-
-    def __onnx_graph__(self, source: Any) -> Any:
-        """Take part in `mmensemble.to_graph` as a step that embeds. Alone, it is exported to generate."""
-        from mmensemble_estimators.onnx.generators import embedding_graph
-
-        check_is_fitted(self, "module_")
-        return embedding_graph(self, source, self._embedder)
-
-    def __onnx_generator__(self, source: Any) -> Any:
-        """Take part in `mmensemble.export_onnx`, which writes a generator as a step with a state."""
-        from mmensemble_estimators.onnx.generators import generator_graph
-
-        check_is_fitted(self, "module_")
-        return generator_graph(self, source)

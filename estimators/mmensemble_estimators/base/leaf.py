@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -95,13 +94,6 @@ class TorchLeaf(BaseEstimator):
             batch_size=self.batch_size,
             device=device,
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle the weights from the CPU, so that a machine without the training device can read them."""
-        state = dict(super().__getstate__())
-        if "module_" in state and next(state["module_"].parameters()).device.type != "cpu":
-            state["module_"] = copy.deepcopy(state["module_"]).to("cpu")
-        return state
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -197,20 +197,6 @@ class JointFusion(Fusion):
         """Return a number per fused feature."""
         return [str(i) for i in range(self.network_.fuser.fused_size)]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle the weights from the CPU, so that a machine without the training device can read them."""
-        state = dict(super().__getstate__())
-        if "network_" in state:
-            # The members' encoders are the network's own: moving it moves them, and pickle keeps them shared.
-            state["network_"] = state["network_"].to("cpu")
-        return state
-
-    def __onnx_graph__(self, source: Any) -> Any:
-        """Take part in `mmensemble.to_graph`."""
-        from mmensemble_estimators.onnx.joint import joint_graph
-
-        return joint_graph(self, source)
-
 
 def _numbered(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {f"{m}.{name}": array for m, batch in enumerate(batches) for name, array in batch.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from mmensemble.preprocessing import PRESENT
 from mmensemble_estimators.backbones.encoder import Encoder
+from mmensemble_estimators.backbones.portable import Portable
 from mmensemble_estimators.fusers import Fuser
 
-__all__ = ["JointNetwork"]
+__all__ = ["JointNetwork", "with_missing"]
 
 
-class JointNetwork(nn.Module):
+class JointNetwork(Portable):
     """Encoders side by side, a fuser over their representations, a linear head.
 
     Parameters
@@ -58,7 +59,7 @@ class JointNetwork(nn.Module):
         present = torch.stack([part.pop(PRESENT) for part in parts], dim=1)
         used = self._withhold(present) if self.training and self.modality_dropout else present
         encoded = [self._encode(m, part, present[:, m]) for m, part in enumerate(parts)]
-        return self.with_missing(encoded, used)
+        return with_missing(encoded, used, self.missing)
 
     def _withhold(self, present: Tensor) -> Tensor:
         kept = present & (torch.rand(present.shape, device=present.device) >= self.modality_dropout)
@@ -82,25 +83,9 @@ class JointNetwork(nn.Module):
         states = made.new_zeros((len(present), *made.shape[1:])).index_put((rows,), made)
         return states, real.new_zeros((len(present), real.shape[1])).index_put((rows,), real)
 
-    def with_missing(self, encoded: Sequence[Any], used: Tensor) -> list[Any]:
-        """Put the learned token of a modality in the place of what a row has not, or is not to use.
-
-        Parameters
-        ----------
-        encoded : sequence of Tensor (batch, size), or of pairs (batch, length, size) and mask (batch, length)
-        used : Tensor of bool, shape (batch, n_modalities)
-        """
-        parts: list[Any] = []
-        for m, (part, token) in enumerate(zip(encoded, self.missing, strict=True)):
-            there = used[:, m : m + 1]
-            if isinstance(part, Tensor):
-                parts.append(torch.where(there, part, token))
-                continue
-            states, mask = part
-            first = torch.arange(states.shape[1], device=states.device) == 0
-            mask = (there & mask) | (~there & first[None])  # ONNX Runtime has no Where of booleans
-            parts.append((torch.where(there.unsqueeze(2), states, token), mask))
-        return parts
+    def pickled_apart(self) -> Iterable[nn.Module]:
+        """Return the encoders, which the members hold too."""
+        return self.encoders
 
     def train(self, mode: bool = True) -> JointNetwork:
         """Switch dropout and batch statistics on or off; frozen encoders stay in evaluation mode."""
@@ -110,3 +95,25 @@ class JointNetwork(nn.Module):
             if parameters and not any(parameter.requires_grad for parameter in parameters):
                 encoder.eval()
         return self
+
+
+def with_missing(encoded: Sequence[Any], used: Tensor, tokens: Iterable[Tensor]) -> list[Any]:
+    """Put the learned token of a modality in the place of what a row has not, or is not to use.
+
+    Parameters
+    ----------
+    encoded : sequence of Tensor (batch, size), or of pairs (batch, length, size) and mask (batch, length)
+    used : Tensor of bool, shape (batch, n_modalities)
+    tokens : iterable of Tensor, each (size,)
+    """
+    parts: list[Any] = []
+    for m, (part, token) in enumerate(zip(encoded, tokens, strict=True)):
+        present = used[:, m : m + 1]
+        if isinstance(part, Tensor):
+            parts.append(torch.where(present, part, token))
+            continue
+        states, mask = part
+        first = torch.arange(states.shape[1], device=states.device) == 0
+        mask = (present & mask) | (~present & first[None])  # ONNX Runtime has no Where of booleans
+        parts.append((torch.where(present.unsqueeze(2), states, token), mask))
+    return parts

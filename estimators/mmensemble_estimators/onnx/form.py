@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import onnx_ir as ir
-from onnxscript.version_converter import convert_version
 from torch import Tensor, nn
 from transformers.activations import FastGELUActivation, NewGELUActivation
 
 from mmensemble_estimators.backbones.writers.static_cache import LATER
 
-__all__ = ["name_of", "raise_opset", "single_operators"]
+__all__ = ["attention_in_groups", "name_of", "raise_opset", "take_single_operators"]
 
 # By this variable transformers leaves groups to the operator also where torch has no fast kernel for them.
 _GROUPS = "TRANSFORMERS_SDPA_FORCE_GQA"
@@ -30,39 +29,39 @@ class _GlobalMean(nn.Module):
         return maps.mean(dim=(-2, -1), keepdim=True)
 
 
-@contextmanager
-def single_operators(module: nn.Module) -> Iterator[None]:
-    """For a while, put others in the place of submodules that export as chains of operators.
+def take_single_operators(module: nn.Module) -> None:
+    """Put others in the place of submodules that export as chains of operators.
 
     They compute the same by one operator: ``Gelu(approximate="tanh")`` for GPT-2's activation, ``ReduceMean`` for an
-    average over all places of a map. Attention in groups (Ainslie et al. 2023) gets its few keys and values as they
-    are, in place of copies for every head.
+    average over all places of a map.
 
     Parameters
     ----------
     module : nn.Module
-        Changed inside the block only.
+        Changed.
     """
-    replaced: list[tuple[nn.Module, str, nn.Module]] = []
-    groups_before = os.environ.get(_GROUPS)
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, (NewGELUActivation, FastGELUActivation)):
+                setattr(parent, name, nn.GELU(approximate="tanh"))
+            elif isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
+                setattr(parent, name, _GlobalMean())
+
+
+@contextmanager
+def attention_in_groups() -> Iterator[None]:
+    """Let attention in groups (Ainslie et al. 2023) get its few keys and values, in place of copies for every head.
+
+    The environment is the process's: a network that predicts meanwhile does the same, and computes the same by it.
+    """
+    before = os.environ.get(_GROUPS)
+    os.environ[_GROUPS] = "1"
     try:
-        os.environ[_GROUPS] = "1"
-        for parent in list(module.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, (NewGELUActivation, FastGELUActivation)):
-                    setattr(parent, name, nn.GELU(approximate="tanh"))
-                elif isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
-                    setattr(parent, name, _GlobalMean())
-                else:
-                    continue
-                replaced.append((parent, name, child))
         yield
     finally:
         del os.environ[_GROUPS]
-        if groups_before is not None:
-            os.environ[_GROUPS] = groups_before
-        for parent, name, child in replaced:
-            setattr(parent, name, child)
+        if before is not None:
+            os.environ[_GROUPS] = before
 
 
 def raise_opset(model: ir.Model, opset: int) -> None:
@@ -71,6 +70,8 @@ def raise_opset(model: ir.Model, opset: int) -> None:
     The exporter makes single operators of RMS normalisation and of rotary embeddings at opset 23 alone, so a network is
     exported at that one.
     """
+    from onnxscript.version_converter import convert_version
+
     if model.opset_imports[""] == opset:
         return
     convert_version(model, opset)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import onnx_ir as ir
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from mmensemble.export.generators import GeneratorGraph
-from mmensemble.graph import ENCODER_SCOPE, Outputs, Source
+from mmensemble.graph import ENCODER_SCOPE, Frame, GeneratorGraph, Outputs, Source, to_generator_graph, to_graph
 from mmensemble.preprocessing import TensorSpec
 from mmensemble.tasks import Classification
 from mmensemble_estimators.backbones.writers.networks import GenerativeNetwork
+from mmensemble_estimators.base.generator import TorchGenerator
 from mmensemble_estimators.onnx.leaves import leaf_feed
 from mmensemble_estimators.onnx.networks import add_module
-
-if TYPE_CHECKING:
-    from mmensemble_estimators.base.generator import TorchGenerator
-    from mmensemble_estimators.zero_shot import ZeroShotTextClassifier
+from mmensemble_estimators.zero_shot import ZeroShotTextClassifier
 
 __all__ = ["embedding_graph", "generator_graph", "likelihood_graph"]
 
@@ -55,8 +51,10 @@ class _Encode(nn.Module):
         return tuple(encoded[name] for name in self.names)
 
 
+@to_generator_graph.register
 def generator_graph(estimator: TorchGenerator, source: Source) -> GeneratorGraph:
     """Add an estimator that writes; `mmensemble.tasks.Generation` says how inputs and outputs are named."""
+    check_is_fitted(estimator, "module_")
     graph, network, task = source.graph, estimator.module_, estimator._task()
     inputs, _ = leaf_feed(estimator, source)
     outputs: dict[str, tuple[ir.Value, TensorSpec]] = {}
@@ -88,18 +86,24 @@ def generator_graph(estimator: TorchGenerator, source: Source) -> GeneratorGraph
     return GeneratorGraph(task, outputs)
 
 
-def embedding_graph(estimator: Any, source: Source, module: nn.Module) -> Outputs:
-    """Add an embedding by a module over an estimator's inputs; zeros where the row is missing."""
+@to_graph.register
+def embedding_graph(estimator: TorchGenerator, source: Source | None = None) -> Outputs:
+    """Add an estimator that writes as a step that embeds; zeros where the row is missing."""
+    check_is_fitted(estimator, "module_")
+    source = Frame() if source is None else source
     graph = source.graph
     inputs, present = leaf_feed(estimator, source)
     with graph.scope(ENCODER_SCOPE):
-        (embedding,) = add_module(graph, module, inputs)
+        (embedding,) = add_module(graph, estimator._embedder, inputs)
     zeros = graph.constant(np.zeros((1, 1), dtype=np.float32), "missing_embedding")
     return Outputs(graph, transformed=graph.op("Where", present, embedding, zeros), present=present)
 
 
-def likelihood_graph(estimator: ZeroShotTextClassifier, source: Source) -> Outputs:
+@to_graph.register
+def likelihood_graph(estimator: ZeroShotTextClassifier, source: Source | None = None) -> Outputs:
     """Add a zero-shot classifier: the likelihood of each label behind the prompt; missing rows get the prior."""
+    check_is_fitted(estimator, "module_")
+    source = Frame() if source is None else source
     graph = source.graph
     inputs, present = leaf_feed(estimator, source)
     with graph.scope(ENCODER_SCOPE):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -12,19 +12,17 @@ from mmensemble.exceptions import ExportError
 from mmensemble.graph import ENCODER_SCOPE, Frame, GraphOperations, Outputs, Source, any_present, to_graph
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.base.estimator import TorchEstimator
+from mmensemble_estimators.joint.fusion import JointFusion
 from mmensemble_estimators.joint.members import Standardize
+from mmensemble_estimators.joint.network import JointNetwork, with_missing
 from mmensemble_estimators.onnx.leaves import leaf_feed
 from mmensemble_estimators.onnx.networks import add_linear, add_module, typed
-
-if TYPE_CHECKING:
-    from mmensemble_estimators.joint.fusion import JointFusion
-    from mmensemble_estimators.joint.network import JointNetwork
 
 __all__ = ["joint_graph"]
 
 
 class _Fuse(nn.Module):
-    """A joint network from its representations on, without the head.
+    """What fuses the representations of a joint network, and its tokens for missing ones.
 
     Keywords: ``present`` (batch, n_modalities), and for each modality ``<m>`` (batch, size), or ``<m>`` (batch, length,
     size) and ``<m>.mask`` (batch, length).
@@ -32,19 +30,19 @@ class _Fuse(nn.Module):
 
     def __init__(self, network: JointNetwork) -> None:
         super().__init__()
-        self.network = network
+        self.fuser, self.missing = network.fuser, network.missing
 
     def forward(self, present: Tensor, **parts: Tensor) -> Tensor:
         encoded: list[Any] = []
-        for m in range(len(self.network.encoders)):
+        for m in range(len(self.missing)):
             part = parts[str(m)]
-            if not self.network.fuser.token_level:
+            if not self.fuser.token_level:
                 encoded.append(part)
             elif f"{m}.mask" in parts:
                 encoded.append((part, parts[f"{m}.mask"]))
             else:
                 encoded.append((part.unsqueeze(1), torch.ones_like(part[:, :1], dtype=torch.bool)))
-        fused: Tensor = self.network.fuser(self.network.with_missing(encoded, present))
+        fused: Tensor = self.fuser(with_missing(encoded, present, self.missing))
         return fused
 
 
@@ -59,8 +57,10 @@ class _Tokens(nn.Module):
         return self.encoder.tokens(**inputs)
 
 
-def joint_graph(fusion: JointFusion, source: Source) -> Outputs:
+@to_graph.register
+def joint_graph(fusion: JointFusion, source: Source | None = None) -> Outputs:
     """Add a joint fusion: its members' representations, the fuser with its tokens for missing ones, the head."""
+    source = Frame() if source is None else source
     if not isinstance(source, Frame):
         raise ExportError("a composition takes columns of X, and stands behind a step that makes a matrix")
     graph, network = source.graph, fusion.network_

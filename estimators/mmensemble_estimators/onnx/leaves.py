@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import onnx_ir as ir
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import ENCODER_SCOPE, Frame, GraphOperations, Outputs, Source
+from mmensemble.graph import ENCODER_SCOPE, Frame, GraphOperations, Outputs, Source, to_graph
 from mmensemble_estimators.backbones.network import SMALLEST_NORM
 from mmensemble_estimators.base.estimator import TorchEstimator
 from mmensemble_estimators.base.leaf import TorchLeaf
 from mmensemble_estimators.onnx.networks import add_linear, add_module
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["leaf_feed", "leaf_graph"]
 
 
-def leaf_graph(estimator: TorchEstimator, source: Source) -> Outputs:
+@to_graph.register
+def leaf_graph(estimator: TorchEstimator, source: Source | None = None) -> Outputs:
     """Add a leaf estimator: its encoder, its head, what its target makes of that, and what a missing row gets."""
     check_is_fitted(estimator)
+    source = Frame() if source is None else source
     graph = source.graph
     inputs, present = leaf_feed(estimator, source)
     with graph.scope(ENCODER_SCOPE):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -17,15 +18,15 @@ from torch import Tensor, nn
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import OPSET, Graph
 from mmensemble_estimators.backbones.encoder import Encoder
-from mmensemble_estimators.onnx.form import name_of, raise_opset, single_operators
-
-if TYPE_CHECKING:
-    pass
+from mmensemble_estimators.backbones.portable import on_cpu
+from mmensemble_estimators.onnx.form import attention_in_groups, name_of, raise_opset, take_single_operators
 
 __all__ = ["add_linear", "add_module", "typed"]
 
 # The exporter specialises axes of length 0 and 1 in the example, so all dynamic ones are longer, and all differ.
 EXAMPLE_BATCH = 2
+
+_exporting = threading.Lock()
 
 
 class _Named(nn.Module):
@@ -60,7 +61,7 @@ def add_module(
     ----------
     graph : Graph
     module : nn.Module
-        Keyword tensors → one tensor, or several.
+        Keyword tensors → one tensor, or several. It is left as it is, on its device: another thread may predict by it.
     inputs : mapping of str to Value
         What each keyword is in the graph; its shape tells which axes are dynamic.
     sizes : mapping of str to int, default=None
@@ -76,8 +77,6 @@ def add_module(
     ExportError
         If torch cannot export the module.
     """
-    was_training = module.training
-    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     encoder = getattr(module, "encoder", module)
     example_length = encoder.example_length if isinstance(encoder, Encoder) else Encoder.example_length
     examples, dynamic = [], []
@@ -96,9 +95,10 @@ def add_module(
                 axes[axis] = torch.export.Dim.DYNAMIC
         examples.append(torch.from_numpy(np.zeros(shape, dtype=value.dtype.numpy())))
         dynamic.append(axes)
-    wrapper = _Named(module.cpu().eval(), list(inputs))
+    wrapper = on_cpu(_Named(module, list(inputs))).eval()
+    take_single_operators(wrapper)
     try:
-        with _quiet(), single_operators(wrapper), torch.no_grad():
+        with _exporter(), torch.no_grad():
             program = torch.onnx.export(
                 wrapper,
                 tuple(examples),
@@ -110,22 +110,23 @@ def add_module(
             )
     except torch.onnx.OnnxExporterError as error:
         raise ExportError(f"torch cannot export {type(module).__name__}: {str(error).splitlines()[0]}") from error
-    finally:
-        module.to(device).train(was_training)
     assert program is not None  # noqa: S101 - narrows the type
     raise_opset(program.model, graph.opset)
     return list(graph.inline(program.model, inputs, name_of=name_of).values())
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and its notes about optional packages off the user's screen."""
+def _exporter() -> Iterator[None]:
+    """Set torch's exporter up, its progress and its notes about optional packages kept off the user's screen.
+
+    What is set is the process's, so threads that export wait for each other.
+    """
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+    with _exporting, attention_in_groups(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
             yield
-    finally:
-        logger.setLevel(level)
+        finally:
+            logger.setLevel(level)

@@ -38,7 +38,6 @@ __all__ = [
     "STATE",
     "architecture_of",
     "load",
-    "on_cpu",
     "params_of",
     "read_state",
     "reading",
@@ -79,7 +78,7 @@ def architecture_of(estimator: TrainedLeaf, encoder: Any) -> dict[str, Any] | No
 
 def write(folder: Path, text: str, module: nn.Module) -> None:
     """Write what `state_text` returned, and the weights of a network, both or neither."""
-    with replacing(folder, text) as draft, on_cpu(module):
+    with replacing(folder, text) as draft:
         save_model(module, str(draft / WEIGHTS))
 
 
@@ -96,17 +95,6 @@ def replacing(folder: Path, text: str) -> Iterator[Path]:
             (folder / file).parent.mkdir(exist_ok=True)
             shutil.copymode(draft / STATE, draft / file)  # safetensors lets nobody else read what it writes
             os.replace(draft / file, folder / file)
-
-
-@contextmanager
-def on_cpu(module: nn.Module) -> Iterator[None]:
-    """Have a network on the CPU inside the block."""
-    device = next(module.parameters()).device
-    module.cpu()
-    try:
-        yield
-    finally:
-        module.to(device)
 
 
 def state_text(estimator: TorchLeaf, **more: Any) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from mmensemble.preprocessing import PromptPreprocessor
 from mmensemble.preprocessing.text import read_tokenizer
+from mmensemble_estimators.backbones.portable import Portable
 from mmensemble_estimators.backbones.writers.networks import CausalNetwork, State
 
 __all__ = ["LabelLikelihood", "shared_prefix"]
@@ -19,7 +20,7 @@ __all__ = ["LabelLikelihood", "shared_prefix"]
 PROBES = ("N/A", "[MASK]", "", "a word", "Two", " 3", "\n", "'s", "…", "Привет")
 
 
-class LabelLikelihood(nn.Module):
+class LabelLikelihood(Portable):
     """Left-padded prompts → the log-likelihood of each label as what comes next, (batch, n_labels).
 
     The tokens that all prompts begin with were run once, and their keys and values are kept. A prompt is run once for
@@ -63,6 +64,10 @@ class LabelLikelihood(nn.Module):
                 state = network.eval().decode(torch.tensor([list(prefix_ids)], device=device), None)[1]
             for name in self._names:
                 self.register_buffer(self._buffer(name), state[name].clone())
+
+    def pickled_apart(self) -> Iterable[nn.Module]:
+        """Return the language model's network, which its estimator holds too."""
+        return [self.network]
 
     @staticmethod
     def _buffer(name: str) -> str:

@@ -15,12 +15,13 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, Cache, DynamicCache, GPT2Config, PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import TensorSpec
 from mmensemble_estimators.backbones.configs import config_of
+from mmensemble_estimators.backbones.portable import Portable
 from mmensemble_estimators.backbones.writers.static_cache import static_cache
 
 __all__ = ["CausalNetwork", "GenerativeNetwork", "State", "build_causal_gpt", "causal_network_from_config"]
@@ -28,7 +29,7 @@ __all__ = ["CausalNetwork", "GenerativeNetwork", "State", "build_causal_gpt", "c
 State = dict[str, Tensor]
 
 
-class GenerativeNetwork(nn.Module, ABC):
+class GenerativeNetwork(Portable, ABC):
     """A network that gives the scores of each next token.
 
     Generation runs in two parts. `encode` is run once per row, on what the preprocessor makes of a cell; what it

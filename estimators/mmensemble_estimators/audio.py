@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, Protocol
 
 import numpy as np
 from transformers import AutoModel, PreTrainedConfig
@@ -28,9 +28,10 @@ from mmensemble_estimators.backbones.encoder import Encoder, ModuleEncoder
 from mmensemble_estimators.backbones.pretrained import loading
 from mmensemble_estimators.base.classifier import TorchClassifier
 from mmensemble_estimators.base.documented import documented
-from mmensemble_estimators.base.estimator import TorchEstimator
+from mmensemble_estimators.base.modality import EncodedModality
 from mmensemble_estimators.base.parameters import check_augmentation, check_backbone, check_choice, check_integers
 from mmensemble_estimators.base.regressor import TorchRegressor
+from mmensemble_estimators.base.rows import arrays_of
 from mmensemble_estimators.training.loop import as_tensors
 
 __all__ = ["AudioClassifier", "AudioRegressor"]
@@ -40,37 +41,41 @@ AUGMENTATIONS = ("shift", "mask", "gain")
 SHORTEST_SECONDS = 0.2
 
 
-class AudioEstimator(TorchEstimator):
-    """What the audio estimators share."""
+class AudioParameters(Protocol):
+    """The parameters of an estimator that concern what it reads."""
 
-    modality: ClassVar[str] = "audio"
-    _learning_rate_from_scratch: ClassVar[float] = 2e-3
-
-    preprocessor_: AudioPreprocessor
-
+    backbone: Any
+    pretrained: str | None
+    pooling: str | None
     sampling_rate: int | None
     max_seconds: float | None
     augmentation: tuple[str, ...]
+    preprocessor_: Any
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_backbone(self.backbone, AUDIO_BACKBONES)
-        check_choice("pooling", self.pooling, AUDIO_POOLINGS)
-        if self.sampling_rate is not None:
-            check_integers(self, sampling_rate=4000)
-        seconds = self.max_seconds
+
+class AudioModality(EncodedModality):
+    """Sounds: spectrograms or samples, and a network over them."""
+
+    name = "audio"
+
+    def check_parameters(self, estimator: AudioParameters) -> None:
+        check_backbone(estimator.backbone, AUDIO_BACKBONES)
+        check_choice("pooling", estimator.pooling, AUDIO_POOLINGS)
+        if estimator.sampling_rate is not None:
+            check_integers(estimator, sampling_rate=4000)
+        seconds = estimator.max_seconds
         if seconds is not None and not (
             isinstance(seconds, (int, float, np.number)) and SHORTEST_SECONDS <= seconds < np.inf
         ):
             raise ConfigurationError(f"max_seconds must be a number of at least {SHORTEST_SECONDS}, not {seconds!r}")
-        check_augmentation(self, AUGMENTATIONS)
+        check_augmentation(estimator, AUGMENTATIONS)
 
-    def _fit_preprocessor(self, cells: Cells) -> AudioPreprocessor:
-        rate, seconds = self.sampling_rate, self.max_seconds
-        if self.pretrained is not None:
-            return read_audio_processor(self.pretrained, sampling_rate=rate, max_seconds=seconds)
-        if isinstance(self.backbone, PreTrainedConfig):
-            return audio_preprocessor_for(self.backbone, sampling_rate=rate, max_seconds=seconds)
+    def fit_preprocessor(self, estimator: AudioParameters, cells: Cells) -> AudioPreprocessor:
+        rate, seconds = estimator.sampling_rate, estimator.max_seconds
+        if estimator.pretrained is not None:
+            return read_audio_processor(estimator.pretrained, sampling_rate=rate, max_seconds=seconds)
+        if isinstance(estimator.backbone, PreTrainedConfig):
+            return audio_preprocessor_for(estimator.backbone, sampling_rate=rate, max_seconds=seconds)
         rate = rate or SAMPLING_RATE
         # Frames of 25 ms every 10 ms, whatever the rate.
         return AudioPreprocessor(
@@ -81,37 +86,36 @@ class AudioEstimator(TorchEstimator):
             hop_length=rate // 100,
         )
 
-    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> Encoder:
-        if architecture is None:
-            return self._build_encoder(self.preprocessor_)
-        return audio_encoder_from_architecture(architecture)
-
-    def _build_encoder(self, preprocessor: Any) -> Encoder:
-        if self.pretrained is not None:
-            with loading(self.pretrained):
-                model = AutoModel.from_pretrained(self.pretrained)
-            return audio_encoder_from_model(model, pooling=self.pooling)
-        if isinstance(self.backbone, PreTrainedConfig):
-            return audio_encoder_from_config(self.backbone, pooling=self.pooling)
-        if callable(self.backbone):
+    def build_encoder(self, estimator: AudioParameters, preprocessor: Any) -> Encoder:
+        backbone, pooling = estimator.backbone, estimator.pooling
+        if estimator.pretrained is not None:
+            with loading(estimator.pretrained):
+                model = AutoModel.from_pretrained(estimator.pretrained)
+            return audio_encoder_from_model(model, pooling=pooling)
+        if isinstance(backbone, PreTrainedConfig):
+            return audio_encoder_from_config(backbone, pooling=pooling)
+        if callable(backbone):
             second = np.zeros(preprocessor.sampling_rate, dtype=np.float32)
             encoded = preprocessor.encode([second, second[: len(second) // 2]])
-            example = as_tensors(self._batch(encoded, np.arange(2)))
-            return ModuleEncoder(self.backbone(), example, example_length=EXAMPLE_FRAMES)
-        return AUDIO_BACKBONES[self.backbone](preprocessor, pooling=self.pooling)
+            example = as_tensors(arrays_of(preprocessor, encoded, np.arange(2)))
+            return ModuleEncoder(backbone(), example, example_length=EXAMPLE_FRAMES)
+        return AUDIO_BACKBONES[backbone](preprocessor, pooling=pooling)
 
-    def _training_batch(
-        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
+    def rebuild_encoder(self, architecture: dict[str, Any], preprocessor: Any) -> Encoder:
+        return audio_encoder_from_architecture(architecture)
+
+    def training_batch(
+        self, estimator: AudioParameters, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
     ) -> dict[str, np.ndarray]:
-        batch = self._batch(encoded, rows)
+        batch = arrays_of(estimator.preprocessor_, encoded, rows)
         values = next(array for name, array in batch.items() if name != "attention_mask")
         for row, length in zip(values, batch["attention_mask"].sum(axis=1), strict=True):
             real = row[:length]
-            if "gain" in self.augmentation:
-                _vary_gain(real, rng, self.preprocessor_)
-            if "shift" in self.augmentation:
+            if "gain" in estimator.augmentation:
+                _vary_gain(real, rng, estimator.preprocessor_)
+            if "shift" in estimator.augmentation:
                 _shift(real, rng)
-            if "mask" in self.augmentation:
+            if "mask" in estimator.augmentation:
                 _mask(real, rng)
         return batch
 
@@ -148,7 +152,7 @@ def _mask(real: np.ndarray, rng: np.random.RandomState) -> None:
 
 
 @documented(rate="2e-3", smoothing="0.0", preprocessor="AudioPreprocessor")
-class AudioClassifier(AudioEstimator, TorchClassifier):
+class AudioClassifier(TorchClassifier):
     """Classify sounds with a small ResNet or transformer from scratch, or with pretrained weights.
 
     A cell is a path, encoded bytes, ``{"bytes", "path"}``, ``{"array", "sampling_rate"}`` or an array of floats of one
@@ -220,6 +224,8 @@ class AudioClassifier(AudioEstimator, TorchClassifier):
     ['low', 'high']
     """
 
+    modality = AudioModality()
+
     def __init__(
         self,
         *,
@@ -269,7 +275,7 @@ class AudioClassifier(AudioEstimator, TorchClassifier):
 
 
 @documented(rate="2e-3", preprocessor="AudioPreprocessor")
-class AudioRegressor(AudioEstimator, TorchRegressor):
+class AudioRegressor(TorchRegressor):
     """Predict one or several numbers from sounds; networks and training are those of `AudioClassifier`.
 
     Parameters
@@ -306,6 +312,8 @@ class AudioRegressor(AudioEstimator, TorchRegressor):
     >>> bool(reg.predict(sounds[:1])[0] < reg.predict(sounds[-1:])[0])
     True
     """
+
+    modality = AudioModality()
 
     def __init__(
         self,

@@ -9,16 +9,17 @@ from mmensemble.preprocessing import ImagePreprocessor, TextPreprocessor
 from mmensemble_estimators.backbones.writers.decoders import DECODERS, decoder_from_architecture
 from mmensemble_estimators.backbones.writers.encoder_decoder import EncoderDecoder
 from mmensemble_estimators.base.documented import documented
+from mmensemble_estimators.base.embedding import PRETRAINED_LEARNING_RATE, is_pretrained
 from mmensemble_estimators.base.encoder_decoder import EncoderDecoderGenerator
 from mmensemble_estimators.base.parameters import check_choice
-from mmensemble_estimators.base.trained import LEARNING_RATE_OF
-from mmensemble_estimators.image import ImageLeaf
+from mmensemble_estimators.image import ImageModality
+from mmensemble_estimators.storage.folder import rebuilt_encoder
 
 __all__ = ["ImageCaptioner"]
 
 
 @documented(rate="2e-3; of a pretrained encoder that is trained too, 5e-5", preprocessor="ImagePreprocessor")
-class ImageCaptioner(ImageLeaf, EncoderDecoderGenerator):
+class ImageCaptioner(EncoderDecoderGenerator):
     """Write what is in an image: an image encoder, and a decoder that attends to the places that it gives.
 
     A cell is a path, encoded bytes, ``{"bytes", "path"}``, a ``PIL.Image`` or a uint8 array H×W or H×W×C. The texts are
@@ -68,6 +69,11 @@ class ImageCaptioner(ImageLeaf, EncoderDecoderGenerator):
     >>> captioner.fit(pictures, ["a black square", "a white square"] * 16).predict(pictures[:2])
     array(['a black square', 'a white square'], dtype=object)
     """
+
+    modality = ImageModality()
+    _fine_tunes = ("all", "head")
+
+    preprocessor_: ImagePreprocessor
 
     def __init__(
         self,
@@ -120,24 +126,20 @@ class ImageCaptioner(ImageLeaf, EncoderDecoderGenerator):
         self.random_state = random_state
         self.verbose = verbose
 
-    _fine_tunes = ("all", "head")
-
-    preprocessor_: ImagePreprocessor
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         check_choice("text_decoder", self.text_decoder, tuple(DECODERS))
 
     def _learning_rates(self) -> list[tuple[str, float, float]]:
-        rate = self._learning_rate_from_scratch if self.learning_rate is None else self.learning_rate
-        own = LEARNING_RATE_OF["pretrained"] if self._is_pretrained and self.learning_rate is None else rate
+        rate = self.modality.learning_rate if self.learning_rate is None else self.learning_rate
+        own = PRETRAINED_LEARNING_RATE if is_pretrained(self) and self.learning_rate is None else rate
         return [("network.encoder.*", own, self.weight_decay), ("*", rate, self.weight_decay)]
 
     def _fit_target_preprocessor(self, cells: Cells, targets: list[str]) -> TextPreprocessor:
         return self._trained_on(targets)
 
     def _build_network(self) -> EncoderDecoder:
-        encoder = self._build_encoder(self.preprocessor_)
+        encoder = self.modality.build_encoder(self, self.preprocessor_)
         decoder = DECODERS[self.text_decoder](
             vocab_size=self.target_preprocessor_.vocab_size,
             max_length=self.max_length,
@@ -146,5 +148,5 @@ class ImageCaptioner(ImageLeaf, EncoderDecoderGenerator):
         return EncoderDecoder(encoder, decoder)
 
     def _rebuild_network(self, architecture: dict[str, Any]) -> EncoderDecoder:
-        encoder = self._rebuild_encoder(architecture["encoder"])
+        encoder = rebuilt_encoder(self, architecture["encoder"])
         return EncoderDecoder(encoder, decoder_from_architecture(architecture["decoder"], encoder.embedding_size))

@@ -1,14 +1,14 @@
-"""Joint fusion strategies: the members' networks are trained together, with what fuses their representations."""
+"""Joint fusion strategies: the members' networks are trained together, with what fuses their representations.
+
+One of your own derives from `JointFusion`, or from `WeighingFusion`; its network derives from `Fuser`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.frames import n_rows
 from mmensemble_estimators.base.documented import documented
 from mmensemble_estimators.base.parameters import check_fractions, check_integers
 from mmensemble_estimators.fusers import (
@@ -19,29 +19,18 @@ from mmensemble_estimators.fusers import (
     Fuser,
     GatedFuser,
 )
-from mmensemble_estimators.joint.fusion import JointFusion
+from mmensemble_estimators.joint.fusion import JointFusion, WeighingFusion
 
-__all__ = ["AttentionFusion", "BilinearFusion", "ConcatFusion", "CrossAttentionFusion", "GatedFusion"]
-
-
-class _WeighingFusion(JointFusion):
-    """A joint fusion that tells how much each modality counts in a row."""
-
-    def modality_weights(self, X: Any) -> np.ndarray:
-        """Return what each modality weighs in each row.
-
-        Parameters
-        ----------
-        X : DataFrame (pandas or polars), n_samples rows
-
-        Returns
-        -------
-        ndarray of float32, shape (n_samples, n_members)
-            In the order of `members_`. A missing modality is its learned token, and that may weigh something.
-        """
-        if n_rows(X) == 0:
-            return np.zeros((0, len(self.members_)), dtype=np.float32)
-        return self._run(self.network_.weights, X)[0]
+__all__ = [
+    "AttentionFusion",
+    "BilinearFusion",
+    "ConcatFusion",
+    "CrossAttentionFusion",
+    "Fuser",
+    "GatedFusion",
+    "JointFusion",
+    "WeighingFusion",
+]
 
 
 @documented()
@@ -63,7 +52,7 @@ class ConcatFusion(JointFusion):
     <<joint_fitted>>
     """
 
-    _fuser_class = ConcatFuser
+    fuser_class = ConcatFuser
 
     def __init__(
         self,
@@ -96,17 +85,17 @@ class ConcatFusion(JointFusion):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         check_integers(self, hidden_size=1)
         check_fractions(self, "dropout")
 
-    def _build_fuser(self, sizes: Sequence[int]) -> Fuser:
+    def build_fuser(self, sizes: Sequence[int]) -> Fuser:
         return ConcatFuser(sizes, self.hidden_size, self.dropout)
 
 
 @documented()
-class AttentionFusion(_WeighingFusion):
+class AttentionFusion(WeighingFusion):
     r"""Sum the members' embeddings, each weighted by how much attention it draws in this row.
 
     Each embedding :math:`x_m` is normalised and projected to :math:`v_m`, and in each head a learned query :math:`q`
@@ -133,7 +122,7 @@ class AttentionFusion(_WeighingFusion):
     Yang, Yang, Dyer, He, Smola, Hovy (2016). Hierarchical attention networks for document classification. NAACL.
     """
 
-    _fuser_class = AttentionFuser
+    fuser_class = AttentionFuser
 
     def __init__(
         self,
@@ -168,19 +157,19 @@ class AttentionFusion(_WeighingFusion):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         check_integers(self, hidden_size=1, n_heads=1)
         check_fractions(self, "dropout")
         if self.hidden_size % self.n_heads:
             raise ConfigurationError(f"hidden_size={self.hidden_size} is no multiple of n_heads={self.n_heads}")
 
-    def _build_fuser(self, sizes: Sequence[int]) -> Fuser:
+    def build_fuser(self, sizes: Sequence[int]) -> Fuser:
         return AttentionFuser(sizes, self.hidden_size, self.n_heads, self.dropout)
 
 
 @documented()
-class GatedFusion(_WeighingFusion):
+class GatedFusion(WeighingFusion):
     r"""Let learned gates decide, unit by unit, which modality counts (gated multimodal unit, Arevalo et al. 2017).
 
     .. math:: h_m = \tanh(W_m x_m), \qquad z_m = \sigma(Y_m [x_1, \dots, x_M]), \qquad h = \sum_m z_m \odot h_m
@@ -205,7 +194,7 @@ class GatedFusion(_WeighingFusion):
     Arevalo, Solorio, Montes-y-Gómez, González (2017). Gated multimodal units for information fusion. ICLR workshop.
     """
 
-    _fuser_class = GatedFuser
+    fuser_class = GatedFuser
 
     def __init__(
         self,
@@ -238,12 +227,12 @@ class GatedFusion(_WeighingFusion):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         check_integers(self, hidden_size=1)
         check_fractions(self, "dropout")
 
-    def _build_fuser(self, sizes: Sequence[int]) -> Fuser:
+    def build_fuser(self, sizes: Sequence[int]) -> Fuser:
         return GatedFuser(sizes, self.hidden_size, self.dropout)
 
 
@@ -278,7 +267,7 @@ class BilinearFusion(JointFusion):
     modality-specific factors. ACL.
     """
 
-    _fuser_class = BilinearFuser
+    fuser_class = BilinearFuser
 
     def __init__(
         self,
@@ -313,12 +302,12 @@ class BilinearFusion(JointFusion):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         check_integers(self, hidden_size=1, rank=1)
         check_fractions(self, "dropout")
 
-    def _build_fuser(self, sizes: Sequence[int]) -> Fuser:
+    def build_fuser(self, sizes: Sequence[int]) -> Fuser:
         return BilinearFuser(sizes, self.hidden_size, self.rank, self.dropout)
 
 
@@ -357,7 +346,7 @@ class CrossAttentionFusion(JointFusion):
     sequences. ACL.
     """
 
-    _fuser_class = CrossAttentionFuser
+    fuser_class = CrossAttentionFuser
 
     def __init__(
         self,
@@ -394,12 +383,12 @@ class CrossAttentionFusion(JointFusion):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         check_integers(self, hidden_size=1, n_heads=1, n_layers=1)
         check_fractions(self, "dropout")
         if self.hidden_size % self.n_heads:
             raise ConfigurationError(f"hidden_size={self.hidden_size} is no multiple of n_heads={self.n_heads}")
 
-    def _build_fuser(self, sizes: Sequence[int]) -> Fuser:
+    def build_fuser(self, sizes: Sequence[int]) -> Fuser:
         return CrossAttentionFuser(sizes, self.hidden_size, self.n_heads, self.n_layers, self.dropout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, Protocol
 
 import numpy as np
 from transformers import AutoModel
@@ -24,10 +24,10 @@ from mmensemble_estimators.backbones.image import (
 from mmensemble_estimators.backbones.pretrained import loading
 from mmensemble_estimators.base.classifier import TorchClassifier
 from mmensemble_estimators.base.documented import documented
-from mmensemble_estimators.base.estimator import TorchEstimator
+from mmensemble_estimators.base.modality import EncodedModality
 from mmensemble_estimators.base.parameters import check_augmentation, check_backbone, check_choice, check_integers
 from mmensemble_estimators.base.regressor import TorchRegressor
-from mmensemble_estimators.base.trained import TrainedLeaf
+from mmensemble_estimators.base.rows import arrays_of
 from mmensemble_estimators.training.augmentation import AUGMENTATIONS, vary_clips
 
 __all__ = ["ImageClassifier", "ImageRegressor"]
@@ -35,67 +35,64 @@ __all__ = ["ImageClassifier", "ImageRegressor"]
 IMAGE_SIZE = 64
 
 
-class ImageLeaf(TrainedLeaf):
-    """What all estimators of images share: how cells become pixels, and the encoder of them."""
+class ImageParameters(Protocol):
+    """The parameters of an estimator that concern what it reads."""
 
-    modality: ClassVar[str] = "image"
-    _learning_rate_from_scratch: ClassVar[float] = 2e-3
-
-    preprocessor_: ImagePreprocessor
-
+    backbone: Any
+    pretrained: str | None
+    pooling: str | None
     image_size: int | None
     augmentation: tuple[str, ...]
+    preprocessor_: Any
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_backbone(self.backbone, IMAGE_BACKBONES)
-        check_choice("pooling", self.pooling, IMAGE_POOLINGS)
-        if self.image_size is not None:
-            check_integers(self, image_size=32)
-        check_augmentation(self, AUGMENTATIONS)
 
-    def _fit_preprocessor(self, cells: Cells) -> ImagePreprocessor:
-        if self.pretrained is not None:
-            preprocessor, _ = read_image_processor(self.pretrained)
-            if self.image_size is None:
+class ImageModality(EncodedModality):
+    """Images: pixels, and a network over them."""
+
+    name = "image"
+
+    def check_parameters(self, estimator: ImageParameters) -> None:
+        check_backbone(estimator.backbone, IMAGE_BACKBONES)
+        check_choice("pooling", estimator.pooling, IMAGE_POOLINGS)
+        if estimator.image_size is not None:
+            check_integers(estimator, image_size=32)
+        check_augmentation(estimator, AUGMENTATIONS)
+
+    def fit_preprocessor(self, estimator: ImageParameters, cells: Cells) -> ImagePreprocessor:
+        if estimator.pretrained is not None:
+            preprocessor, _ = read_image_processor(estimator.pretrained)
+            if estimator.image_size is None:
                 return preprocessor
-            return ImagePreprocessor(size=self.image_size, resample=preprocessor.resample)
-        size = self.image_size or getattr(self.backbone, "image_size", None) or IMAGE_SIZE
+            return ImagePreprocessor(size=estimator.image_size, resample=preprocessor.resample)
+        size = estimator.image_size or getattr(estimator.backbone, "image_size", None) or IMAGE_SIZE
         return ImagePreprocessor(size=size)
 
-    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> Encoder:
-        if architecture is None:
-            return self._build_encoder(self.preprocessor_)
-        return image_encoder_from_architecture(architecture, image_size=self.preprocessor_.size)
-
-    def _build_encoder(self, preprocessor: Any) -> Encoder:
-        if self.pretrained is not None:
-            _, normalisation = read_image_processor(self.pretrained)
-            with loading(self.pretrained):
-                model = AutoModel.from_pretrained(self.pretrained)
-            return image_encoder_from_model(
-                model, image_size=preprocessor.size, normalisation=normalisation, pooling=self.pooling
-            )
-        if callable(self.backbone):
-            return image_encoder_from_module(self.backbone(), image_size=preprocessor.size)
-        config = self.backbone
+    def build_encoder(self, estimator: ImageParameters, preprocessor: Any) -> Encoder:
+        size, pooling = preprocessor.size, estimator.pooling
+        if estimator.pretrained is not None:
+            _, normalisation = read_image_processor(estimator.pretrained)
+            with loading(estimator.pretrained):
+                model = AutoModel.from_pretrained(estimator.pretrained)
+            return image_encoder_from_model(model, image_size=size, normalisation=normalisation, pooling=pooling)
+        config = estimator.backbone
+        if callable(config):
+            return image_encoder_from_module(config(), image_size=size)
         if isinstance(config, str):
-            config = IMAGE_BACKBONES[config](image_size=preprocessor.size)
-        return image_encoder_from_config(config, image_size=preprocessor.size, normalisation=HALF, pooling=self.pooling)
+            config = IMAGE_BACKBONES[config](image_size=size)
+        return image_encoder_from_config(config, image_size=size, normalisation=HALF, pooling=pooling)
 
-    def _training_batch(
-        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
+    def rebuild_encoder(self, architecture: dict[str, Any], preprocessor: Any) -> Encoder:
+        return image_encoder_from_architecture(architecture, image_size=preprocessor.size)
+
+    def training_batch(
+        self, estimator: ImageParameters, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
     ) -> dict[str, np.ndarray]:
-        pixels = self._batch(encoded, rows)["pixels"]
-        return {"pixels": vary_clips(pixels[:, None], self.augmentation, rng)[:, 0]}
-
-
-class ImageEstimator(ImageLeaf, TorchEstimator):
-    """What the image estimators that predict share."""
+        pixels = arrays_of(estimator.preprocessor_, encoded, rows)["pixels"]
+        return {"pixels": vary_clips(pixels[:, None], estimator.augmentation, rng)[:, 0]}
 
 
 @documented(rate="2e-3", smoothing="0.0", preprocessor="ImagePreprocessor")
-class ImageClassifier(ImageEstimator, TorchClassifier):
+class ImageClassifier(TorchClassifier):
     """Classify images with a small ResNet or vision transformer from scratch, or with pretrained weights.
 
     A cell is a path, encoded bytes, ``{"bytes", "path"}``, a ``PIL.Image`` or a uint8 array H×W or H×W×C.
@@ -148,6 +145,8 @@ class ImageClassifier(ImageEstimator, TorchClassifier):
     ['dark', 'light']
     """
 
+    modality = ImageModality()
+
     def __init__(
         self,
         *,
@@ -195,7 +194,7 @@ class ImageClassifier(ImageEstimator, TorchClassifier):
 
 
 @documented(rate="2e-3", preprocessor="ImagePreprocessor")
-class ImageRegressor(ImageEstimator, TorchRegressor):
+class ImageRegressor(TorchRegressor):
     """Predict one or several numbers from images; networks and training are those of `ImageClassifier`.
 
     Parameters
@@ -228,6 +227,8 @@ class ImageRegressor(ImageEstimator, TorchRegressor):
     >>> bool(reg.predict(images[:1])[0] < reg.predict(images[-1:])[0])
     True
     """
+
+    modality = ImageModality()
 
     def __init__(
         self,

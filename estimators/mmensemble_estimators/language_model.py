@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from transformers import PreTrainedConfig
@@ -18,29 +16,29 @@ from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import Cells, leaf_cells
 from mmensemble.preprocessing import PromptPreprocessor
 from mmensemble_estimators.backbones.text import PooledStates
-from mmensemble_estimators.backbones.writers.causal_folder import read_network, read_prompts, write_causal
+from mmensemble_estimators.backbones.writers.causal_folder import read_network, read_prompts
 from mmensemble_estimators.backbones.writers.networks import CausalNetwork, build_causal_gpt, causal_network_from_config
 from mmensemble_estimators.backbones.writers.token_loss import Pieces, TokenLoss
 from mmensemble_estimators.base.documented import documented
 from mmensemble_estimators.base.generator import TorchGenerator
-from mmensemble_estimators.base.parameters import check_choice, check_integers, check_positions
+from mmensemble_estimators.base.modality import Modality
+from mmensemble_estimators.base.parameters import check_choice, check_integers, check_positions, fitted_or_path
+from mmensemble_estimators.base.rows import cells_to_fit, column_of, encode, encode_to_fit
 from mmensemble_estimators.frozen.stamps import folder_stamp
-from mmensemble_estimators.storage.folder import (
-    STATE,
-    params_of,
-    read_state,
-    reading,
-    replacing,
-    restore,
-    state_text,
-)
+from mmensemble_estimators.storage.language_models import load_language_model, save_language_model
 from mmensemble_estimators.training.loop import resolve_device, run_in_batches
 
 __all__ = ["CausalLM"]
 
 POOLINGS = ("mean", "last", "max")
-# Tokens that `CausalLM.load` takes for `max_length` of a network that allows more.
-LOADED_LENGTH = 1024
+
+
+class PromptModality(Modality):
+    """Texts that are written on: tokens alone, without an encoder."""
+
+    name = "text"
+    learning_rate = 1e-3
+    of_strings = True
 
 
 @documented(rate="1e-3", preprocessor="PromptPreprocessor")
@@ -113,7 +111,7 @@ class CausalLM(TorchGenerator):
     True
     """
 
-    modality: ClassVar[str] = "text"
+    modality = PromptModality()
     _adapted: ClassVar[str] = "backbone"
 
     module_: CausalNetwork
@@ -167,8 +165,8 @@ class CausalLM(TorchGenerator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         if not isinstance(self.backbone, PreTrainedConfig) and self.backbone != "gpt":
             raise ConfigurationError(f"backbone must be 'gpt' or a transformers config, not {self.backbone!r}")
         check_choice("pooling", self.pooling, POOLINGS)
@@ -179,11 +177,11 @@ class CausalLM(TorchGenerator):
     @property
     def _origin(self) -> Any:
         """What to start from: another fitted `CausalLM`, a path, or None."""
-        return None if self.pretrained is None else model_given("pretrained", self.pretrained)
+        return None if self.pretrained is None else fitted_or_path("pretrained", self.pretrained, CausalLM)
 
     def cache_stamp(self) -> Any:
         origin = self._origin
-        return folder_stamp(os.fspath(origin)) if isinstance(origin, (str, os.PathLike)) else None
+        return None if isinstance(origin, CausalLM) else folder_stamp(origin)
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Learn from texts.
@@ -229,13 +227,18 @@ class CausalLM(TorchGenerator):
         return self._fit(X, sample_weight, afresh=not hasattr(self, "module_"), epochs=1)
 
     def _fit(self, X: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> Self:
-        self._check_parameters()
-        cells, encoded = self._encode_to_fit(X, afresh=afresh)
+        self.check_parameters()
+        cells = cells_to_fit(self, X)
+        if afresh:
+            self.preprocessor_, self.end_ids_ = self._prompts(cells)
+        encoded = encode_to_fit(self, cells)
         pieces = self._pieces(cells)
         weight = self._row_weights(encoded, sample_weight)[pieces.row_of]
         rows = np.flatnonzero(weight > 0)
         if not len(rows):
-            raise DataError("no text has a token to predict and a weight above 0; nothing to fit", column=self._column)
+            raise DataError(
+                "no text has a token to predict and a weight above 0; nothing to fit", column=column_of(self)
+            )
         self._train(
             self._build,
             rows,
@@ -248,19 +251,18 @@ class CausalLM(TorchGenerator):
         )
         return self
 
-    def _fit_preprocessor(self, cells: Cells) -> PromptPreprocessor:
+    def _prompts(self, cells: Cells) -> tuple[PromptPreprocessor, list[int]]:
+        """Return how texts become tokens, and the tokens that end a text."""
         origin = self._origin
         if isinstance(origin, CausalLM):
             known = origin.preprocessor_
-            self._end_ids = origin._end_ids
-            return PromptPreprocessor(known.tokenizer, max_length=self.max_length, pad_id=known.pad_id)
+            preprocessor = PromptPreprocessor(known.tokenizer, max_length=self.max_length, pad_id=known.pad_id)
+            return preprocessor, origin.end_ids_
         if origin is not None:
-            preprocessor, self._end_ids = read_prompts(origin, self.max_length)
-            return preprocessor
+            return read_prompts(origin, self.max_length)
         texts = (cell for cell in cells if isinstance(cell, str))
         preprocessor = PromptPreprocessor.train(texts, vocab_size=self.vocab_size, max_length=self.max_length)
-        self._end_ids = preprocessor.encode([""]).items[0].tolist()  # the one special token that is not padding
-        return preprocessor
+        return preprocessor, preprocessor.encode([""]).items[0].tolist()  # the one special token that is not padding
 
     def _build(self) -> CausalNetwork:
         origin, vocab_size = self._origin, self.preprocessor_.vocab_size
@@ -269,14 +271,9 @@ class CausalLM(TorchGenerator):
         elif origin is not None:
             network = read_network(origin)
         elif isinstance(self.backbone, PreTrainedConfig):
-            end = self._end_ids[0]
-            network = causal_network_from_config(
-                self.backbone,
-                vocab_size=vocab_size,
-                bos_token_id=end,
-                eos_token_id=end,
-                pad_token_id=self.preprocessor_.pad_id,
-            )
+            end, pad = self.end_ids_[0], self.preprocessor_.pad_id
+            ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+            network = causal_network_from_config(self.backbone, vocab_size=vocab_size, **ids)
         else:
             network = build_causal_gpt(
                 vocab_size=vocab_size,
@@ -284,14 +281,14 @@ class CausalLM(TorchGenerator):
                 n_layers=self.n_layers,
                 n_heads=self.n_heads,
                 size=self.embedding_size,
-                end_id=self._end_ids[0],
+                end_id=self.end_ids_[0],
             )
         check_positions(self.max_length, network.max_length)
         return network
 
     def _pieces(self, cells: Cells) -> Pieces:
         texts = self.preprocessor_.encode_whole(cells)
-        return Pieces.of(texts, self._end_ids, max_length=self.max_length, pad_id=self.preprocessor_.pad_id)
+        return Pieces.of(texts, self.end_ids_, max_length=self.max_length, pad_id=self.preprocessor_.pad_id)
 
     def log_likelihood(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return each text's log-likelihood, its end included.
@@ -308,7 +305,7 @@ class CausalLM(TorchGenerator):
             How many tokens it is of. The first one counts where the tokenizer puts a start token before it, as the one
             from scratch does.
         """
-        encoded = self._encode(X)
+        encoded = encode(self, X)
         pieces = self._pieces(leaf_cells(X))
         sums, counts = np.zeros(len(encoded)), np.zeros(len(encoded), dtype=np.int64)
         if pieces.items:
@@ -340,7 +337,7 @@ class CausalLM(TorchGenerator):
         """
         sums, counts = self.log_likelihood(X)
         if not counts.sum():
-            raise DataError("there is no token to score", column=self._column)
+            raise DataError("there is no token to score", column=column_of(self))
         return float(sums.sum() / counts.sum())
 
     def perplexity(self, X: Any) -> float:
@@ -358,7 +355,7 @@ class CausalLM(TorchGenerator):
         return math.exp(-self.score(X))
 
     @property
-    def _embedder(self) -> PooledStates:
+    def embedder_(self) -> PooledStates:
         return PooledStates(self.module_, self.pooling)
 
     def save(self, folder: str | Path) -> None:
@@ -377,11 +374,7 @@ class CausalLM(TorchGenerator):
             If a parameter has no JSON form, as a ``RandomState``. An estimator as `pretrained` is left out.
         """
         check_is_fitted(self, "module_")
-        bare = copy.copy(self)
-        if not isinstance(bare.pretrained, (str, os.PathLike)):
-            bare.pretrained = None
-        with replacing(Path(folder), state_text(bare, end_ids=self._end_ids)) as draft:
-            write_causal(draft, self.module_, self.preprocessor_, self._end_ids)
+        save_language_model(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -404,42 +397,4 @@ class CausalLM(TorchGenerator):
         ModelFileError
             If the folder is damaged, or was written by a newer version.
         """
-        if not (Path(folder) / STATE).exists():
-            return cls._taken(folder)
-        state = read_state(cls, Path(folder))
-        with reading(Path(folder)):
-            model = cls(**params_of(state))
-            restore(model, state)
-            model._end_ids = [int(end) for end in state["end_ids"]]
-            model.module_ = read_network(folder)
-        return model
-
-    @classmethod
-    def _taken(cls, folder: str | Path) -> Self:
-        network = read_network(folder)
-        model = cls(pretrained=os.fspath(folder), max_length=min(network.max_length or LOADED_LENGTH, LOADED_LENGTH))
-        model.preprocessor_, model._end_ids = read_prompts(folder, model.max_length)
-        model.module_ = network
-        model.n_features_in_ = 1
-        return model
-
-
-def model_given(name: str, value: Any) -> Any:
-    """Return the fitted `CausalLM`, or the path, that is the value of a parameter.
-
-    Raises
-    ------
-    ConfigurationError
-        If it is neither, or not fitted.
-    """
-    if isinstance(value, FrozenEstimator):
-        value = value.estimator
-    if isinstance(value, CausalLM):
-        if not hasattr(value, "module_"):
-            raise ConfigurationError(
-                f"{name} is a CausalLM that is not fitted. If it was, clone forgot what it had learned: give "
-                f"{name}=sklearn.frozen.FrozenEstimator(the fitted one)"
-            )
-    elif not isinstance(value, (str, os.PathLike)):
-        raise ConfigurationError(f"{name} must be a fitted CausalLM, a folder or a hub id, not {value!r}")
-    return value
+        return load_language_model(cls, folder)

@@ -11,6 +11,7 @@ from mmensemble.exceptions import ConfigurationError
 from mmensemble.frames import Cells
 from mmensemble.preprocessing import TextPreprocessor
 from mmensemble_estimators.backbones.pretrained import loading
+from mmensemble_estimators.backbones.text import read_text_processor
 from mmensemble_estimators.backbones.writers.encoder_decoder import (
     SEQUENCE_BACKBONES,
     EncoderDecoder,
@@ -21,16 +22,40 @@ from mmensemble_estimators.backbones.writers.encoder_decoder import (
 from mmensemble_estimators.base.documented import documented
 from mmensemble_estimators.base.encoder_decoder import EncoderDecoderGenerator
 from mmensemble_estimators.base.parameters import check_positions
-from mmensemble_estimators.text import TextLeaf
+from mmensemble_estimators.text import TextModality
 
 __all__ = ["Seq2SeqGenerator"]
+
+
+class SourceModality(TextModality):
+    """Texts that are read in the tokens of what is written, by a network of which the encoder is a part."""
+
+    learning_rate = 2e-3
+
+    def check_parameters(self, estimator: Any) -> None:
+        self.check_reading(estimator)
+        backbone = estimator.backbone
+        built = isinstance(backbone, PreTrainedConfig)
+        if not built and not (isinstance(backbone, str) and backbone in SEQUENCE_BACKBONES):
+            raise ConfigurationError(
+                f"backbone must be one of {sorted(SEQUENCE_BACKBONES)} or a transformers config of an encoder-decoder, "
+                f"not {backbone!r}"
+            )
+        if built and not backbone.is_encoder_decoder:
+            raise ConfigurationError(
+                f"backbone must be the config of an encoder-decoder, as T5Config, not {type(backbone).__name__}"
+            )
+
+    def fit_preprocessor(self, estimator: Any, cells: Cells) -> TextPreprocessor:
+        preprocessor: TextPreprocessor = estimator.target_preprocessor_
+        return preprocessor
 
 
 @documented(
     rate='2e-3 from scratch, 5e-5 for pretrained weights, and 5e-4 with ``fine_tune="lora"``',
     preprocessor="TextPreprocessor",
 )
-class Seq2SeqGenerator(TextLeaf, EncoderDecoderGenerator):
+class Seq2SeqGenerator(EncoderDecoderGenerator):
     """Write a text for a text, as its translation, its summary or an answer, with attention to what is read.
 
     From scratch, one byte-level BPE tokenizer is trained on the fitting texts of both sides, so any pair of languages
@@ -89,6 +114,9 @@ class Seq2SeqGenerator(TextLeaf, EncoderDecoderGenerator):
     array(['rote Birne', 'grüner Apfel'], dtype=object)
     """
 
+    modality = SourceModality()
+    pooling: str
+
     def __init__(
         self,
         *,
@@ -136,48 +164,30 @@ class Seq2SeqGenerator(TextLeaf, EncoderDecoderGenerator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        built = isinstance(self.backbone, PreTrainedConfig)
-        if not built and not (isinstance(self.backbone, str) and self.backbone in SEQUENCE_BACKBONES):
-            raise ConfigurationError(
-                f"backbone must be one of {sorted(SEQUENCE_BACKBONES)} or a transformers config of an encoder-decoder, "
-                f"not {self.backbone!r}"
-            )
-        if built and not self.backbone.is_encoder_decoder:
-            raise ConfigurationError(
-                f"backbone must be the config of an encoder-decoder, as T5Config, not {type(self.backbone).__name__}"
-            )
-
     def _fit_target_preprocessor(self, cells: Cells, targets: list[str]) -> TextPreprocessor:
         if self.pretrained is not None:
-            preprocessor = self._pretrained_preprocessor(self.pretrained)
+            preprocessor = read_text_processor(self.pretrained, max_length=self.max_length)
             with loading(self.pretrained):
                 config = AutoConfig.from_pretrained(self.pretrained)
-            self._start_ids = [int(config.decoder_start_token_id)]
-            self._end_ids = np.atleast_1d(config.eos_token_id).tolist()
+            self.start_ids_ = [int(config.decoder_start_token_id)]
+            self.end_ids_ = np.atleast_1d(config.eos_token_id).tolist()
             return preprocessor
         # One vocabulary for both sides (Sennrich et al. 2016): what is alike in both, as names, is the same token.
         return self._trained_on([*(cell for cell in cells if isinstance(cell, str)), *targets])
 
-    def _fit_preprocessor(self, cells: Cells) -> TextPreprocessor:
-        return self.target_preprocessor_
-
     def _build_network(self) -> EncoderDecoder:
-        pooling = self.pooling or "mean"
+        vocab_size = self.target_preprocessor_.vocab_size
         if self.pretrained is not None:
             with loading(self.pretrained):
                 model = AutoModelForSeq2SeqLM.from_pretrained(self.pretrained)
-            network = encoder_decoder_from_model(model, attention="own", pooling=pooling)
+            network = encoder_decoder_from_model(model, attention="own", pooling=self.pooling)
         elif isinstance(self.backbone, PreTrainedConfig):
-            vocab_size = self.target_preprocessor_.vocab_size
             network = encoder_decoder_from_config(
-                self.backbone, vocab_size=vocab_size, attention="own", pooling=pooling
+                self.backbone, vocab_size=vocab_size, attention="own", pooling=self.pooling
             )
         else:
-            network = SEQUENCE_BACKBONES[self.backbone](
-                vocab_size=self.target_preprocessor_.vocab_size, max_length=self.max_length, pooling=pooling
-            )
+            build = SEQUENCE_BACKBONES[self.backbone]
+            network = build(vocab_size=vocab_size, max_length=self.max_length, pooling=self.pooling)
         check_positions(self.max_length, network.max_length)
         return network
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, Protocol
 
 import numpy as np
 from transformers import AutoModel, PreTrainedConfig
@@ -11,17 +11,18 @@ from transformers import AutoModel, PreTrainedConfig
 from mmensemble.frames import Cells
 from mmensemble.preprocessing import Encoded, TextPreprocessor
 from mmensemble_estimators.backbones.encoder import Encoder, ModuleEncoder
-from mmensemble_estimators.backbones.pretrained import load_tokenizer, loading, pad_id
+from mmensemble_estimators.backbones.pretrained import loading
 from mmensemble_estimators.backbones.text import (
     POOLINGS,
     TEXT_BACKBONES,
+    read_text_processor,
     text_encoder_from_architecture,
     text_encoder_from_config,
     text_encoder_from_model,
 )
 from mmensemble_estimators.base.classifier import TorchClassifier
 from mmensemble_estimators.base.documented import documented
-from mmensemble_estimators.base.estimator import TorchEstimator
+from mmensemble_estimators.base.modality import EncodedModality
 from mmensemble_estimators.base.parameters import (
     check_backbone,
     check_choice,
@@ -30,7 +31,7 @@ from mmensemble_estimators.base.parameters import (
     check_positions,
 )
 from mmensemble_estimators.base.regressor import TorchRegressor
-from mmensemble_estimators.base.trained import TrainedLeaf
+from mmensemble_estimators.base.rows import arrays_of
 from mmensemble_estimators.training.loop import as_tensors
 
 __all__ = ["TextClassifier", "TextRegressor"]
@@ -39,77 +40,76 @@ __all__ = ["TextClassifier", "TextRegressor"]
 SUBWORD_DROPOUT = 0.1
 
 
-class TextLeaf(TrainedLeaf):
-    """What all estimators of texts share that vary where words are cut in training."""
+class TextParameters(Protocol):
+    """The parameters of an estimator that concern what it reads."""
 
-    modality: ClassVar[str] = "text"
-    preprocessor_: TextPreprocessor
-
+    backbone: Any
+    pretrained: str | None
+    pooling: str
     vocab_size: int
     subword_dropout: float | None
     max_length: int
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_choice("pooling", self.pooling, POOLINGS)
-        if self.subword_dropout is not None:
-            check_fractions(self, "subword_dropout")
-
-    def _pretrained_preprocessor(self, pretrained: str) -> TextPreprocessor:
-        tokenizer = load_tokenizer(pretrained)
-        backend = tokenizer.backend_tokenizer.to_str()
-        return TextPreprocessor(backend, max_length=self.max_length, pad_id=pad_id(tokenizer))
-
-    def _training_batch(
-        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
-    ) -> dict[str, np.ndarray]:
-        probability = self.subword_dropout
-        if probability is None:
-            probability = 0.0 if self.pretrained is not None else SUBWORD_DROPOUT
-        if not probability:
-            return self._batch(encoded, rows)
-        recoded = self.preprocessor_.encode_cut([cells[row] for row in rows], probability, rng)
-        return self._batch(recoded, np.arange(len(rows)))
+    preprocessor_: Any
 
 
-class TextEstimator(TextLeaf, TorchEstimator):
-    """What the text estimators that predict share."""
+class TextModality(EncodedModality):
+    """Texts: tokens, and a network whose states over them become one embedding."""
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_backbone(self.backbone, TEXT_BACKBONES)
+    name = "text"
+    learning_rate = 1e-3
+    of_strings = True
+
+    def check_parameters(self, estimator: TextParameters) -> None:
+        self.check_reading(estimator)
+        check_backbone(estimator.backbone, TEXT_BACKBONES)
         # A token and the end; the 256 bytes and two special tokens.
-        check_integers(self, max_length=2, vocab_size=258)
+        check_integers(estimator, max_length=2, vocab_size=258)
 
-    def _fit_preprocessor(self, cells: Cells) -> TextPreprocessor:
-        if self.pretrained is not None:
-            return self._pretrained_preprocessor(self.pretrained)
+    def check_reading(self, estimator: TextParameters) -> None:
+        """Raise `ConfigurationError` for a parameter that cannot work, whatever the network is."""
+        check_choice("pooling", estimator.pooling, POOLINGS)
+        if estimator.subword_dropout is not None:
+            check_fractions(estimator, "subword_dropout")
+
+    def fit_preprocessor(self, estimator: TextParameters, cells: Cells) -> TextPreprocessor:
+        if estimator.pretrained is not None:
+            return read_text_processor(estimator.pretrained, max_length=estimator.max_length)
         texts = (cell for cell in cells if isinstance(cell, str))
-        return TextPreprocessor.train(texts, vocab_size=self.vocab_size, max_length=self.max_length)
+        return TextPreprocessor.train(texts, vocab_size=estimator.vocab_size, max_length=estimator.max_length)
 
-    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> Encoder:
-        if architecture is None:
-            return self._build_encoder(self.preprocessor_)
+    def build_encoder(self, estimator: TextParameters, preprocessor: Any) -> Encoder:
+        backbone, pooling, max_length = estimator.backbone, estimator.pooling, estimator.max_length
+        if estimator.pretrained is not None:
+            with loading(estimator.pretrained):
+                model = AutoModel.from_pretrained(estimator.pretrained)
+            check_positions(max_length, getattr(model.config, "max_position_embeddings", None))
+            return text_encoder_from_model(model, pooling=pooling)
+        if isinstance(backbone, PreTrainedConfig):
+            check_positions(max_length, getattr(backbone, "max_position_embeddings", None))
+            return text_encoder_from_config(backbone, vocab_size=preprocessor.vocab_size, pooling=pooling)
+        if callable(backbone):
+            example = arrays_of(preprocessor, preprocessor.encode(["", ""]), np.arange(2))
+            return ModuleEncoder(backbone(), as_tensors(example))
+        build = TEXT_BACKBONES[backbone]
+        return build(vocab_size=preprocessor.vocab_size, max_length=max_length, pooling=pooling)
+
+    def rebuild_encoder(self, architecture: dict[str, Any], preprocessor: Any) -> Encoder:
         return text_encoder_from_architecture(architecture)
 
-    def _build_encoder(self, preprocessor: Any) -> Encoder:
-        if self.pretrained is not None:
-            with loading(self.pretrained):
-                model = AutoModel.from_pretrained(self.pretrained)
-            check_positions(self.max_length, getattr(model.config, "max_position_embeddings", None))
-            return text_encoder_from_model(model, pooling=self.pooling or "mean")
-        vocab_size = preprocessor.vocab_size
-        if isinstance(self.backbone, PreTrainedConfig):
-            check_positions(self.max_length, getattr(self.backbone, "max_position_embeddings", None))
-            return text_encoder_from_config(self.backbone, vocab_size=vocab_size, pooling=self.pooling or "mean")
-        if callable(self.backbone):
-            return ModuleEncoder(self.backbone(), as_tensors(self._batch(preprocessor.encode(["", ""]), np.arange(2))))
-        build = TEXT_BACKBONES[self.backbone]
-        return build(vocab_size=vocab_size, max_length=self.max_length, pooling=self.pooling)
+    def training_batch(
+        self, estimator: TextParameters, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
+    ) -> dict[str, np.ndarray]:
+        preprocessor, probability = estimator.preprocessor_, estimator.subword_dropout
+        if probability is None:
+            probability = 0.0 if estimator.pretrained is not None else SUBWORD_DROPOUT
+        if not probability:
+            return arrays_of(preprocessor, encoded, rows)
+        recoded = preprocessor.encode_cut([cells[row] for row in rows], probability, rng)
+        return arrays_of(preprocessor, recoded, np.arange(len(rows)))
 
 
 @documented(rate="1e-3", smoothing="0.1", preprocessor="TextPreprocessor")
-class TextClassifier(TextEstimator, TorchClassifier):
+class TextClassifier(TorchClassifier):
     """Classify texts with a small transformer or LSTM from scratch, or with pretrained weights.
 
     From scratch, a byte-level BPE tokenizer is trained on the fitting texts, so any language works and nothing is
@@ -165,6 +165,8 @@ class TextClassifier(TextEstimator, TorchClassifier):
     ['fruit', 'vehicle']
     """
 
+    modality = TextModality()
+
     def __init__(
         self,
         *,
@@ -214,7 +216,7 @@ class TextClassifier(TextEstimator, TorchClassifier):
 
 
 @documented(rate="1e-3", preprocessor="TextPreprocessor")
-class TextRegressor(TextEstimator, TorchRegressor):
+class TextRegressor(TorchRegressor):
     """Predict one or several numbers from texts; networks and training are those of `TextClassifier`.
 
     Parameters
@@ -248,6 +250,8 @@ class TextRegressor(TextEstimator, TorchRegressor):
     >>> bool(reg.predict(["two apples"])[0] < reg.predict(["ten cars"])[0])
     True
     """
+
+    modality = TextModality()
 
     def __init__(
         self,

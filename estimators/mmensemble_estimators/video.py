@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, Protocol
 
 import numpy as np
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
@@ -23,9 +23,10 @@ from mmensemble_estimators.backbones.video import (
 )
 from mmensemble_estimators.base.classifier import TorchClassifier
 from mmensemble_estimators.base.documented import documented
-from mmensemble_estimators.base.estimator import TorchEstimator
+from mmensemble_estimators.base.modality import EncodedModality
 from mmensemble_estimators.base.parameters import check_augmentation, check_backbone, check_choice, check_integers
 from mmensemble_estimators.base.regressor import TorchRegressor
+from mmensemble_estimators.base.rows import arrays_of
 from mmensemble_estimators.training.augmentation import AUGMENTATIONS, vary_clips
 
 __all__ = ["VideoClassifier", "VideoRegressor"]
@@ -33,40 +34,44 @@ __all__ = ["VideoClassifier", "VideoRegressor"]
 N_FRAMES, IMAGE_SIZE = 8, 64
 
 
-class VideoEstimator(TorchEstimator):
-    """What the video estimators share."""
+class VideoParameters(Protocol):
+    """The parameters of an estimator that concern what it reads."""
 
-    modality: ClassVar[str] = "video"
-    _learning_rate_from_scratch: ClassVar[float] = 2e-3
-
-    preprocessor_: VideoPreprocessor
-
+    backbone: Any
+    pretrained: str | None
+    pooling: str | None
     n_frames: int | None
     image_size: int | None
     augmentation: tuple[str, ...]
+    preprocessor_: Any
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_backbone(self.backbone, IMAGE_BACKBONES)
-        check_choice("pooling", self.pooling, IMAGE_POOLINGS)
-        if self.n_frames is not None:
-            check_integers(self, n_frames=1)
-        if self.image_size is not None:
-            check_integers(self, image_size=32)
-        check_augmentation(self, AUGMENTATIONS)
 
-    def _fit_preprocessor(self, cells: Cells) -> VideoPreprocessor:
-        if self.pretrained is None:
-            n_frames, size = wanted(self.backbone)
+class VideoModality(EncodedModality):
+    """Clips: frames, and a network over all of them."""
+
+    name = "video"
+
+    def check_parameters(self, estimator: VideoParameters) -> None:
+        check_backbone(estimator.backbone, IMAGE_BACKBONES)
+        check_choice("pooling", estimator.pooling, IMAGE_POOLINGS)
+        if estimator.n_frames is not None:
+            check_integers(estimator, n_frames=1)
+        if estimator.image_size is not None:
+            check_integers(estimator, image_size=32)
+        check_augmentation(estimator, AUGMENTATIONS)
+
+    def fit_preprocessor(self, estimator: VideoParameters, cells: Cells) -> VideoPreprocessor:
+        if estimator.pretrained is None:
+            n_frames, size = wanted(estimator.backbone)
             return VideoPreprocessor(
-                n_frames=self.n_frames or n_frames or N_FRAMES, size=self.image_size or size or IMAGE_SIZE
+                n_frames=estimator.n_frames or n_frames or N_FRAMES, size=estimator.image_size or size or IMAGE_SIZE
             )
-        with loading(self.pretrained):
-            n_frames, _ = wanted(AutoConfig.from_pretrained(self.pretrained))
-        n_frames = self.n_frames or n_frames or N_FRAMES
-        image, _ = read_image_processor(self.pretrained)
-        if self.image_size is not None:
-            return VideoPreprocessor(n_frames=n_frames, size=self.image_size, resample=image.resample)
+        with loading(estimator.pretrained):
+            n_frames, _ = wanted(AutoConfig.from_pretrained(estimator.pretrained))
+        n_frames = estimator.n_frames or n_frames or N_FRAMES
+        image, _ = read_image_processor(estimator.pretrained)
+        if estimator.image_size is not None:
+            return VideoPreprocessor(n_frames=n_frames, size=estimator.image_size, resample=image.resample)
         return VideoPreprocessor(
             n_frames=n_frames,
             size=image.size,
@@ -75,31 +80,31 @@ class VideoEstimator(TorchEstimator):
             resample=image.resample,
         )
 
-    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> Encoder:
-        if architecture is None:
-            return self._build_encoder(self.preprocessor_)
-        return video_encoder_from_architecture(architecture, self.preprocessor_)
+    def build_encoder(self, estimator: VideoParameters, preprocessor: Any) -> Encoder:
+        backbone, pooling = estimator.backbone, estimator.pooling
+        if estimator.pretrained is not None:
+            _, normalisation = read_image_processor(estimator.pretrained)
+            with loading(estimator.pretrained):
+                model = AutoModel.from_pretrained(estimator.pretrained)
+            return video_encoder_from_model(model, preprocessor, normalisation=normalisation, pooling=pooling)
+        if isinstance(backbone, PreTrainedConfig):
+            return video_encoder_from_config(backbone, preprocessor, normalisation=HALF, pooling=pooling)
+        if callable(backbone):
+            return video_encoder_from_module(backbone(), preprocessor)
+        return video_encoder_from_scratch(backbone, preprocessor, pooling=pooling)
 
-    def _build_encoder(self, preprocessor: Any) -> Encoder:
-        if self.pretrained is not None:
-            _, normalisation = read_image_processor(self.pretrained)
-            with loading(self.pretrained):
-                model = AutoModel.from_pretrained(self.pretrained)
-            return video_encoder_from_model(model, preprocessor, normalisation=normalisation, pooling=self.pooling)
-        if isinstance(self.backbone, PreTrainedConfig):
-            return video_encoder_from_config(self.backbone, preprocessor, normalisation=HALF, pooling=self.pooling)
-        if callable(self.backbone):
-            return video_encoder_from_module(self.backbone(), preprocessor)
-        return video_encoder_from_scratch(self.backbone, preprocessor, pooling=self.pooling)
+    def rebuild_encoder(self, architecture: dict[str, Any], preprocessor: Any) -> Encoder:
+        return video_encoder_from_architecture(architecture, preprocessor)
 
-    def _training_batch(
-        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
+    def training_batch(
+        self, estimator: VideoParameters, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
     ) -> dict[str, np.ndarray]:
-        return {"frames": vary_clips(self._batch(encoded, rows)["frames"], self.augmentation, rng)}
+        frames = arrays_of(estimator.preprocessor_, encoded, rows)["frames"]
+        return {"frames": vary_clips(frames, estimator.augmentation, rng)}
 
 
 @documented(rate="2e-3", smoothing="0.0", preprocessor="VideoPreprocessor")
-class VideoClassifier(VideoEstimator, TorchClassifier):
+class VideoClassifier(TorchClassifier):
     """Classify clips with a small network over frames from scratch, or with pretrained weights.
 
     A cell is a path, encoded bytes, ``{"bytes", "path"}`` or a uint8 array T×H×W or T×H×W×C. Animations (WebP, GIF,
@@ -162,6 +167,8 @@ class VideoClassifier(VideoEstimator, TorchClassifier):
     ['dark', 'light']
     """
 
+    modality = VideoModality()
+
     def __init__(
         self,
         *,
@@ -211,7 +218,7 @@ class VideoClassifier(VideoEstimator, TorchClassifier):
 
 
 @documented(rate="2e-3", preprocessor="VideoPreprocessor")
-class VideoRegressor(VideoEstimator, TorchRegressor):
+class VideoRegressor(TorchRegressor):
     """Predict one or several numbers from clips; networks and training are those of `VideoClassifier`.
 
     Parameters
@@ -247,6 +254,8 @@ class VideoRegressor(VideoEstimator, TorchRegressor):
     >>> bool(reg.predict(clips[:1])[0] < reg.predict(clips[-1:])[0])
     True
     """
+
+    modality = VideoModality()
 
     def __init__(
         self,

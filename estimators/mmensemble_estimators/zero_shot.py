@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.base import ClassifierMixin
-from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.frames import Cells, leaf_cells
+from mmensemble.frames import leaf_cells
 from mmensemble.preprocessing import PromptPreprocessor
 from mmensemble.preprocessing.text import read_tokenizer
-from mmensemble.tasks import Classification, task_from_dict
+from mmensemble.tasks import Classification
 from mmensemble_estimators.backbones.writers.likelihood import LabelLikelihood, shared_prefix
 from mmensemble_estimators.base.leaf import TorchLeaf
-from mmensemble_estimators.base.parameters import check_integers, check_target
+from mmensemble_estimators.base.parameters import check_integers, check_target, fitted_or_path
+from mmensemble_estimators.base.rows import cells_to_fit, column_of, encode, encode_to_fit, run
 from mmensemble_estimators.frozen.stamps import folder_stamp
-from mmensemble_estimators.language_model import CausalLM, model_given
-from mmensemble_estimators.storage.folder import params_of, read_state, reading, replacing, restore, state_text
+from mmensemble_estimators.language_model import CausalLM, PromptModality
+from mmensemble_estimators.storage.language_models import load_prompt_classifier, save_prompt_classifier
 
 __all__ = ["ZeroShotTextClassifier"]
 
 # What Zhao et al. take for texts that say nothing.
 CONTENT_FREE = ("N/A", "[MASK]", "")
 BETWEEN_EXAMPLES = "\n\n"
-# Where `save` puts the language model, in its folder.
-LANGUAGE_MODEL = "language_model"
 # Positions taken of a network that bounds none.
 MANY_POSITIONS = 2048
 
@@ -112,14 +109,17 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
     ['fruit', 'vehicle']
     """
 
-    modality: ClassVar[str] = "text"
+    modality = PromptModality()
 
     module_: LabelLikelihood
     preprocessor_: PromptPreprocessor
     classes_: np.ndarray
-    _language_model_: CausalLM
-    _label_ids: list[list[int]]
-    _prefix_ids: list[int]
+    class_prior_: np.ndarray
+    bias_: np.ndarray
+    examples_: list[str]
+    language_model_: CausalLM
+    label_ids_: list[list[int]]
+    prefix_ids_: list[int]
 
     def __init__(
         self,
@@ -178,20 +178,20 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         space = between[len(between.rstrip(" ")) :]
         written = [f"{space}{self._label(label)}" for label in self.classes_.tolist()]
         tokenizer = read_tokenizer(model.preprocessor_.tokenizer, None)
-        self._label_ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in written]
-        if not all(self._label_ids):
+        self.label_ids_ = [tokenizer.encode(text, add_special_tokens=False).ids for text in written]
+        if not all(self.label_ids_):
             raise ConfigurationError(f"a label is written by no token: {written}")
         self.examples_ = self._examples(X, y)
-        self._language_model_ = model
-        self._prefix = "".join(f"{example}{BETWEEN_EXAMPLES}" for example in self.examples_) + before
-        self._suffix = between.rstrip(" ")
-        self._longest = (model.module_.max_length or MANY_POSITIONS) - max(map(len, self._label_ids)) + 1
+        self.language_model_ = model
+        written_before = "".join(f"{example}{BETWEEN_EXAMPLES}" for example in self.examples_) + before
+        preprocessor = self._whole_prompts(written_before, between.rstrip(" "))
+        self.prefix_ids_, self.preprocessor_ = shared_prefix(preprocessor)
         if X is None:
             self.n_features_in_ = 1
-            self.preprocessor_ = self._fit_preprocessor([])
         else:
-            check_consistent_length(leaf_cells(X), y)
-            self._encode_to_fit(X)
+            cells = cells_to_fit(self, X)
+            check_consistent_length(cells, y)
+            encode_to_fit(self, cells)
         self.module_ = self._likelihood()
         self.bias_ = self._bias()
         return self
@@ -214,7 +214,7 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         return before, between
 
     def _language_model(self) -> CausalLM:
-        model = model_given("language_model", self.language_model)
+        model = fitted_or_path("language_model", self.language_model, CausalLM)
         return model if isinstance(model, CausalLM) else CausalLM.load(os.fspath(model))
 
     def _label(self, label: Any) -> str:
@@ -239,7 +239,7 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         cells = [] if X is None else leaf_cells(X)
         rows = np.asarray([row for row, cell in enumerate(cells) if isinstance(cell, str)], dtype=np.int64)
         if len(rows) < self.n_examples:
-            raise DataError(f"n_examples={self.n_examples} and there are {len(rows)} texts", column=self._column)
+            raise DataError(f"n_examples={self.n_examples} and there are {len(rows)} texts", column=column_of(self))
         if len(rows) > self.n_examples:
             _, sizes = np.unique(y[rows], return_counts=True)
             fits = sizes.min() > 1 and len(sizes) <= min(self.n_examples, len(rows) - self.n_examples)
@@ -254,35 +254,31 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
             for row, label in zip(rows, y[rows].tolist(), strict=True)
         ]
 
-    def _fit_preprocessor(self, cells: Cells) -> PromptPreprocessor:
-        known = self._language_model_.preprocessor_
-        preprocessor = PromptPreprocessor(
-            known.tokenizer,
-            max_length=self._longest,
-            pad_id=known.pad_id,
-            prefix=self._prefix,
-            suffix=self._suffix,
-        )
-        taken = PromptPreprocessor(known.tokenizer).encode_whole([f"{self._prefix}{self._suffix}"]).lengths[0]
-        if taken >= self._longest:
+    def _whole_prompts(self, prefix: str, suffix: str) -> PromptPreprocessor:
+        """Return how texts become tokens between what stands before and behind all of them."""
+        known = self.language_model_.preprocessor_
+        longest = (self.language_model_.module_.max_length or MANY_POSITIONS) - max(map(len, self.label_ids_)) + 1
+        taken = PromptPreprocessor(known.tokenizer).encode_whole([f"{prefix}{suffix}"]).lengths[0]
+        if taken >= longest:
             raise ConfigurationError(
-                f"template and examples take {taken} tokens, and the language model has room for {self._longest}; "
+                f"template and examples take {taken} tokens, and the language model has room for {longest}; "
                 "fewer examples, or a smaller example_length, leave some for the text"
             )
-        self._prefix_ids, rest = shared_prefix(preprocessor)
-        return rest
+        return PromptPreprocessor(
+            known.tokenizer, max_length=longest, pad_id=known.pad_id, prefix=prefix, suffix=suffix
+        )
 
     def _bias(self) -> np.ndarray:
         """Return the logarithm of each label's mean probability behind the texts that calibrate."""
         if self.calibrate is False:
             return np.zeros(len(self.classes_))
         texts = list(CONTENT_FREE if isinstance(self.calibrate, bool) else self.calibrate)
-        raw = self._run(self.module_, self.preprocessor_.encode(texts)).astype(np.float64)
+        raw = run(self, self.module_, self.preprocessor_.encode(texts)).astype(np.float64)
         bias: np.ndarray = logsumexp(log_softmax(raw, axis=1), axis=0) - np.log(len(texts))
         return bias
 
     def _likelihood(self) -> LabelLikelihood:
-        return LabelLikelihood(self._language_model_.module_, self._label_ids, self._prefix_ids).eval()
+        return LabelLikelihood(self.language_model_.module_, self.label_ids_, self.prefix_ids_).eval()
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each label among the labels.
@@ -301,10 +297,10 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         DataError
             For a cell that is no text; it names the row and the column.
         """
-        encoded = self._encode(X)
+        encoded = encode(self, X)
         if len(encoded) == 0:
             return np.zeros((0, len(self.classes_)))
-        raw = np.asarray(self._run(self.module_, encoded), dtype=np.float64)
+        raw = np.asarray(run(self, self.module_, encoded), dtype=np.float64)
         probabilities: np.ndarray = softmax(raw - self.bias_, axis=1)
         probabilities[~encoded.present] = self.class_prior_
         return probabilities
@@ -338,20 +334,7 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
             If a parameter has no JSON form, as a ``RandomState``.
         """
         check_is_fitted(self, "module_")
-        bare = copy.copy(self)
-        if not isinstance(bare.language_model, (str, os.PathLike)):
-            bare.language_model = None
-        text = state_text(
-            bare,
-            task=Classification(self.classes_).to_dict(),
-            prior=self.class_prior_.tolist(),
-            examples=self.examples_,
-            bias=self.bias_.tolist(),
-            label_ids=self._label_ids,
-            prefix_ids=self._prefix_ids,
-        )
-        with replacing(Path(folder), text) as draft:
-            self._language_model_.save(draft / LANGUAGE_MODEL)
+        save_prompt_classifier(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -371,26 +354,7 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         ModelFileError
             If the folder is damaged, holds another class, or was written by a newer version.
         """
-        place = Path(folder, LANGUAGE_MODEL)
-        state = read_state(cls, Path(folder))
-        read_state(CausalLM, place)
-        with reading(Path(folder)):
-            params, model = params_of(state), CausalLM.load(place)
-            if params["language_model"] is None:
-                params["language_model"] = FrozenEstimator(model)
-            estimator = cls(**params)
-            restore(estimator, state)
-            estimator._language_model_ = model
-            estimator.classes_ = classes = task_from_dict(state["task"]).classes
-            estimator.class_prior_, estimator.bias_ = (np.array(state[name], dtype=float) for name in ("prior", "bias"))
-            estimator.examples_ = state["examples"]
-            estimator._label_ids = [[int(token) for token in label] for label in state["label_ids"]]
-            estimator._prefix_ids = [int(token) for token in state["prefix_ids"]]
-            numbers = (estimator.class_prior_.shape, estimator.bias_.shape, (len(estimator._label_ids),))
-            if set(numbers) != {(len(classes),)} or not isinstance(estimator.examples_, list):
-                raise ValueError("prior, bias, label_ids or examples are not those of the classes")
-            estimator.module_ = estimator._likelihood()
-        return estimator
+        return load_prompt_classifier(cls, Path(folder), CausalLM, cls._likelihood)
 
     def cache_stamp(self) -> Any:
         model = self.language_model

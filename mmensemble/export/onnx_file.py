@@ -117,8 +117,8 @@ def export_onnx(
     source = Frame() if generator is None else Frame(Graph(GENERATION_OPSET))
     task: Task
     if generator is not None:
-        written = to_generator_graph(generator, source)
-        task, model = written.task, source.graph.to_model(written.outputs)
+        step = to_generator_graph(generator, source)
+        task, model = step.task, source.graph.to_model(step.outputs)
     else:
         outputs = to_graph(estimator, source)
         value = outputs.probabilities if outputs.probabilities is not None else outputs.predictions

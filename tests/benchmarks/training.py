@@ -18,6 +18,8 @@ from mmensemble.datasets import load_openmoji, load_tweets, minilm_folder
 from mmensemble.frames import leaf_cells
 from mmensemble_estimators import ImageClassifier, TextClassifier
 from mmensemble_estimators.backbones.network import Network
+from mmensemble_estimators.base.embedding import learning_rate_of
+from mmensemble_estimators.base.rows import arrays_of
 from mmensemble_estimators.training.loop import GRADIENT_NORM, _BucketSampler, as_tensors
 from tests.benchmarks.side_by_side import Result, compare
 
@@ -43,20 +45,21 @@ def bare_fit(estimator: Any, X: list[Any], y: np.ndarray) -> Network:
     """Train the estimator's own network on its own batches, with its optimiser, by the loop that one writes by hand."""
     estimator = clone(estimator)
     cells = leaf_cells(X)
-    preprocessor = estimator.preprocessor_ = estimator._fit_preprocessor(cells)
+    preprocessor = estimator.preprocessor_ = estimator.modality.fit_preprocessor(estimator, cells)
     encoded = preprocessor.encode(cells)
     classes, target = np.unique(y, return_inverse=True)
     targets = torch.from_numpy(target)
     torch.manual_seed(0)
     rng = np.random.RandomState(0)
-    network = Network(estimator._build_encoder(preprocessor), len(classes)).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=estimator._rate(), weight_decay=estimator.weight_decay)
+    network = Network(estimator.modality.build_encoder(estimator, preprocessor), len(classes)).train()
+    rate = learning_rate_of(estimator)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=estimator.weight_decay)
     n_steps = estimator.max_epochs * math.ceil(len(y) / estimator.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, estimator._rate(), total_steps=n_steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=n_steps)
     loss_function = nn.CrossEntropyLoss(label_smoothing=estimator.label_smoothing)
     for _ in range(estimator.max_epochs):
         for rows in _BucketSampler(encoded.lengths, estimator.batch_size):
-            batch = as_tensors(estimator._training_batch(cells, encoded, np.asarray(rows), rng))
+            batch = as_tensors(estimator.modality.training_batch(estimator, cells, encoded, np.asarray(rows), rng))
             optimizer.zero_grad()
             loss_function(network(**batch), targets[rows]).backward()
             nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
@@ -74,7 +77,7 @@ def bare_predict(fitted: Any, X: list[Any]) -> np.ndarray:
     with torch.inference_mode():
         for start in range(0, len(X), size):
             rows = order[start : start + size]
-            batch = as_tensors(fitted._batch(encoded, rows))
+            batch = as_tensors(arrays_of(fitted.preprocessor_, encoded, rows))
             scores[rows] = fitted.module_(**batch).softmax(dim=1).numpy()
     return scores
 
@@ -101,9 +104,9 @@ def skorch_net(module: nn.Module, **settings: Any) -> NeuralNetClassifier:
 def skorch_fit(estimator: Any, X: list[str], y: np.ndarray) -> NeuralNetClassifier:
     """Train the estimator's own network by plain skorch on padded arrays."""
     estimator = clone(estimator)
-    preprocessor = estimator._fit_preprocessor(X)
+    preprocessor = estimator.modality.fit_preprocessor(estimator, X)
     torch.manual_seed(0)
-    network = Network(estimator._build_encoder(preprocessor), len(np.unique(y)))
+    network = Network(estimator.modality.build_encoder(estimator, preprocessor), len(np.unique(y)))
     net = skorch_net(
         network,
         max_epochs=estimator.max_epochs,

@@ -49,6 +49,7 @@ from mmensemble_estimators import (
     GatedFusion,
 )
 from mmensemble_estimators.backbones.audio import audio_encoder_from_config
+from mmensemble_estimators.base.rows import arrays_of
 from tests.conftest import ALL_MISSING, WITHOUT_NAME, WITHOUT_SOUND
 from tests.instances import NUMBERS, Bands, ast, imputed_numbers, text, wav2vec2, whisper
 
@@ -160,7 +161,7 @@ def test_a_short_sound_beside_a_long_one(name: str) -> None:
     np.testing.assert_allclose(embedded, alone, rtol=0, atol=1e-5 * np.abs(alone).max())
     assert embedded.std(axis=0).max() > 1e-3 * np.abs(alone).max()
     long = clf.preprocessor_.encode([min(SOUNDS, key=len), max(SOUNDS, key=len)])
-    batch = {name: torch.from_numpy(array) for name, array in clf._batch(long, np.arange(2)).items()}
+    batch = {name: torch.from_numpy(array) for name, array in arrays_of(clf.preprocessor_, long, np.arange(2)).items()}
     with torch.no_grad():
         states, mask = clf.module_.encoder.tokens(**batch)
         assert states.shape[:2] == mask.shape
@@ -172,7 +173,9 @@ def test_what_stands_in_the_padding_is_not_seen(name: str) -> None:
     config = CONFIGS.get(name)
     clf = classifier(backbone="cnn" if config is None else config, max_epochs=1).fit(SOUNDS, LABELS)
     encoded = clf.preprocessor_.encode(SOUNDS)
-    batch = {key: torch.from_numpy(array) for key, array in clf._batch(encoded, np.arange(12)).items()}
+    batch = {
+        key: torch.from_numpy(array) for key, array in arrays_of(clf.preprocessor_, encoded, np.arange(12)).items()
+    }
     with torch.no_grad():
         expected = clf.module_.encoder(**batch)
         values = next(tensor for key, tensor in batch.items() if key != "attention_mask")
@@ -189,7 +192,7 @@ def test_what_stands_in_the_padding_is_not_seen(name: str) -> None:
 def reference(name: str, folder: str, sound: np.ndarray) -> np.ndarray:
     """What transformers makes of one sound, whose tables of positions are cut to its length."""
     clf = classifier(pretrained=folder, fine_tune="head", max_seconds=None)
-    item = torch.from_numpy(clf._fit_preprocessor([]).encode([sound]).items[0])[None]
+    item = torch.from_numpy(clf.modality.fit_preprocessor(clf, []).encode([sound]).items[0])[None]
     model = AutoModel.from_pretrained(folder).eval()
     with torch.no_grad():
         if name == "whisper":
@@ -367,7 +370,7 @@ def augmented(augmentation: Any, features: Any = "log_mel", seed: int = 0) -> tu
     clf = classifier(augmentation=augmentation)
     clf.preprocessor_ = AudioPreprocessor(features=features)
     encoded = clf.preprocessor_.encode(SOUNDS)
-    batch = clf._training_batch(SOUNDS, encoded, np.arange(12), np.random.RandomState(seed))
+    batch = clf.modality.training_batch(clf, SOUNDS, encoded, np.arange(12), np.random.RandomState(seed))
     values = batch["input_values" if features == "waveform" else "input_features"]
     for row, item in zip(values, encoded.items, strict=True):
         assert not row[len(item) :].any(), "padding is left alone"

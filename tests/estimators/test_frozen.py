@@ -485,7 +485,7 @@ def test_another_process(folder: str, tmp_path: Path, X: Any, y: Any) -> None:
     program = f"""
 from tests.estimators.test_frozen import *
 import shutil
-from tests.estimators.test_frozen import _frozen
+
 folder = Path({str(tmp_path)!r})
 assert fingerprint_of({folder!r}) == {fingerprint!r}
 seen.clear()

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, GPT2Config, PreTrainedConfig
 
+from mmensemble.preprocessing import TextPreprocessor
 from mmensemble_estimators.backbones.configs import config_of
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.lstm import run_lstm
+from mmensemble_estimators.backbones.pretrained import load_tokenizer, pad_id
 from mmensemble_estimators.backbones.writers.networks import GenerativeNetwork
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "TEXT_BACKBONES",
     "PooledStates",
     "TextEncoder",
+    "read_text_processor",
     "text_encoder_from_architecture",
     "text_encoder_from_config",
     "text_encoder_from_model",
@@ -232,3 +235,10 @@ def text_encoder_from_model(model: Any, *, pooling: str) -> TextEncoder:
         model = model.get_encoder()
     model.config.use_cache = False
     return TextEncoder(model.float(), model.config.hidden_size, attention="own", pooling=pooling)
+
+
+def read_text_processor(folder: str, *, max_length: int) -> TextPreprocessor:
+    """Read the tokenizer of a pretrained model."""
+    tokenizer = load_tokenizer(folder)
+    backend = tokenizer.backend_tokenizer.to_str()
+    return TextPreprocessor(backend, max_length=max_length, pad_id=pad_id(tokenizer))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+import functools
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
@@ -13,6 +14,7 @@ from mmensemble.exceptions import ConfigurationError
 from mmensemble.learning.targets import exact_matches, learn_labels
 from mmensemble.tasks import Multioutput
 from mmensemble_estimators.base.estimator import TorchEstimator
+from mmensemble_estimators.base.parameters import check_fractions
 from mmensemble_estimators.training.targets import ClassTarget, Target, target_of
 
 __all__ = ["TorchClassifier"]
@@ -21,12 +23,22 @@ __all__ = ["TorchClassifier"]
 class TorchClassifier(ClassifierMixin, TorchEstimator):
     """What the classifiers of all modalities share."""
 
-    _fractions: ClassVar[tuple[str, ...]] = (*TorchEstimator._fractions, "label_smoothing")
-
     class_weight: Any
     label_smoothing: float
-    classes_: Any
-    class_prior_: np.ndarray
+
+    @property
+    def classes_(self) -> Any:
+        """The labels; of several label columns, those of each."""
+        return self.target_.task.classes
+
+    @property
+    def class_prior_(self) -> np.ndarray:
+        """The classes' share in the fitting rows."""
+        return self.target_.fill
+
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        check_fractions(self, "label_smoothing")
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the network.
@@ -55,7 +67,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
             If a `device` is named that torch cannot use here.
         """
         afresh = not (self.warm_start and hasattr(self, "module_"))
-        return self._fit(X, y, sample_weight, afresh=afresh, epochs=self.max_epochs)
+        return self._fit(X, y, sample_weight, learn_classes, afresh=afresh, epochs=self.max_epochs)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train for one epoch on some rows, on top of what was learned before.
@@ -78,31 +90,13 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         DataError
             As `fit`, and for a label that is not among the classes.
         """
-        afresh = not hasattr(self, "module_")
-        self._known_classes = classes if afresh else None
-        try:
-            return self._fit(X, y, sample_weight, afresh=afresh, epochs=1)
-        finally:
-            del self._known_classes
-
-    def _learn_target(self, y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
-        known = getattr(self, "_known_classes", None)
-        if known is None:
-            learned = learn_labels(y, weight)
-            target, y = target_of(learned, weight), learned.y
-        else:
-            y = np.asarray(column_or_1d(y, warn=True))
-            classes = np.unique(known)
-            share = np.array([weight[y == label].sum() for label in classes])
-            target = ClassTarget(classes, share / share.sum())
-        self.classes_ = target.task.classes
-        self.class_prior_ = target.fill
-        return target, y
+        learn = functools.partial(learn_classes, known=classes)
+        return self._fit(X, y, sample_weight, learn, afresh=not hasattr(self, "module_"), epochs=1)
 
     def _class_weights(self, y: np.ndarray) -> np.ndarray:
         if self.class_weight is None:
             return np.ones(len(y))
-        if not isinstance(self._target, ClassTarget):
+        if not isinstance(self.target_, ClassTarget):
             raise ConfigurationError("class_weight is for one column of labels; give sample_weight instead")
         return np.asarray(compute_sample_weight(self.class_weight, y))
 
@@ -125,7 +119,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
             For a cell that cannot be read; it names the row and the column.
         """
         outputs = self._outputs(X)
-        task = self._target.task
+        task = self.target_.task
         return task.split(outputs) if isinstance(task, Multioutput) else outputs
 
     def predict(self, X: Any) -> np.ndarray:
@@ -141,7 +135,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
             In the form of `y`; a label of a 0/1 matrix counts from a probability above 0.5.
         """
         outputs = self._outputs(X)
-        return self._target.task.predict(outputs)
+        return self.target_.task.predict(outputs)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy: the share of rows of which every label is right.
@@ -162,3 +156,22 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def learn_classes(y: Any, weight: np.ndarray, known: Any = None) -> tuple[Target, np.ndarray]:
+    """Return what labels are, and the labels checked.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,) or (n, n_columns)
+    weight : ndarray of float, shape (n,)
+    known : array-like of shape (n_classes,), default=None
+        All labels of one column, where `y` may lack some; None takes those of `y`.
+    """
+    if known is None:
+        learned = learn_labels(y, weight)
+        return target_of(learned, weight), learned.y
+    y = np.asarray(column_or_1d(y, warn=True))
+    classes = np.unique(known)
+    share = np.array([weight[y == label].sum() for label in classes])
+    return ClassTarget(classes, share / share.sum()), y

@@ -16,17 +16,10 @@ from mmensemble.metrics import chrf_score
 from mmensemble.preprocessing import Encoded, TextPreprocessor
 from mmensemble_estimators.backbones.writers.encoder_decoder import EncoderDecoder
 from mmensemble_estimators.base.generator import TorchGenerator
+from mmensemble_estimators.base.modality import EncodedModality
 from mmensemble_estimators.base.parameters import check_fractions, check_integers, check_target
-from mmensemble_estimators.storage.folder import (
-    architecture_of,
-    params_of,
-    read_state,
-    reading,
-    restore,
-    state_text,
-    with_weights,
-    write,
-)
+from mmensemble_estimators.base.rows import cells_to_fit, encode_to_fit
+from mmensemble_estimators.storage.writers import load_writer, save_writer
 
 __all__ = ["EncoderDecoderGenerator"]
 
@@ -34,10 +27,10 @@ __all__ = ["EncoderDecoderGenerator"]
 class EncoderDecoderGenerator(TorchGenerator):
     """An estimator that reads a row and writes a text about it.
 
-    A subclass says how the preprocessors of rows and of texts are made, and how the network is built.
+    A subclass says how the preprocessor of texts is made, and how the network is built.
     """
 
-    _learning_rate_from_scratch: ClassVar[float] = 2e-3
+    modality: ClassVar[EncodedModality]
     _adapted: ClassVar[str] = ""  # the whole network
 
     vocab_size: int
@@ -60,20 +53,15 @@ class EncoderDecoderGenerator(TorchGenerator):
     def _rebuild_network(self, architecture: dict[str, Any]) -> EncoderDecoder:
         """Return an untrained network from its saved architecture."""
 
-    @abstractmethod
-    def _training_batch(
-        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
-    ) -> dict[str, np.ndarray]:
-        """Return the arrays of the rows of a training batch, varied at random where the estimator augments."""
-
     def _trained_on(self, texts: list[str]) -> TextPreprocessor:
         """Return a byte-level BPE tokenizer trained on texts; its end token starts a text too."""
         preprocessor = TextPreprocessor.train(texts, vocab_size=self.vocab_size, max_length=self.max_length)
-        self._start_ids = self._end_ids = preprocessor.encode([""]).items[0].tolist()
+        self.start_ids_ = self.end_ids_ = preprocessor.encode([""]).items[0].tolist()
         return preprocessor
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        self.modality.check_parameters(self)
         # A token and the end; the 256 bytes and two special tokens.
         check_integers(self, max_length=2, vocab_size=258, num_beams=1)
         check_fractions(self, "label_smoothing")
@@ -124,20 +112,22 @@ class EncoderDecoderGenerator(TorchGenerator):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> Self:
         check_target(self, y)
-        self._check_parameters()
+        self.check_parameters()
         targets = _as_targets(y)
-        cells = leaf_cells(X)
+        cells = cells_to_fit(self, X)
         check_consistent_length(cells, targets)
         if afresh:
             self.target_preprocessor_ = self._fit_target_preprocessor(cells, targets)
-        cells, encoded = self._encode_to_fit(X, afresh=afresh)
+            self.preprocessor_ = self.modality.fit_preprocessor(self, cells)
+        encoded = encode_to_fit(self, cells)
         written = self.target_preprocessor_.encode(targets)
         weight = self._row_weights(encoded, sample_weight)
         rows = self._rows_to_fit(encoded, weight)
         rng = check_random_state(self.random_state)
 
         def batch(chosen: np.ndarray) -> dict[str, np.ndarray]:
-            return {**self._text_batch(written, chosen), **self._training_batch(cells, encoded, chosen, rng)}
+            read = self.modality.training_batch(self, cells, encoded, chosen, rng)
+            return {**self._text_batch(written, chosen), **read}
 
         self._train(
             self._build_network,
@@ -156,7 +146,7 @@ class EncoderDecoderGenerator(TorchGenerator):
     def _text_batch(self, written: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the target texts of some rows from the start tokens on."""
         texts = self.target_preprocessor_.collate(written, rows)
-        start = np.tile(np.asarray(self._start_ids, dtype=np.int64), (len(rows), 1))
+        start = np.tile(np.asarray(self.start_ids_, dtype=np.int64), (len(rows), 1))
         return {
             "token_ids": np.hstack([start, texts["input_ids"]]),
             "token_mask": np.hstack([np.ones_like(start), texts["attention_mask"]]),
@@ -186,7 +176,7 @@ class EncoderDecoderGenerator(TorchGenerator):
         check_is_fitted(self, "module_")
         longest = self.max_length
         if self.module_.max_length is not None:
-            longest = min(longest, self.module_.max_length - len(self._start_ids))
+            longest = min(longest, self.module_.max_length - len(self.start_ids_))
         texts: np.ndarray = self.generate(X, max_new_tokens=longest, temperature=0, num_beams=self.num_beams)
         return texts[:, 0]
 
@@ -225,17 +215,7 @@ class EncoderDecoderGenerator(TorchGenerator):
             If a parameter has no JSON form, as a ``RandomState``.
         """
         check_is_fitted(self, "module_")
-        text = state_text(
-            self,
-            architecture={
-                "encoder": architecture_of(self, self.module_.encoder),
-                "decoder": self.module_.decoder.architecture(),
-            },
-            target_preprocessor=self.target_preprocessor_.to_dict(),
-            start_ids=list(self._start_ids),
-            end_ids=self._end_ids,
-        )
-        write(Path(folder), text, self.module_)
+        save_writer(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path, *, backbone: Any = None) -> Self:
@@ -259,15 +239,7 @@ class EncoderDecoderGenerator(TorchGenerator):
         ModelFileError
             If the folder is damaged, holds another class, or was written by a newer version.
         """
-        state = read_state(cls, Path(folder))
-        with reading(Path(folder)):
-            estimator = cls(**params_of(state, backbone))
-            restore(estimator, state)
-            estimator.target_preprocessor_ = TextPreprocessor.from_dict(state["target_preprocessor"])
-            estimator._start_ids = [int(token) for token in state["start_ids"]]
-            estimator._end_ids = [int(token) for token in state["end_ids"]]
-            estimator.module_ = with_weights(lambda: estimator._rebuild_network(state["architecture"]), Path(folder))
-        return estimator
+        return load_writer(cls, Path(folder), backbone, cls._rebuild_network)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,75 +12,60 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
-from mmensemble.frames import Cells
-from mmensemble.preprocessing import Encoded, Preprocessor
-from mmensemble_estimators.backbones.encoder import Encoder
+from mmensemble.preprocessing import Encoded
 from mmensemble_estimators.backbones.network import Network
+from mmensemble_estimators.base.embedding import frozen_embedding, learning_rate_of, new_encoder
+from mmensemble_estimators.base.modality import EncodedModality
 from mmensemble_estimators.base.parameters import check_target
+from mmensemble_estimators.base.rows import arrays_of, cells_to_fit, encode, encode_to_fit, run
 from mmensemble_estimators.base.trained import TrainedLeaf
-from mmensemble_estimators.frozen.encoders import frozen_encoder, own_encoder
-from mmensemble_estimators.frozen.rows import embed, real_tokens, tokens
+from mmensemble_estimators.frozen.encoders import own_encoder
+from mmensemble_estimators.storage.predictors import load_predictor, save_predictor
 from mmensemble_estimators.training.loop import TrainingData, seeded, train
 from mmensemble_estimators.training.targets import ClassTarget, Target
 
-__all__ = ["TorchEstimator", "check_has_head"]
+__all__ = ["Learn", "TorchEstimator", "check_has_head"]
 
-# With AdamW a step moves an output by at most the rate times the sum of the features' sizes, which of normalised ones
-# grows with their number; so the rate falls with it (Yang et al. 2021). The guide says how 0.6 was found.
-HEAD_LEARNING_RATE_TIMES_SIZE = 0.6
+# y and the rows' weights → what y is, and y checked.
+Learn = Callable[[Any, np.ndarray], tuple[Target, np.ndarray]]
 
 
 class TorchEstimator(TrainedLeaf):
     """A scikit-learn estimator of one modality that predicts: an encoder and a head, trained on a target `y`.
 
-    A subclass says how its preprocessor is fitted and how its encoder is built; the rest is here.
+    What it reads, its `modality` knows; what it learns, a `Target`.
     """
 
+    modality: ClassVar[EncodedModality]
     module_: Network
-    _target: Target
+    target_: Target
 
-    @abstractmethod
-    def _build_encoder(self, preprocessor: Preprocessor) -> Encoder:
-        """Return an untrained (or pretrained) encoder: the preprocessor's arrays → (batch, embedding_size)."""
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        self.modality.check_parameters(self)
 
-    @abstractmethod
-    def _rebuild_encoder(self, architecture: dict[str, Any] | None) -> Encoder:
-        """Return an untrained encoder from its saved architecture; None is a callable `backbone`'s."""
-
-    @abstractmethod
-    def _training_batch(
-        self, cells: Cells, encoded: Encoded, rows: np.ndarray, rng: np.random.RandomState
-    ) -> dict[str, np.ndarray]:
-        """Return the arrays of a training batch, varied at random where the estimator augments."""
-
-    @abstractmethod
-    def _learn_target(self, y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
-        """Return what `y` is, and `y` checked."""
-
-    def _rate(self) -> float:
-        if self.learning_rate is None and self.fine_tune == "head":
-            return HEAD_LEARNING_RATE_TIMES_SIZE / self._n_features_out
-        return super()._rate()
-
-    def _fit(self, X: Any, y: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> Self:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, learn: Learn, *, afresh: bool, epochs: int) -> Self:
         check_target(self, y)
-        self._check_parameters()
-        cells, encoded = self._encode_to_fit(X, afresh=afresh)
+        self.check_parameters()
+        cells = cells_to_fit(self, X)
+        if afresh:
+            self.preprocessor_ = self.modality.fit_preprocessor(self, cells)
+        encoded = encode_to_fit(self, cells)
         check_consistent_length(encoded.present, y)
         weight = self._row_weights(encoded, sample_weight)
         if afresh:
-            self._target, y = self._learn_target(y, weight)
+            self.target_, y = learn(y, weight)
         else:
-            y = self._target.check(y)
-        target = self._target.encode(y)
+            y = self.target_.check(y)
+        target = self.target_.encode(y)
         weight = weight * self._class_weights(y)
         rows = self._rows_to_fit(encoded, weight)
         rng = check_random_state(self.random_state)
-        fitting, validating = self._split(rows, rng, stratify=y if isinstance(self._target, ClassTarget) else None)
+        fitting, validating = self._split(rows, rng, stratify=y if isinstance(self.target_, ClassTarget) else None)
         settings = self._settings(epochs)
         with seeded(int(rng.randint(2**31)), settings.device):
             if afresh:
-                self.module_ = Network(self._new_encoder(), self._target.n_outputs, normalised=self.fine_tune == "head")
+                self.module_ = Network(new_encoder(self), self.target_.n_outputs, normalised=self.fine_tune == "head")
             if self.fine_tune != "head":
                 self.module_.encoder = own_encoder(self.module_.encoder)
             with self._trainable():
@@ -97,17 +82,17 @@ class TorchEstimator(TrainedLeaf):
                 else:
 
                     def batch(r: np.ndarray) -> dict[str, np.ndarray]:
-                        return self._batch(encoded, r)
+                        return arrays_of(self.preprocessor_, encoded, r)
 
                     def varied(r: np.ndarray) -> dict[str, np.ndarray]:
-                        return self._training_batch(cells, encoded, r, rng)
+                        return self.modality.training_batch(self, cells, encoded, r, rng)
 
                 history = train(
                     network,
                     TrainingData(fitting, varied, target, weight, lengths=encoded.lengths),
                     settings,
-                    loss=self._target.loss(getattr(self, "label_smoothing", 0.0)),
-                    learning_rates=[("*", self._rate(), self.weight_decay)],
+                    loss=self.target_.loss(getattr(self, "label_smoothing", 0.0)),
+                    learning_rates=[("*", learning_rate_of(self), self.weight_decay)],
                     validation=None if validating is None else TrainingData(validating, batch, target, weight),
                 )
             self.module_.eval()
@@ -117,28 +102,13 @@ class TorchEstimator(TrainedLeaf):
     def _class_weights(self, y: np.ndarray) -> np.ndarray:
         return np.ones(len(y))
 
-    def _new_encoder(self) -> Encoder:
-        if self.fine_tune == "head" and self._is_pretrained:
-            return frozen_encoder(self, self.preprocessor_)
-        return self._build_encoder(self.preprocessor_)
-
     def _embed(self, encoded: Encoded) -> np.ndarray:
-        if self.fine_tune != "head":
-            return super()._embed(encoded)
-        return embed(self.module_.encoder, encoded, lambda function, rows: self._run(function, encoded, rows))
-
-    def _tokens(self, encoded: Encoded) -> list[np.ndarray]:
-        """Return each row's tokens by the frozen encoder, (length, embedding_size) float32."""
-        return tokens(
-            self.module_.encoder,
-            encoded,
-            lambda function, rows: self._run(function, encoded, rows, run=real_tokens),
-        )
+        return frozen_embedding(self, encoded) if self.fine_tune == "head" else super()._embed(encoded)
 
     def _raw_outputs(self, encoded: Encoded) -> np.ndarray:
         """Return the network's raw outputs, (n_rows, n_outputs) float32."""
         if self.fine_tune != "head":
-            return np.asarray(self._run(self.module_, encoded))
+            return np.asarray(run(self, self.module_, encoded))
         embedded = self._embed(encoded)
         with torch.inference_mode():
             device = next(self.module_.parameters()).device
@@ -147,11 +117,11 @@ class TorchEstimator(TrainedLeaf):
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the target's outputs, (n_samples, n_outputs) float64; its `fill` where a row is missing."""
         check_has_head(self)
-        encoded = self._encode(X)
+        encoded = encode(self, X)
         if len(encoded) == 0:
-            return np.zeros((0, self._target.n_outputs))
-        outputs = self._target.outputs(self._raw_outputs(encoded))
-        outputs[~encoded.present] = self._target.fill
+            return np.zeros((0, self.target_.n_outputs))
+        outputs = self.target_.outputs(self._raw_outputs(encoded))
+        outputs[~encoded.present] = self.target_.fill
         return outputs
 
     def save(self, folder: str | Path) -> None:
@@ -167,10 +137,8 @@ class TorchEstimator(TrainedLeaf):
         ConfigurationError
             If a parameter has no JSON form, as a ``RandomState``.
         """
-        from mmensemble_estimators.storage.folder import save
-
         check_has_head(self)
-        save(self, Path(folder))
+        save_predictor(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path, *, backbone: Any = None) -> Self:
@@ -192,9 +160,7 @@ class TorchEstimator(TrainedLeaf):
         ModelFileError
             If the folder is damaged, holds another class, or was written by a newer version.
         """
-        from mmensemble_estimators.storage.folder import load
-
-        return load(cls, Path(folder), backbone)
+        return load_predictor(cls, Path(folder), backbone)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -207,5 +173,5 @@ def check_has_head(estimator: TorchEstimator) -> None:
     """Raise a `NotFittedError` where an estimator is not fitted, or has only learned to embed."""
     check_is_fitted(estimator, "module_")
     check_is_fitted(
-        estimator, "_target", msg="This %(name)s has no head of its own: it was fitted as a member of a joint fusion."
+        estimator, "target_", msg="This %(name)s has no head of its own: it was fitted as a member of a joint fusion."
     )

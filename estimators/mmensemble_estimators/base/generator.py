@@ -1,4 +1,4 @@
-"""What the estimators that write texts share: training on next tokens, generation, and their part in an export."""
+"""What the estimators that write texts share: training on next tokens, and generation."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from mmensemble.scoring.generation import GenerationSettings, generate_texts
 from mmensemble.tasks import Generation
 from mmensemble_estimators.backbones.writers.networks import GenerativeNetwork, State
 from mmensemble_estimators.backbones.writers.token_loss import TokenLoss
+from mmensemble_estimators.base.embedding import learning_rate_of
+from mmensemble_estimators.base.rows import encode
 from mmensemble_estimators.base.trained import TrainedLeaf
 from mmensemble_estimators.training.loop import TrainingData, as_tensors, resolve_device, seeded, train
 
@@ -94,8 +96,8 @@ class TorchGenerator(TrainedLeaf):
 
     module_: GenerativeNetwork
     # The tokens that every text begins with, none where the rows are prompts; and those any of which ends a text.
-    _start_ids: Sequence[int] = ()
-    _end_ids: list[int]
+    start_ids_: Sequence[int] = ()
+    end_ids_: list[int]
 
     @property
     def _written_by(self) -> str | None:
@@ -104,7 +106,7 @@ class TorchGenerator(TrainedLeaf):
 
     def _learning_rates(self) -> list[tuple[str, float, float]]:
         """Return the optimiser's groups: pattern over parameter names, learning rate, weight decay."""
-        return [("*", self._rate(), self.weight_decay)]
+        return [("*", learning_rate_of(self), self.weight_decay)]
 
     def _train(
         self,
@@ -164,12 +166,14 @@ class TorchGenerator(TrainedLeaf):
                 history[f"{name}_perplexity"] = np.exp(history[f"{name}_loss"])
         self._record(history, afresh=afresh)
 
-    def _task(self) -> Generation:
+    def generation_task(self) -> Generation:
+        """Return what the network's outputs mean, for the decoding loop and for an exported model."""
+        check_is_fitted(self, "module_")
         network = self.module_
         return Generation(
             vocab_size=network.vocab_size,
-            end_ids=self._end_ids,
-            start_ids=list(self._start_ids),
+            end_ids=self.end_ids_,
+            start_ids=list(self.start_ids_),
             max_length=network.max_length,
             state=network.state_spec(),
             encoded=network.encoded_spec(),
@@ -179,7 +183,7 @@ class TorchGenerator(TrainedLeaf):
     def token_decoder(self) -> TorchDecoder:
         """Return the fitted network as what the decoding loop drives, on the estimator's device."""
         check_is_fitted(self, "module_")
-        return TorchDecoder(self.module_.to(resolve_device(self.device)).eval(), self._start_ids)
+        return TorchDecoder(self.module_.to(resolve_device(self.device)).eval(), self.start_ids_)
 
     def generate(
         self,
@@ -240,5 +244,6 @@ class TorchGenerator(TrainedLeaf):
             random_state=random_state,
         )
         decoder = self.token_decoder()
-        encoded = self._encode(prompts)
-        return generate_texts(decoder, self.preprocessor_, encoded, self._task(), settings, batch_size=self.batch_size)
+        encoded = encode(self, prompts)
+        task = self.generation_task()
+        return generate_texts(decoder, self.preprocessor_, encoded, task, settings, batch_size=self.batch_size)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection
 from numbers import Integral
 from typing import Any
 
 import numpy as np
+from sklearn.frozen import FrozenEstimator
 from transformers import PreTrainedConfig
 
 from mmensemble.exceptions import ConfigurationError, DataError
@@ -21,6 +23,7 @@ __all__ = [
     "check_positions",
     "check_rates",
     "check_target",
+    "fitted_or_path",
 ]
 
 REAL = (int, float, np.number)
@@ -83,3 +86,25 @@ def check_target(estimator: Any, y: Any) -> None:
     """Raise `DataError` where `fit` is called without a target, in the words that scikit-learn looks for."""
     if y is None:
         raise DataError(f"{type(estimator).__name__}.fit requires y to be passed, but the target y is None")
+
+
+def fitted_or_path(name: str, value: Any, model_class: type) -> Any:
+    """Return the fitted estimator of a class, unfrozen, or the path, that is the value of a parameter.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is neither, or not fitted.
+    """
+    kind = model_class.__name__
+    if isinstance(value, FrozenEstimator):
+        value = value.estimator
+    if isinstance(value, model_class):
+        if not hasattr(value, "module_"):
+            raise ConfigurationError(
+                f"{name} is a {kind} that is not fitted. If it was, clone forgot what it had learned: give "
+                f"{name}=sklearn.frozen.FrozenEstimator(the fitted one)"
+            )
+    elif not isinstance(value, (str, os.PathLike)):
+        raise ConfigurationError(f"{name} must be a fitted {kind}, a folder or a hub id, not {value!r}")
+    return value

@@ -42,7 +42,7 @@ class TorchRegressor(RegressorMixin, TorchEstimator):
             If a `device` is named that torch cannot use here.
         """
         afresh = not (self.warm_start and hasattr(self, "module_"))
-        return self._fit(X, y, sample_weight, afresh=afresh, epochs=self.max_epochs)
+        return self._fit(X, y, sample_weight, learn_targets, afresh=afresh, epochs=self.max_epochs)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on some rows, on top of what was learned before.
@@ -58,11 +58,7 @@ class TorchRegressor(RegressorMixin, TorchEstimator):
         -------
         self
         """
-        return self._fit(X, y, sample_weight, afresh=not hasattr(self, "module_"), epochs=1)
-
-    def _learn_target(self, y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
-        learned = learn_numbers(y, weight)
-        return target_of(learned, weight), learned.y
+        return self._fit(X, y, sample_weight, learn_targets, afresh=not hasattr(self, "module_"), epochs=1)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the targets.
@@ -82,4 +78,10 @@ class TorchRegressor(RegressorMixin, TorchEstimator):
             For a cell that cannot be read; it names the row and the column.
         """
         outputs = self._outputs(X)
-        return self._target.task.predict(outputs)
+        return self.target_.task.predict(outputs)
+
+
+def learn_targets(y: Any, weight: np.ndarray) -> tuple[Target, np.ndarray]:
+    """Return what numbers (n,) or (n, n_targets) are, by the rows' weights, and the numbers checked."""
+    learned = learn_numbers(y, weight)
+    return target_of(learned, weight), learned.y

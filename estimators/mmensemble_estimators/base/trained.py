@@ -17,14 +17,12 @@ from mmensemble.exceptions import DataError
 from mmensemble.preprocessing import Encoded
 from mmensemble_estimators.base.leaf import TorchLeaf
 from mmensemble_estimators.base.parameters import check_choice, check_fractions, check_integers, check_rates
+from mmensemble_estimators.base.rows import column_of, encode, run
 from mmensemble_estimators.frozen.stamps import folder_stamp, module_stamp
 from mmensemble_estimators.training.fine_tuning import frozen, with_lora
 from mmensemble_estimators.training.loop import TrainingSettings, resolve_device
 
-__all__ = ["LEARNING_RATE_OF", "TrainedLeaf"]
-
-# AdamW's rate where the estimator's learning_rate is None. From scratch it is the modality's own.
-LEARNING_RATE_OF = {"pretrained": 5e-5, "lora": 5e-4}
+__all__ = ["TrainedLeaf"]
 
 
 class TrainedLeaf(TransformerMixin, TorchLeaf):
@@ -33,8 +31,6 @@ class TrainedLeaf(TransformerMixin, TorchLeaf):
     A subclass says what the network is and what it is trained for.
     """
 
-    _learning_rate_from_scratch: ClassVar[float] = 1e-3
-    _fractions: ClassVar[tuple[str, ...]] = ("warmup_fraction", "validation_fraction")
     _fine_tunes: ClassVar[tuple[str, ...]] = ("all", "head", "lora")
     # The part of `module_` whose linear layers fine_tune="lora" adapts.
     _adapted: ClassVar[str] = "encoder.backbone"
@@ -59,25 +55,13 @@ class TrainedLeaf(TransformerMixin, TorchLeaf):
 
     history_: pd.DataFrame
 
-    def _check_parameters(self) -> None:
-        """Raise `ConfigurationError` for a parameter that cannot work."""
+    def check_parameters(self) -> None:
+        """Raise `ConfigurationError` for a parameter that cannot work; `fit` does so first of all."""
         check_integers(self, max_epochs=1, batch_size=1)
         check_choice("fine_tune", self.fine_tune, self._fine_tunes)
         check_choice("precision", self.precision, ("fp32", "bf16"))
-        check_fractions(self, *self._fractions)
+        check_fractions(self, "warmup_fraction", "validation_fraction")
         check_rates(self)
-
-    @property
-    def _is_pretrained(self) -> bool:
-        return self.pretrained is not None or callable(self.backbone)
-
-    def _rate(self) -> float:
-        """Return the learning rate, chosen by what is trained where it is None."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        if self.fine_tune == "lora":
-            return LEARNING_RATE_OF["lora"]
-        return LEARNING_RATE_OF["pretrained"] if self._is_pretrained else self._learning_rate_from_scratch
 
     def _trainable(self) -> AbstractContextManager[None]:
         """Freeze what `fine_tune` says, or put LoRA adapters in, which are merged into the weights afterwards."""
@@ -115,7 +99,8 @@ class TrainedLeaf(TransformerMixin, TorchLeaf):
         """Return the rows that are present and weigh something."""
         rows = np.flatnonzero(encoded.present & (weight > 0))
         if not len(rows):
-            raise DataError("no row is present and has a weight above 0; there is nothing to fit", column=self._column)
+            column = column_of(self)
+            raise DataError("no row is present and has a weight above 0; there is nothing to fit", column=column)
         return rows
 
     def _split(
@@ -138,14 +123,14 @@ class TrainedLeaf(TransformerMixin, TorchLeaf):
         return fitting, validating
 
     @property
-    def _embedder(self) -> nn.Module:
+    def embedder_(self) -> nn.Module:
         """The network, or the part of it, that embeds rows; it has the attribute ``embedding_size``."""
         embedder: nn.Module = self.module_.encoder
         return embedder
 
     def _embed(self, encoded: Encoded) -> np.ndarray:
         """Return the embeddings, (n_rows, embedding_size) float32; zeros where missing."""
-        embedding = np.asarray(self._run(self._embedder, encoded))
+        embedding = np.asarray(run(self, self.embedder_, encoded))
         embedding[~encoded.present] = 0.0
         return embedding
 
@@ -161,14 +146,14 @@ class TrainedLeaf(TransformerMixin, TorchLeaf):
         ndarray of float32, shape (n_samples, embedding_size)
             Zeros where the row is missing.
         """
-        encoded = self._encode(X)
+        encoded = encode(self, X)
         if len(encoded) == 0:
             return np.zeros((0, self._n_features_out), dtype=np.float32)
         return self._embed(encoded)
 
     @property
     def _n_features_out(self) -> int:
-        return int(self._embedder.embedding_size)  # type: ignore[arg-type]
+        return int(self.embedder_.embedding_size)  # type: ignore[arg-type]
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of `transform`'s columns: the class name in lower case and a number.

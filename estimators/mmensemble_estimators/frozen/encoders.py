@@ -7,7 +7,6 @@ import json
 import threading
 from collections import deque
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
@@ -18,9 +17,7 @@ from mmensemble.cache import is_active
 from mmensemble.preprocessing import Preprocessor, preprocessor_from_dict
 from mmensemble_estimators.backbones.encoder import Encoder, origins
 from mmensemble_estimators.frozen.stamps import hash_module
-
-if TYPE_CHECKING:
-    from mmensemble_estimators.base.estimator import TorchEstimator
+from mmensemble_estimators.protocols import TrainedLeaf
 
 __all__ = ["frozen_encoder", "own_encoder"]
 
@@ -31,7 +28,7 @@ _recent: deque[Encoder] = deque(maxlen=4)
 _lock = threading.RLock()
 
 
-def frozen_encoder(estimator: TorchEstimator, preprocessor: Preprocessor) -> Encoder:
+def frozen_encoder(estimator: TrainedLeaf, preprocessor: Preprocessor) -> Encoder:
     """Build an estimator's encoder, or return the one that another estimator holds, if it is the same.
 
     It must not be trained: `own_encoder` gives one that may be.
@@ -40,8 +37,8 @@ def frozen_encoder(estimator: TorchEstimator, preprocessor: Preprocessor) -> Enc
     if not stamp:  # drawn at random, or a model of a hub
         return _built(estimator, preprocessor)
     state = preprocessor.to_dict()
-    said = (type(estimator).modality, stamp, estimator.pretrained, estimator.pooling, state)
-    key = blake2b(repr(said).encode()).digest()
+    same = (estimator.modality.name, stamp, estimator.pretrained, estimator.pooling, state)
+    key = blake2b(repr(same).encode()).digest()
     with _lock:
         encoder = _shared.get(key)
         if encoder is None:
@@ -51,13 +48,13 @@ def frozen_encoder(estimator: TorchEstimator, preprocessor: Preprocessor) -> Enc
     return _keep(encoder)
 
 
-def _built(estimator: TorchEstimator, preprocessor: Preprocessor) -> Encoder:
-    encoder = estimator._build_encoder(preprocessor)
+def _built(estimator: TrainedLeaf, preprocessor: Preprocessor) -> Encoder:
+    encoder: Encoder = estimator.modality.build_encoder(estimator, preprocessor)
     _trainable[encoder] = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
     return encoder.requires_grad_(False).eval()
 
 
-def _found_or_built(key: bytes, estimator: TorchEstimator, state: str) -> Encoder:
+def _found_or_built(key: bytes, estimator: TrainedLeaf, state: str) -> Encoder:
     """Return the encoder that a pickle in the store refers to; `state` is JSON, for it is seldom needed."""
     encoder = _shared.get(key)
     return frozen_encoder(estimator, preprocessor_from_dict(json.loads(state))) if encoder is None else _keep(encoder)

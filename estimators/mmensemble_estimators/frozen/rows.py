@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +15,6 @@ from mmensemble.preprocessing import Encoded
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.frozen.encoders import fingerprint
 from mmensemble_estimators.training.loop import as_tensors
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["embed", "real_tokens", "tokens"]
 

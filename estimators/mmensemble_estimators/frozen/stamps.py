@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["folder_stamp", "hash_module", "module_stamp"]
 
@@ -24,7 +22,7 @@ __all__ = ["folder_stamp", "hash_module", "module_stamp"]
 _VERSIONED = ("torch", "transformers")
 
 
-def folder_stamp(folder: str | None) -> tuple[tuple[str, int, int], ...]:
+def folder_stamp(folder: str | os.PathLike[str] | None) -> tuple[tuple[str, int, int], ...]:
     """Return name, size and time of change of the files of a folder of weights; nothing for a hub id."""
     if folder is None or not Path(folder).is_dir():
         return ()

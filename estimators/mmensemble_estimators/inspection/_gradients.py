@@ -11,8 +11,11 @@ import torch
 from torch import nn
 
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
+from mmensemble.learning.outputs import outputs_of
 from mmensemble.tasks import Classification, Multilabel
 from mmensemble_estimators.base.estimator import TorchEstimator, check_has_head
+from mmensemble_estimators.base.modality import Modality
+from mmensemble_estimators.base.rows import encode, run
 from mmensemble_estimators.training.loop import resolve_device
 from mmensemble_estimators.training.targets import NumberTarget
 
@@ -48,12 +51,12 @@ def pyplot() -> Any:
     return plt
 
 
-def check_explainable(estimator: Any, kind: Any, n_steps: int) -> None:
+def check_explainable(estimator: Any, modality: type[Modality], n_steps: int) -> None:
     """Raise the error that says why an estimator cannot be explained."""
-    if not isinstance(estimator, kind):
-        modality = kind.modality.capitalize()
+    if not isinstance(estimator, TorchEstimator) or not isinstance(estimator.modality, modality):
+        name = modality.name.capitalize()
         raise ConfigurationError(
-            f"a {modality}Classifier or {modality}Regressor is expected, not {type(estimator).__name__}; of a "
+            f"a {name}Classifier or {name}Regressor is expected, not {type(estimator).__name__}; of a "
             "composition, take a member from named_estimators_"
         )
     check_has_head(estimator)
@@ -73,7 +76,7 @@ def gradients(estimator: TorchEstimator) -> Iterator[tuple[nn.Module, torch.devi
 
 def explained_outputs(estimator: TorchEstimator, encoded: Any, target: Any) -> np.ndarray:
     """Return the position of the raw output to explain in each row."""
-    task = estimator._target.task
+    task = estimator.target_.task
     if target is None:
         if task.width == 1:
             return np.zeros(len(encoded), dtype=np.int64)
@@ -81,7 +84,7 @@ def explained_outputs(estimator: TorchEstimator, encoded: Any, target: Any) -> n
             raise ConfigurationError(f"target must say which of the {task.width} outputs is explained")
         if len(encoded) == 0:
             return np.zeros(0, dtype=np.int64)
-        return estimator._run(estimator.module_, encoded).argmax(axis=1)
+        return np.asarray(run(estimator, estimator.module_, encoded)).argmax(axis=1)
     wanted = [target] * len(encoded) if np.ndim(target) == 0 else list(target)
     if len(wanted) != len(encoded):
         raise ConfigurationError(f"target has {len(wanted)} entries for {len(encoded)} rows")
@@ -94,16 +97,15 @@ def explained_outputs(estimator: TorchEstimator, encoded: Any, target: Any) -> n
 
 def unit(estimator: TorchEstimator, output: int) -> float:
     """Return what one of the raw output is worth: a regressor is trained on standardised targets."""
-    target = estimator._target
+    target = estimator.target_
     return float(target.scale[output]) if isinstance(target, NumberTarget) else 1.0
 
 
 def score_titles(estimator: TorchEstimator, cells: Any, target: Any) -> list[str] | None:
     """Say what is explained, and how probable the estimator finds it."""
-    encoded = estimator._encode(cells)
-    outputs = explained_outputs(estimator, encoded, target)
-    values = estimator._outputs(cells)[np.arange(len(outputs)), outputs]
-    task = estimator._target.task
+    outputs = explained_outputs(estimator, encode(estimator, cells), target)
+    task = estimator.target_.task
+    values = outputs_of(estimator, task, cells)[np.arange(len(outputs)), outputs]
     if isinstance(task, Classification):
         return [f"{label}  {value:.2f}" for label, value in zip(task.classes[outputs], values, strict=True)]
     if task.width == 1:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble_estimators.image import ImageEstimator
+from mmensemble_estimators.base.rows import encode
+from mmensemble_estimators.image import ImageModality
 from mmensemble_estimators.inspection._gradients import (
     N_STEPS,
     captum_attr,
@@ -81,11 +82,11 @@ def image_saliency(
     (2, 32, 32)
     """
     captum = captum_attr()
-    check_explainable(estimator, ImageEstimator, n_steps)
+    check_explainable(estimator, ImageModality, n_steps)
     colour = np.asarray(baseline, dtype=np.float32)
     if colour.shape not in ((), (3,)) or not ((colour >= 0) & (colour <= 255)).all():
         raise ConfigurationError(f"baseline must be a grey or three colours from 0 to 255, not {baseline!r}")
-    encoded = estimator._encode(images)
+    encoded = encode(estimator, images)
     outputs = explained_outputs(estimator, encoded, target)
     size = estimator.preprocessor_.size
     saliency = np.full((len(encoded), size, size), np.nan)
@@ -242,7 +243,7 @@ class ImageSaliencyDisplay:
         pyplot()  # before the work, not after it
         saliency = image_saliency(estimator, images, target, baseline=baseline, n_steps=n_steps)
         titles = score_titles(estimator, images, target)
-        encoded = estimator._encode(images)
+        encoded = encode(estimator, images)
         shown = np.flatnonzero(encoded.present)
         if not len(shown):
             raise DataError("every image is missing; there is nothing to draw")

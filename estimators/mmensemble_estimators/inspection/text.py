@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -15,6 +14,8 @@ from mmensemble.exceptions import ConfigurationError
 from mmensemble.frames import leaf_cells
 from mmensemble.preprocessing import TextPreprocessor
 from mmensemble.preprocessing.text import CHARACTERS_PER_TOKEN
+from mmensemble_estimators.backbones.network import Network
+from mmensemble_estimators.base.rows import encode
 from mmensemble_estimators.inspection._gradients import (
     N_STEPS,
     captum_attr,
@@ -25,19 +26,14 @@ from mmensemble_estimators.inspection._gradients import (
     score_titles,
     unit,
 )
-from mmensemble_estimators.text import TextEstimator
+from mmensemble_estimators.inspection._lettering import LINE_HEIGHT, letters, segments, width_of, wrapped
+from mmensemble_estimators.text import TextModality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.patches import PathPatch
 
 __all__ = ["TokenAttribution", "TokenAttributionDisplay", "token_attributions"]
-
-# Width of a letter of DejaVu Sans Mono over its size: 1233 of 2048 units.
-ADVANCE = 0.602
-# Height of a line over the width of a letter.
-LINE_HEIGHT = 2.25
 
 
 class TokenAttribution(NamedTuple):
@@ -110,9 +106,9 @@ def token_attributions(
     'red car<eos>'
     """
     captum = captum_attr()
-    check_explainable(estimator, TextEstimator, n_steps)
+    check_explainable(estimator, TextModality, n_steps)
     preprocessor = estimator.preprocessor_
-    encoded = estimator._encode(texts)
+    encoded = encode(estimator, texts)
     outputs = explained_outputs(estimator, encoded, target)
     encodings = _with_offsets(preprocessor, leaf_cells(texts))
     found: list[list[TokenAttribution]] = []
@@ -122,7 +118,7 @@ def token_attributions(
             raw: Tensor = network(input_ids=input_ids, attention_mask=attention_mask)
             return raw
 
-        method = captum.LayerIntegratedGradients(score, _embedding_layer(estimator))
+        method = captum.LayerIntegratedGradients(score, _embedding_layer(estimator.module_, preprocessor.vocab_size))
         for row, (output, (text, encoding)) in enumerate(zip(outputs, encodings, strict=True)):
             if not encoded.present[row] or not encoding.ids:
                 found.append([])
@@ -227,7 +223,7 @@ class TokenAttributionDisplay:
         for text, tokens, title in zip(self.texts, self.attributions, titles, strict=True):
             if title is not None:
                 lines.append((title, []))
-            lines += [(None, pieces) for pieces in _wrapped(_segments(text, tokens), width)]
+            lines += [(None, pieces) for pieces in wrapped(segments(text, tokens), width)]
             lines.append((None, []))
         n_lines = max(1, len(lines) - 1)  # no empty line after the last text
         if ax is None:
@@ -240,17 +236,17 @@ class TokenAttributionDisplay:
         self.letters_: list[Any] = []
         for number, (title, pieces) in enumerate(lines):
             if title is not None:
-                self.letters_.append(ax.add_artist(_letters(title, 0, number, family="DejaVu Sans", weight="bold")))
+                self.letters_.append(ax.add_artist(letters(title, 0, number, family="DejaVu Sans", weight="bold")))
             place = 0
             for piece, attribution in pieces:
-                cells = _cells(piece)
+                cells = width_of(piece)
                 ink = "black"
                 if attribution is not None:
                     red, green, blue, alpha = colours.to_rgba(np.array([attribution]))[0]
                     ground = Rectangle((place, number + 0.06), cells, 0.9, color=(red, green, blue, alpha), linewidth=0)
                     self.patches_.append(ax.add_patch(ground))
                     ink = "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45 else "white"
-                self.letters_.append(ax.add_artist(_letters(piece, place, number, color=ink)))
+                self.letters_.append(ax.add_artist(letters(piece, place, number, color=ink)))
                 place += cells
         ax.set(xlim=(0, width), ylim=(n_lines, 0))
         ax.set_aspect(LINE_HEIGHT, anchor="NW")
@@ -306,13 +302,13 @@ class TokenAttributionDisplay:
         return display.plot(ax, **kwargs)
 
 
-def _embedding_layer(estimator: TextEstimator) -> nn.Module:
-    backbone = estimator.module_.encoder.backbone
+def _embedding_layer(network: Network, vocab_size: int) -> nn.Module:
+    backbone = network.encoder.backbone
     get: Callable[[], nn.Module] | None = getattr(backbone, "get_input_embeddings", None)
     if get is not None:
         return get()
     for layer in backbone.modules():  # type: ignore[union-attr]
-        if isinstance(layer, nn.Embedding) and layer.num_embeddings >= estimator.preprocessor_.vocab_size:
+        if isinstance(layer, nn.Embedding) and layer.num_embeddings >= vocab_size:
             return layer
     raise ConfigurationError(f"{type(backbone).__name__} has no torch.nn.Embedding over the vocabulary")
 
@@ -325,91 +321,3 @@ def _with_offsets(preprocessor: TextPreprocessor, cells: Any) -> list[tuple[str,
     longest = CHARACTERS_PER_TOKEN * preprocessor.max_length
     texts = [c[:longest].encode("utf-8", "replace").decode() if isinstance(c, str) else "" for c in cells]
     return list(zip(texts, tokenizer.encode_batch(texts), strict=True))
-
-
-def _segments(text: str, tokens: Sequence[TokenAttribution]) -> list[tuple[str, float | None]]:
-    """Return all of a text in pieces with their attributions; None for what no token stands for."""
-    pieces: list[tuple[str, float | None]] = []
-    offsets: list[tuple[int, int] | None] = []
-    done = 0
-    for token, (start, end), attribution in tokens:
-        if start == end:
-            pieces.append((token, attribution))
-            offsets.append(None)
-            continue
-        if offsets and offsets[-1] == (start, end):  # a further part of the same character
-            pieces[-1] = (pieces[-1][0], (pieces[-1][1] or 0.0) + attribution)
-            continue
-        if start > done:
-            pieces.append((text[done:start], None))
-            offsets.append(None)
-        pieces.append((text[max(start, done) : end], attribution))
-        offsets.append((start, end))
-        done = max(done, end)
-    return pieces
-
-
-def _letters(
-    text: str,
-    place: float,
-    line: int,
-    *,
-    family: str = "DejaVu Sans Mono",
-    weight: str = "normal",
-    color: str = "black",
-) -> PathPatch:
-    """Draw a text as outlines, in units of letters and lines, of which the latter count downwards.
-
-    Set as text, its letters would be moved to whole pixels and drift off their ground.
-    """
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.patches import PathPatch
-    from matplotlib.path import Path
-    from matplotlib.textpath import TextPath
-
-    if not text.strip():  # matplotlib 3.11 has no outline for blanks alone
-        return PathPatch(Path(np.zeros((0, 2))), label=text)
-    # Dollars would begin a formula.
-    outline = TextPath(
-        (0, 0), text.replace("$", r"\$"), size=1 / ADVANCE, prop=FontProperties(family=family, weight=weight)
-    )
-    vertices = outline.vertices * [1.0, -1.0 / LINE_HEIGHT] + [place, line + 0.76]
-    return PathPatch(Path(vertices, outline.codes), color=color, linewidth=0, label=text)
-
-
-def _wrapped(segments: Sequence[tuple[str, float | None]], width: int) -> list[list[tuple[str, float | None]]]:
-    """Break pieces into lines: before a word where it fits the next line, inside it where it fits none."""
-    words: list[list[tuple[str, float | None]]] = []
-    before = " "
-    for text, attribution in segments:
-        text = text.replace("\r\n", "↵").replace("\n", "↵").replace("\r", "↵").replace("\t", " ")
-        if before.endswith((" ", "↵")) or text.startswith(" "):
-            words.append([])
-        words[-1].append((text, attribution))
-        before = text
-    lines: list[list[tuple[str, float | None]]] = [[]]
-    used = 0
-    for word in words:
-        length = sum(_cells(text) for text, _ in word)
-        if used and used + length > width >= length:
-            lines.append([])
-            used = 0
-        for text, attribution in word:
-            piece = ""
-            for letter in text:
-                if used + _cells(piece + letter) > width:
-                    lines[-1] += [(piece, attribution)] if piece else []
-                    lines.append([])
-                    piece, used = "", 0
-                piece += letter
-            lines[-1] += [(piece, attribution)] if piece else []
-            used += _cells(piece)
-    return lines
-
-
-def _cells(text: str) -> int:
-    """Count the cells that a text takes in letters of one width: East Asian ones take two, combining ones none."""
-    return sum(
-        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        for letter in text
-    )

@@ -35,11 +35,11 @@ from mmensemble_estimators.training.loop import (
 )
 from mmensemble_estimators.training.targets import Target, target_of
 
-__all__ = ["JointFusion", "fit_joint"]
+__all__ = ["JointFusion", "WeighingFusion", "fit_joint"]
 
 
 class JointFusion(Fusion):
-    """What the joint strategies share; a subclass builds the fuser.
+    """What the joint strategies share; a subclass says by `fuser_class` and `build_fuser` what fuses.
 
     A torch member contributes its encoder, trained end to end, or frozen with ``fine_tune="head"``. Any other member
     contributes the features that its final estimator would see, standardised. A row that lacks a modality gets a
@@ -62,11 +62,31 @@ class JointFusion(Fusion):
     target_: Target
     history_: pd.DataFrame
 
-    _fuser_class: ClassVar[type[Fuser]]
+    fuser_class: ClassVar[type[Fuser]]
+    """The network that fuses; its ``token_level`` says whether it takes the members' tokens or their embeddings."""
 
     @abstractmethod
-    def _build_fuser(self, sizes: Sequence[int]) -> Fuser:
-        """Return an untrained fuser of representations of these sizes."""
+    def build_fuser(self, sizes: Sequence[int]) -> Fuser:
+        """Return an untrained fuser.
+
+        Parameters
+        ----------
+        sizes : sequence of int
+            Of the members' representations, in their order.
+
+        Returns
+        -------
+        Fuser
+            Of `fuser_class`.
+        """
+
+    def check_parameters(self) -> None:
+        """Raise `ConfigurationError` for a parameter that cannot work; `fit` does so first of all."""
+        check_fractions(self, "modality_dropout", "warmup_fraction", "label_smoothing")
+        check_integers(
+            self, frozen_epochs=0, **{n: 1 for n in ("max_epochs", "batch_size") if getattr(self, n) is not None}
+        )
+        check_rates(self)
 
     def fit(
         self,
@@ -79,7 +99,7 @@ class JointFusion(Fusion):
         n_jobs: int | None = None,
     ) -> Self:
         """Train all networks together; see `mmensemble.fusion.Fusion.fit`. `n_jobs` has no effect."""
-        self._check_parameters()
+        self.check_parameters()
         columns = list(dict.fromkeys(name for member in members for name in as_list(member.columns)))
         fitted = (Store.of(None) if store is None else store).call(
             fit_joint,
@@ -102,12 +122,12 @@ class JointFusion(Fusion):
         rng = check_random_state(self.random_state)
         device = resolve_device(self.device)
         with seeded(int(rng.randint(2**31)), device):
-            token_level = self._fuser_class.token_level
+            token_level = self.fuser_class.token_level
             parts = [fit_rows(member, X, target.y, token_level=token_level) for member in members]
             encoders = [part.encoder for part in parts]
             self.network_ = JointNetwork(
                 encoders,
-                self._build_fuser([encoder.embedding_size for encoder in encoders]),
+                self.build_fuser([encoder.embedding_size for encoder in encoders]),
                 self.target_.n_outputs,
                 modality_dropout=self.modality_dropout,
             )
@@ -137,13 +157,6 @@ class JointFusion(Fusion):
         history["epoch"] = np.arange(1, len(history) + 1)
         self.history_ = history
         self.members_ = [member.fitted(part.estimator, X) for member, part in zip(members, parts, strict=True)]
-
-    def _check_parameters(self) -> None:
-        check_fractions(self, "modality_dropout", "warmup_fraction", "label_smoothing")
-        check_integers(
-            self, frozen_epochs=0, **{n: 1 for n in ("max_epochs", "batch_size") if getattr(self, n) is not None}
-        )
-        check_rates(self)
 
     def _settings(self, estimators: Sequence[Any], device: torch.device) -> TrainingSettings:
         networks = [e for e in estimators if isinstance(e, TorchEstimator)]
@@ -196,6 +209,26 @@ class JointFusion(Fusion):
     def get_feature_names_out(self) -> list[str]:
         """Return a number per fused feature."""
         return [str(i) for i in range(self.network_.fuser.fused_size)]
+
+
+class WeighingFusion(JointFusion):
+    """A joint fusion that tells how much each modality counts in a row; its fuser has a method ``weights``."""
+
+    def modality_weights(self, X: Any) -> np.ndarray:
+        """Return what each modality weighs in each row.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars), n_samples rows
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_members)
+            In the order of `members_`. A missing modality is its learned token, and that may weigh something.
+        """
+        if n_rows(X) == 0:
+            return np.zeros((0, len(self.members_)), dtype=np.float32)
+        return self._run(self.network_.weights, X)[0]
 
 
 def _numbered(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

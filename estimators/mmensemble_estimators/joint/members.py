@@ -18,7 +18,9 @@ from mmensemble.learning.columns import select_columns
 from mmensemble.preprocessing import PRESENT, Encoded
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.network import Network
+from mmensemble_estimators.base.embedding import frozen_embedding, frozen_tokens, learning_rate_of, new_encoder
 from mmensemble_estimators.base.estimator import TorchEstimator
+from mmensemble_estimators.base.rows import arrays_of, cells_to_fit, encode, encode_to_fit
 
 __all__ = ["FrozenRows", "JointRows", "Standardize", "fit_rows", "rows_of"]
 
@@ -89,7 +91,7 @@ class NetworkRows(JointRows):
         self.encoded = encoded
         self.present = encoded.present
         self.lengths = encoded.lengths
-        self.learning_rate = (estimator._rate(), estimator.weight_decay)
+        self.learning_rate = (learning_rate_of(estimator), estimator.weight_decay)
 
     @classmethod
     def fit(cls, member: Member, X: Any, y: np.ndarray, *, token_level: bool) -> NetworkRows:
@@ -100,26 +102,28 @@ class NetworkRows(JointRows):
     def of(cls, member: Member, X: Any, *, token_level: bool) -> NetworkRows:
         """Encode rows by a fitted estimator."""
         column = select_columns(X, member.columns)
-        return cls(member.estimator, leaf_cells(column), member.estimator._encode(column))
+        return cls(member.estimator, leaf_cells(column), encode(member.estimator, column))
 
     def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the arrays of some rows, ``present`` among them."""
-        return {**self.estimator._batch(self.encoded, rows), PRESENT: self.present[rows]}
+        return {**arrays_of(self.estimator.preprocessor_, self.encoded, rows), PRESENT: self.present[rows]}
 
     def training_batch(self, rows: np.ndarray, rng: np.random.RandomState) -> dict[str, np.ndarray]:
         """Return the arrays of some rows, augmented."""
-        arrays = self.estimator._training_batch(self.cells, self.encoded, rows, rng)
+        arrays = self.estimator.modality.training_batch(self.estimator, self.cells, self.encoded, rows, rng)
         return {**arrays, PRESENT: self.present[rows]}
 
 
 def _fit_estimator(member: Member, X: Any) -> tuple[TorchEstimator, Cells, Encoded]:
     """Fit a clone's preprocessor and build its encoder, without a head."""
     estimator: TorchEstimator = clone(member.estimator)
-    estimator._check_parameters()
+    estimator.check_parameters()
     if estimator.fine_tune == "lora":
         raise ConfigurationError(f"member {member.name!r}: a joint fusion trains with fine_tune 'all' or 'head'")
-    cells, encoded = estimator._encode_to_fit(select_columns(X, member.columns))
-    estimator.module_ = Network(estimator._new_encoder(), None)
+    cells = cells_to_fit(estimator, select_columns(X, member.columns))
+    estimator.preprocessor_ = estimator.modality.fit_preprocessor(estimator, cells)
+    encoded = encode_to_fit(estimator, cells)
+    estimator.module_ = Network(new_encoder(estimator), None)
     return estimator, cells, encoded
 
 
@@ -146,10 +150,10 @@ class FrozenRows(JointRows):
 
     def __init__(self, estimator: TorchEstimator, encoded: Encoded, *, token_level: bool) -> None:
         self.estimator = estimator
-        self.encoder = Given(estimator._n_features_out)
+        self.encoder = Given(estimator.module_.encoder.embedding_size)
         self.present = encoded.present
-        self.embedding = None if token_level else estimator._embed(encoded)
-        self.tokens = estimator._tokens(encoded) if token_level else []
+        self.embedding = None if token_level else frozen_embedding(estimator, encoded)
+        self.tokens = frozen_tokens(estimator, encoded) if token_level else []
         self.lengths = np.asarray([len(t) for t in self.tokens]) if token_level else np.ones(len(encoded), np.int64)
 
     @classmethod
@@ -161,7 +165,7 @@ class FrozenRows(JointRows):
     @classmethod
     def of(cls, member: Member, X: Any, *, token_level: bool) -> FrozenRows:
         """Encode rows by a fitted estimator."""
-        encoded = member.estimator._encode(select_columns(X, member.columns))
+        encoded = encode(member.estimator, select_columns(X, member.columns))
         return cls(member.estimator, encoded, token_level=token_level)
 
     def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:

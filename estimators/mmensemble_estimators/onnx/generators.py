@@ -54,8 +54,8 @@ class _Encode(nn.Module):
 @to_generator_graph.register
 def generator_graph(estimator: TorchGenerator, source: Source) -> GeneratorGraph:
     """Add an estimator that writes; `mmensemble.tasks.Generation` says how inputs and outputs are named."""
-    check_is_fitted(estimator, "module_")
-    graph, network, task = source.graph, estimator.module_, estimator._task()
+    task = estimator.generation_task()
+    graph, network = source.graph, estimator.module_
     inputs, _ = leaf_feed(estimator, source)
     outputs: dict[str, tuple[ir.Value, TensorSpec]] = {}
     if task.start_ids:
@@ -94,7 +94,7 @@ def embedding_graph(estimator: TorchGenerator, source: Source | None = None) -> 
     graph = source.graph
     inputs, present = leaf_feed(estimator, source)
     with graph.scope(ENCODER_SCOPE):
-        (embedding,) = add_module(graph, estimator._embedder, inputs)
+        (embedding,) = add_module(graph, estimator.embedder_, inputs)
     zeros = graph.constant(np.zeros((1, 1), dtype=np.float32), "missing_embedding")
     return Outputs(graph, transformed=graph.op("Where", present, embedding, zeros), present=present)
 

@@ -11,6 +11,7 @@ from mmensemble.graph import ENCODER_SCOPE, Frame, GraphOperations, Outputs, Sou
 from mmensemble_estimators.backbones.network import SMALLEST_NORM
 from mmensemble_estimators.base.estimator import TorchEstimator
 from mmensemble_estimators.base.leaf import TorchLeaf
+from mmensemble_estimators.base.rows import column_of
 from mmensemble_estimators.onnx.networks import add_linear, add_module
 
 __all__ = ["leaf_feed", "leaf_graph"]
@@ -38,7 +39,7 @@ def leaf_graph(estimator: TorchEstimator, source: Source | None = None) -> Outpu
             embedding = graph.op("Div", embedding, graph.op("Max", norm, smallest))
             weight = weight * np.float32(head.norm)
         raw = add_linear(graph, embedding, weight, head.linear.bias.detach().cpu().numpy())
-        target = estimator._target
+        target = estimator.target_
         xp = GraphOperations(graph)
         scores = xp.where(
             xp.of(present), target.activate(xp, xp.of(raw)), xp.constant(target.fill[None], "prior")
@@ -50,6 +51,7 @@ def leaf_feed(estimator: TorchLeaf, source: Source) -> tuple[dict[str, ir.Value]
     """Return a leaf's inputs without ``present``, and ``present`` as (batch, 1)."""
     if not isinstance(source, Frame):
         raise ExportError(f"{type(estimator).__name__} takes raw cells and stands behind a step that makes a matrix")
-    columns = source.column_list() or [estimator._column or estimator.modality]
-    inputs = source.graph.feed(source.name or estimator.modality, columns, estimator.preprocessor_)
+    modality = estimator.modality.name
+    columns = source.column_list() or [column_of(estimator) or modality]
+    inputs = source.graph.feed(source.name or modality, columns, estimator.preprocessor_)
     return {name: inputs[name] for name in estimator.preprocessor_.tensors}, source.graph.present(inputs)

@@ -1,7 +1,7 @@
 """A fitted estimator as a folder: ``estimator.json`` and ``weights.safetensors``. Nothing is pickled, no code is run.
 
-To change the format: raise `FORMAT_VERSION`, teach `load` to read the older version, and add a folder of the older
-version to the tests. A reader refuses a version newer than its own.
+To change the format: raise `FORMAT_VERSION`, teach what loads in this room to read the older version, and add a folder
+of the older version to the tests. A reader refuses a version newer than its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -26,24 +26,18 @@ from transformers import AutoConfig, PreTrainedConfig
 from mmensemble._version import __version__
 from mmensemble.exceptions import ConfigurationError, ModelFileError
 from mmensemble.preprocessing import preprocessor_from_dict
-from mmensemble_estimators.backbones.network import Network
-from mmensemble_estimators.training.targets import target_from_dict
-
-if TYPE_CHECKING:
-    from mmensemble_estimators.base.estimator import TorchEstimator
-    from mmensemble_estimators.base.leaf import TorchLeaf
-    from mmensemble_estimators.base.trained import TrainedLeaf
+from mmensemble_estimators.backbones.encoder import Encoder
+from mmensemble_estimators.protocols import Leaf, TrainedLeaf
 
 __all__ = [
     "STATE",
     "architecture_of",
-    "load",
     "params_of",
     "read_state",
     "reading",
+    "rebuilt_encoder",
     "replacing",
     "restore",
-    "save",
     "state_text",
     "with_weights",
     "write",
@@ -53,19 +47,7 @@ __all__ = [
 FORMAT_VERSION = 2
 STATE, WEIGHTS = "estimator.json", "weights.safetensors"
 
-T = TypeVar("T", bound="TorchEstimator")
 M = TypeVar("M", bound=nn.Module)
-
-
-def save(estimator: TorchEstimator, folder: Path) -> None:
-    """Write an estimator; see `TorchEstimator.save`."""
-    text = state_text(
-        estimator,
-        architecture=architecture_of(estimator, estimator.module_.encoder),
-        normalised=estimator.module_.head_network().norm is not None,
-        target=estimator._target.to_dict(),
-    )
-    write(folder, text, estimator.module_)
 
 
 def architecture_of(estimator: TrainedLeaf, encoder: Any) -> dict[str, Any] | None:
@@ -74,6 +56,17 @@ def architecture_of(estimator: TrainedLeaf, encoder: Any) -> dict[str, Any] | No
         return None
     architecture: dict[str, Any] = encoder.architecture()
     return architecture
+
+
+def rebuilt_encoder(estimator: TrainedLeaf, architecture: dict[str, Any] | None) -> Encoder:
+    """Return the untrained encoder of an estimator with a preprocessor from what `architecture_of` returned."""
+    modality, preprocessor = estimator.modality, estimator.preprocessor_
+    encoder: Encoder
+    if architecture is None:
+        encoder = modality.build_encoder(estimator, preprocessor)
+    else:
+        encoder = modality.rebuild_encoder(architecture, preprocessor)
+    return encoder
 
 
 def write(folder: Path, text: str, module: nn.Module) -> None:
@@ -97,7 +90,7 @@ def replacing(folder: Path, text: str) -> Iterator[Path]:
             os.replace(draft / file, folder / file)
 
 
-def state_text(estimator: TorchLeaf, **more: Any) -> str:
+def state_text(estimator: Leaf, **more: Any) -> str:
     """Return the JSON of a fitted estimator without its weights.
 
     Raises
@@ -105,6 +98,7 @@ def state_text(estimator: TorchLeaf, **more: Any) -> str:
     ConfigurationError
         If a parameter has no JSON form.
     """
+    history = getattr(estimator, "history_", None)
     state = {
         "format_version": FORMAT_VERSION,
         "mmensemble": __version__,
@@ -113,7 +107,7 @@ def state_text(estimator: TorchLeaf, **more: Any) -> str:
         **more,
         "preprocessor": estimator.preprocessor_.to_dict(),
         # A network that was taken as it is has none.
-        "history": estimator.history_.to_dict(orient="list") if hasattr(estimator, "history_") else {},
+        "history": {} if history is None else history.to_dict(orient="list"),
         "feature_names_in": getattr(estimator, "feature_names_in_", np.array([])).tolist(),
     }
     try:
@@ -122,7 +116,7 @@ def state_text(estimator: TorchLeaf, **more: Any) -> str:
         raise ConfigurationError(f"the estimator has no JSON form: {error}") from error
 
 
-def read_state(cls: type[TorchLeaf], folder: Path) -> dict[str, Any]:
+def read_state(cls: type[Leaf], folder: Path) -> dict[str, Any]:
     """Read what `state_text` wrote.
 
     Raises
@@ -144,7 +138,7 @@ def read_state(cls: type[TorchLeaf], folder: Path) -> dict[str, Any]:
     return state
 
 
-def restore(estimator: TorchLeaf, state: dict[str, Any]) -> None:
+def restore(estimator: Leaf, state: dict[str, Any]) -> None:
     """Give an estimator what `state_text` wrote of what it has learned."""
     estimator.preprocessor_ = preprocessor_from_dict(state["preprocessor"])
     if state["history"] != {}:
@@ -190,26 +184,6 @@ def with_weights(build: Callable[[], M], folder: Path) -> M:
         module = build()
     load_model(module, folder / WEIGHTS)
     return module.eval()
-
-
-def load(cls: type[T], folder: Path, backbone: Any) -> T:
-    """Read an estimator; see `TorchEstimator.load`."""
-    state = read_state(cls, folder)
-    with reading(folder):
-        estimator = cls(**params_of(state, backbone))
-        estimator._target = target = target_from_dict(state["target"])
-        restore(estimator, state)
-        normalised = state["format_version"] > 1 and state["normalised"]
-        if not isinstance(normalised, bool):
-            raise TypeError(f"normalised is {normalised!r}")
-        estimator.module_ = with_weights(
-            lambda: Network(estimator._rebuild_encoder(state["architecture"]), target.n_outputs, normalised=normalised),
-            folder,
-        )
-    if target.task.classes is not None:
-        estimator.classes_ = target.task.classes
-        estimator.class_prior_ = target.fill
-    return estimator
 
 
 def _to_json(name: str, value: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmensemble.exceptions import ConfigurationError
+from mmensemble.fusion import Member
 from mmensemble_estimators.base.documented import documented
 from mmensemble_estimators.base.parameters import check_fractions, check_integers
 from mmensemble_estimators.fusers import (
@@ -85,8 +86,8 @@ class ConcatFusion(JointFusion):
         self.random_state = random_state
         self.verbose = verbose
 
-    def check_parameters(self) -> None:
-        super().check_parameters()
+    def check_parameters(self, members: Sequence[Member], X: Any) -> None:
+        super().check_parameters(members, X)
         check_integers(self, hidden_size=1)
         check_fractions(self, "dropout")
 
@@ -157,8 +158,8 @@ class AttentionFusion(WeighingFusion):
         self.random_state = random_state
         self.verbose = verbose
 
-    def check_parameters(self) -> None:
-        super().check_parameters()
+    def check_parameters(self, members: Sequence[Member], X: Any) -> None:
+        super().check_parameters(members, X)
         check_integers(self, hidden_size=1, n_heads=1)
         check_fractions(self, "dropout")
         if self.hidden_size % self.n_heads:
@@ -227,8 +228,8 @@ class GatedFusion(WeighingFusion):
         self.random_state = random_state
         self.verbose = verbose
 
-    def check_parameters(self) -> None:
-        super().check_parameters()
+    def check_parameters(self, members: Sequence[Member], X: Any) -> None:
+        super().check_parameters(members, X)
         check_integers(self, hidden_size=1)
         check_fractions(self, "dropout")
 
@@ -302,8 +303,8 @@ class BilinearFusion(JointFusion):
         self.random_state = random_state
         self.verbose = verbose
 
-    def check_parameters(self) -> None:
-        super().check_parameters()
+    def check_parameters(self, members: Sequence[Member], X: Any) -> None:
+        super().check_parameters(members, X)
         check_integers(self, hidden_size=1, rank=1)
         check_fractions(self, "dropout")
 
@@ -383,8 +384,8 @@ class CrossAttentionFusion(JointFusion):
         self.random_state = random_state
         self.verbose = verbose
 
-    def check_parameters(self) -> None:
-        super().check_parameters()
+    def check_parameters(self, members: Sequence[Member], X: Any) -> None:
+        super().check_parameters(members, X)
         check_integers(self, hidden_size=1, n_heads=1, n_layers=1)
         check_fractions(self, "dropout")
         if self.hidden_size % self.n_heads:

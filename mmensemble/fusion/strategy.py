@@ -13,7 +13,6 @@ from sklearn.utils import _safe_indexing
 
 from mmensemble.cache import Store
 from mmensemble.exceptions import DataError
-from mmensemble.graph import Frame, Outputs
 from mmensemble.learning.columns import Columns, column_kinds, present_rows, select_columns
 from mmensemble.learning.targets import LearnedTask
 from mmensemble.tasks import Task

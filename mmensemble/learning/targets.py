@@ -1,6 +1,6 @@
 """What a `y` is: its task, what its rows have on average, and its checked form. Imports scikit-learn, no torch.
 
-The torch estimators and the compositions learn from the same `Target`, so a `y` means the same to both.
+The torch estimators and the compositions learn the same `LearnedTask`, so a `y` means the same to both.
 """
 
 from __future__ import annotations

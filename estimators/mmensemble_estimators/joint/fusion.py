@@ -46,17 +46,18 @@ class JointFusion(Fusion):
     learned token in its place.
     """
 
-    max_epochs: int | None
-    batch_size: int | None
-    learning_rate: float
-    weight_decay: float
-    warmup_fraction: float
-    label_smoothing: float
-    modality_dropout: float
-    frozen_epochs: int
-    device: str
-    random_state: Any
-    verbose: int
+    # A subclass lists in its own __init__ which of them are its parameters; the others have these values.
+    modality_dropout: float = 0.2
+    max_epochs: int | None = None
+    frozen_epochs: int = 0
+    batch_size: int | None = None
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.1
+    label_smoothing: float = 0.1
+    device: str = "auto"
+    random_state: Any = None
+    verbose: int = 0
 
     network_: JointNetwork
     target_: Target
@@ -80,8 +81,8 @@ class JointFusion(Fusion):
             Of `fuser_class`.
         """
 
-    def check_parameters(self) -> None:
-        """Raise `ConfigurationError` for a parameter that cannot work; `fit` does so first of all."""
+    def check_parameters(self, members: Sequence[Member], X: Any) -> None:
+        """Raise `ConfigurationError` for a parameter that does not fit, before anything is trained."""
         check_fractions(self, "modality_dropout", "warmup_fraction", "label_smoothing")
         check_integers(
             self, frozen_epochs=0, **{n: 1 for n in ("max_epochs", "batch_size") if getattr(self, n) is not None}
@@ -99,7 +100,7 @@ class JointFusion(Fusion):
         n_jobs: int | None = None,
     ) -> Self:
         """Train all networks together; see `mmensemble.fusion.Fusion.fit`. `n_jobs` has no effect."""
-        self.check_parameters()
+        self.check_parameters(members, X)
         columns = list(dict.fromkeys(name for member in members for name in as_list(member.columns)))
         fitted = (Store.of(None) if store is None else store).call(
             fit_joint,

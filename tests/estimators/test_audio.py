@@ -48,6 +48,7 @@ from mmensemble_estimators import (
     CrossAttentionFusion,
     GatedFusion,
 )
+from mmensemble_estimators.audio import AudioModality
 from mmensemble_estimators.backbones.audio import audio_encoder_from_config
 from mmensemble_estimators.base.rows import arrays_of
 from tests.conftest import ALL_MISSING, WITHOUT_NAME, WITHOUT_SOUND
@@ -428,7 +429,7 @@ def test_augmentation_is_seeded_and_for_training_only(fitted: AudioClassifier, m
         np.testing.assert_array_equal(one, other)
     assert any((a != b).any() for a, b in zip(augmented(both)[1], augmented(both, seed=1)[1], strict=True))
     expected = fitted.predict_proba(SOUNDS)
-    monkeypatch.setattr(AudioClassifier, "_training_batch", None)
+    monkeypatch.setattr(AudioModality, "training_batch", None)
     np.testing.assert_array_equal(fitted.predict_proba(SOUNDS), expected)
 
 

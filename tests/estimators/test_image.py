@@ -219,7 +219,7 @@ def augmented(pictures: list[np.ndarray], augmentation: Any, seed: int = 0) -> n
     clf.preprocessor_ = ImagePreprocessor(size=SIZE)
     encoded = clf.preprocessor_.encode(pictures)
     rows = np.arange(len(pictures))
-    return clf._training_batch(pictures, encoded, rows, np.random.RandomState(seed))["pixels"]
+    return clf.modality.training_batch(clf, pictures, encoded, rows, np.random.RandomState(seed))["pixels"]
 
 
 def test_no_augmentation(pictures: list[np.ndarray]) -> None:
@@ -262,7 +262,7 @@ def test_augmentation_is_for_training_only(
 ) -> None:
     assert not same_weights(fitted, classifier(augmentation=()).fit(pictures, LABELS))
     expected = fitted.predict_proba(pictures)
-    monkeypatch.setattr(ImageClassifier, "_training_batch", None)
+    monkeypatch.setattr(type(fitted.modality), "training_batch", None)
     np.testing.assert_array_equal(fitted.predict_proba(pictures), expected)
 
 

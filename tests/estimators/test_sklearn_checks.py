@@ -15,7 +15,7 @@ import pytest
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.utils import Tags, estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
@@ -58,17 +58,30 @@ def sounds_of(X: np.ndarray) -> list[np.ndarray]:
 class FromNumbers:
     cells_of: Callable[[np.ndarray], list[Any]]
 
-    def _encode_to_fit(self, X: Any, *, afresh: bool = True) -> Any:
-        X = validate_data(self, X, reset=afresh)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        return self.learn(super().fit, X, y, reset=True, sample_weight=sample_weight)
+
+    def partial_fit(self, X: Any, y: Any, **more: Any) -> Any:
+        return self.learn(super().partial_fit, X, y, reset=not hasattr(self, "module_"), **more)
+
+    def learn(self, fit: Callable[..., Any], X: Any, y: Any, *, reset: bool, **more: Any) -> Any:
+        X = validate_data(self, X, reset=reset)
         names = getattr(self, "feature_names_in_", None)
-        encoded = super()._encode_to_fit(type(self).cells_of(X), afresh=afresh)
+        fit(type(self).cells_of(X), y, **more)
         self.n_features_in_ = X.shape[1]
         if names is not None:
             self.feature_names_in_ = names
-        return encoded
+        return self
 
-    def _encode(self, X: Any) -> Any:
-        return super()._encode(type(self).cells_of(validate_data(self, X, reset=False)))
+    def cells(self, X: Any) -> list[Any]:
+        check_is_fitted(self, "module_")
+        return type(self).cells_of(validate_data(self, X, reset=False))
+
+    def predict(self, X: Any) -> np.ndarray:
+        return super().predict(self.cells(X))
+
+    def transform(self, X: Any) -> np.ndarray:
+        return super().transform(self.cells(X))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -79,7 +92,12 @@ class FromNumbers:
         return tags
 
 
-class TextClassifierFromNumbers(FromNumbers, TextClassifier):
+class ClassesFromNumbers(FromNumbers):
+    def predict_proba(self, X: Any) -> np.ndarray:
+        return super().predict_proba(self.cells(X))
+
+
+class TextClassifierFromNumbers(ClassesFromNumbers, TextClassifier):
     cells_of = staticmethod(texts_of)
 
 
@@ -87,7 +105,7 @@ class TextRegressorFromNumbers(FromNumbers, TextRegressor):
     cells_of = staticmethod(texts_of)
 
 
-class ImageClassifierFromNumbers(FromNumbers, ImageClassifier):
+class ImageClassifierFromNumbers(ClassesFromNumbers, ImageClassifier):
     cells_of = staticmethod(pictures_of)
 
 
@@ -95,7 +113,7 @@ class ImageRegressorFromNumbers(FromNumbers, ImageRegressor):
     cells_of = staticmethod(pictures_of)
 
 
-class AudioClassifierFromNumbers(FromNumbers, AudioClassifier):
+class AudioClassifierFromNumbers(ClassesFromNumbers, AudioClassifier):
     cells_of = staticmethod(sounds_of)
 
 
@@ -108,7 +126,7 @@ def clips_of(X: np.ndarray) -> list[np.ndarray]:
     return [np.stack([picture, picture]) for picture in pictures_of(X)]
 
 
-class VideoClassifierFromNumbers(FromNumbers, VideoClassifier):
+class VideoClassifierFromNumbers(ClassesFromNumbers, VideoClassifier):
     cells_of = staticmethod(clips_of)
 
 
@@ -225,7 +243,7 @@ class Frames(Pixels):
 @pytest.mark.parametrize("estimator", FROM_NUMBERS, ids=lambda estimator: type(estimator).__name__)
 def test_weight_equals_repeated_rows(estimator: BaseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_network, "HEAD_DROPOUT", 0.0)
-    backbone = {"text": WordSum, "image": Pixels, "audio": Bands, "video": Frames}[estimator.modality]
+    backbone = {"text": WordSum, "image": Pixels, "audio": Bands, "video": Frames}[estimator.modality.name]
     # One batch holds all rows. A high rate makes any difference plain.
     estimator = clone(estimator).set_params(backbone=backbone, batch_size=1000, learning_rate=0.1, warmup_fraction=0.0)
     rng = np.random.RandomState(0)

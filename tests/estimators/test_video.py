@@ -220,7 +220,7 @@ def augmented(clips: list[np.ndarray], *augmentation: str) -> np.ndarray:
     clf = classifier(augmentation=augmentation)
     clf.preprocessor_ = VideoPreprocessor(size=SIZE, n_frames=N_FRAMES)
     encoded = clf.preprocessor_.encode(clips)
-    return clf._training_batch(clips, encoded, np.arange(len(clips)), np.random.RandomState(0))["frames"]
+    return clf.modality.training_batch(clf, clips, encoded, np.arange(len(clips)), np.random.RandomState(0))["frames"]
 
 
 @pytest.mark.parametrize("name", ["flip", "shift", "crop", "colour"])

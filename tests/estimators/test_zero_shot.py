@@ -238,7 +238,7 @@ def test_a_save_that_fails_leaves_what_was_there(lm: CausalLM, tmp_path: Path, m
         (arguments[0] / "model.safetensors").write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("mmensemble_estimators.language_model.write_causal", full)
+    monkeypatch.setattr("mmensemble_estimators.storage.language_models.write_causal", full)
     with pytest.raises(OSError, match="No space left"):
         of(lm, template="{text}: {label}").fit(WORDS, KINDS).save(tmp_path)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before

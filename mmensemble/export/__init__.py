@@ -5,6 +5,16 @@ from __future__ import annotations
 import mmensemble.converters  # noqa: F401 - registers scikit-learn's classes with `to_graph`
 from mmensemble.converters.skl2onnx import as_tensor
 from mmensemble.export.onnx_file import export_onnx
-from mmensemble.graph import Frame, Graph, Outputs, Tensor, to_graph
+from mmensemble.graph import Frame, GeneratorGraph, Graph, Outputs, Tensor, to_generator_graph, to_graph
 
-__all__ = ["Frame", "Graph", "Outputs", "Tensor", "as_tensor", "export_onnx", "to_graph"]
+__all__ = [
+    "Frame",
+    "GeneratorGraph",
+    "Graph",
+    "Outputs",
+    "Tensor",
+    "as_tensor",
+    "export_onnx",
+    "to_generator_graph",
+    "to_graph",
+]

@@ -328,37 +328,37 @@ def read_audio_processor(
         raise ConfigurationError(
             f"pretrained={folder!r} has no preprocessor_config.json, which says how its sounds are prepared"
         )
-    said = json.loads(Path(path).read_text(encoding="utf-8"))
-    rate = int(said.get("sampling_rate", SAMPLING_RATE))
+    settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    rate = int(settings.get("sampling_rate", SAMPLING_RATE))
     if sampling_rate not in (None, rate):
         raise ConfigurationError(f"sampling_rate={sampling_rate}, and pretrained={folder!r} was trained on {rate}")
-    kind = said.get("feature_extractor_type")
+    kind = settings.get("feature_extractor_type")
     if kind == "WhisperFeatureExtractor":
-        limit = float(said.get("chunk_length", 30))
+        limit = float(settings.get("chunk_length", 30))
         return AudioPreprocessor(
             sampling_rate=rate,
             max_seconds=_at_most(max_seconds, limit, limit),
-            n_mels=said.get("feature_size", 80),
-            n_fft=said.get("n_fft", 400),
-            hop_length=said.get("hop_length", 160),
+            n_mels=settings.get("feature_size", 80),
+            n_fft=settings.get("n_fft", 400),
+            hop_length=settings.get("hop_length", 160),
         )
     if kind == "ASTFeatureExtractor":
-        limit = said.get("max_length", 1024) / 100
-        mean, std = said.get("mean", AUDIOSET_MEAN), 2 * said.get("std", AUDIOSET_STD)
+        limit = settings.get("max_length", 1024) / 100
+        mean, std = settings.get("mean", AUDIOSET_MEAN), 2 * settings.get("std", AUDIOSET_STD)
         return AudioPreprocessor(
             features="filter_bank",
             sampling_rate=rate,
             max_seconds=_at_most(max_seconds, limit, limit),
-            n_mels=said.get("num_mel_bins", 128),
-            mean=mean if said.get("do_normalize", True) else 0.0,
-            std=std if said.get("do_normalize", True) else 1.0,
+            n_mels=settings.get("num_mel_bins", 128),
+            mean=mean if settings.get("do_normalize", True) else 0.0,
+            std=std if settings.get("do_normalize", True) else 1.0,
         )
     if kind == "Wav2Vec2FeatureExtractor":
         return AudioPreprocessor(
             features="waveform",
             sampling_rate=rate,
             max_seconds=max_seconds or MAX_SECONDS,
-            normalise=said.get("do_normalize", True),
+            normalise=settings.get("do_normalize", True),
         )
     raise ConfigurationError(
         f"pretrained={folder!r} prepares its input by {kind!r}, which is none of: WhisperFeatureExtractor, "

@@ -162,10 +162,11 @@ class BidirectionalLSTM(nn.Module):
         mirrored = (attention_mask.sum(dim=1, keepdim=True) - 1 - positions).clamp(min=0).unsqueeze(-1)
         # `shape[0]` instead of `len`, and `gather`, because torch.export fixes the batch size otherwise.
         state = vectors.new_zeros(1, input_ids.shape[0], self.forwards.hidden_size)
-        there, *_ = run_lstm(self.forwards, vectors, state, state)
+        forward_states, *_ = run_lstm(self.forwards, vectors, state, state)
         reversed_vectors = vectors.gather(1, mirrored.expand(-1, -1, vectors.shape[2]))
-        back, *_ = run_lstm(self.backwards, reversed_vectors, state, state)
-        return torch.cat([there, back.gather(1, mirrored.expand(-1, -1, back.shape[2]))], dim=2)
+        backward_states, *_ = run_lstm(self.backwards, reversed_vectors, state, state)
+        backward_states = backward_states.gather(1, mirrored.expand(-1, -1, backward_states.shape[2]))
+        return torch.cat([forward_states, backward_states], dim=2)
 
 
 def build_gpt(*, vocab_size: int, max_length: int, pooling: str) -> TextEncoder:

@@ -52,8 +52,8 @@ def tokens(encoder: Encoder, encoded: Encoded, run: Run) -> list[np.ndarray]:
     states = [np.zeros((1, encoder.embedding_size), dtype=np.float32)] * len(encoded)
     rows = _present(encoded)
     if len(rows):
-        made = _once(encoder, b"tokens", encoded, rows, functools.partial(run, encoder.tokens))
-        for row, value in zip(rows, made, strict=True):
+        row_tokens = _once(encoder, b"tokens", encoded, rows, functools.partial(run, encoder.tokens))
+        for row, value in zip(rows, row_tokens, strict=True):
             states[row] = value
     return states
 
@@ -86,12 +86,12 @@ def real_tokens(
     list of ndarray of float32, each (length, size)
         The real tokens of each row, in the order of the positions, not of `order`.
     """
-    made: list[Any] = [None] * len(order)
+    row_tokens: list[Any] = [None] * len(order)
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             positions = order[start : start + batch_size]
             inputs = {name: tensor.to(device) for name, tensor in as_tensors(batch(positions)).items()}
             states, mask = (tensor.cpu().numpy() for tensor in function(**inputs))
             for position, state, real in zip(positions, states, mask, strict=True):
-                made[position] = np.ascontiguousarray(state[real], dtype=np.float32)
-    return made
+                row_tokens[position] = np.ascontiguousarray(state[real], dtype=np.float32)
+    return row_tokens

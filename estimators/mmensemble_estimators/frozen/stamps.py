@@ -98,12 +98,12 @@ def _code(cls: type) -> Iterator[Any]:
         function = inspect.unwrap(value) if callable(value) else getattr(value, "__func__", None)
         code = getattr(function, "__code__", None)
         if code is not None:
-            yield name, _said(code)
+            yield name, _parts(code)
 
 
-def _said(code: CodeType) -> list[Any]:
+def _parts(code: CodeType) -> list[Any]:
     constants = [
-        _said(part) if isinstance(part, CodeType) else sorted(map(repr, part)) if isinstance(part, frozenset) else part
+        _parts(part) if isinstance(part, CodeType) else sorted(map(repr, part)) if isinstance(part, frozenset) else part
         for part in code.co_consts
     ]
     return [code.co_code, code.co_names, constants]

@@ -204,11 +204,11 @@ class FeatureRows(JointRows):
 
     learning_rate = None
 
-    def __init__(self, estimator: Any, made: np.ndarray, present: np.ndarray, encoder: Encoder) -> None:
+    def __init__(self, estimator: Any, features: np.ndarray, present: np.ndarray, encoder: Encoder) -> None:
         self.estimator = estimator
         self.encoder = encoder
-        self.features = np.zeros((len(present), made.shape[1]), dtype=np.float32)
-        self.features[present] = made
+        self.features = np.zeros((len(present), features.shape[1]), dtype=np.float32)
+        self.features[present] = features
         self.present = present
         self.lengths = np.ones(len(present), dtype=np.int64)
 
@@ -219,17 +219,17 @@ class FeatureRows(JointRows):
         if not present.any():
             raise DataError(f"every row misses member {member.name!r}; leave it out")
         transformer = _feature_steps(clone(member.estimator)).fit(rows, y[present])
-        made = _features(transformer, rows, member, present)
-        scale = made.std(axis=0)
-        encoder = Standardize(made.mean(axis=0), np.where(scale > 0, scale, 1.0))
-        return cls(transformer, made, present, encoder)
+        features = _features(transformer, rows, member, present)
+        scale = features.std(axis=0)
+        encoder = Standardize(features.mean(axis=0), np.where(scale > 0, scale, 1.0))
+        return cls(transformer, features, present, encoder)
 
     @classmethod
     def of(cls, member: Member, X: Any, *, token_level: bool) -> FeatureRows:
         """Make the features of rows by fitted steps."""
         present, rows = member.rows(X)
-        made = _features(member.estimator, rows, member, present) if present.any() else np.zeros((0, 0), np.float32)
-        return cls(member.estimator, made, present, Given(made.shape[1]))
+        features = _features(member.estimator, rows, member, present) if present.any() else np.zeros((0, 0), np.float32)
+        return cls(member.estimator, features, present, Given(features.shape[1]))
 
     def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the arrays of some rows, ``present`` among them."""
@@ -253,19 +253,19 @@ def _feature_steps(estimator: Any) -> Pipeline:
 
 def _features(transformer: Pipeline, rows: Any, member: Member, present: np.ndarray) -> np.ndarray:
     """Return the float32 features (n, n_features) of the rows that have the modality."""
-    made = transformer.transform(rows)
+    features = transformer.transform(rows)
     try:
-        made = np.asarray(made.toarray() if hasattr(made, "toarray") else made, dtype=np.float32)
-        made = made.reshape(len(made), -1)
+        features = np.asarray(features.toarray() if hasattr(features, "toarray") else features, dtype=np.float32)
+        features = features.reshape(len(features), -1)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"member {member.name!r} gives a joint fusion no numbers but {type(made).__name__}: put a transformer "
+            f"member {member.name!r} gives a joint fusion no numbers but {type(features).__name__}: put a transformer "
             "(TfidfVectorizer, OneHotEncoder, ...) before its final estimator"
         ) from error
-    finite = np.isfinite(made).all(axis=1)
+    finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         raise DataError(
             f"member {member.name!r} has NaN or infinite features; put a SimpleImputer into its pipeline",
             row=int(np.flatnonzero(present)[finite.argmin()]),
         )
-    return made
+    return features

@@ -79,8 +79,8 @@ class JointNetwork(Portable):
         if not len(rows):
             states = present.new_zeros((len(present), 1, encoder.embedding_size), dtype=self.head.weight.dtype)
             return states, present.new_zeros(states.shape[:2])
-        made, real = encoder.tokens(**{name: tensor[rows] for name, tensor in part.items()})
-        states = made.new_zeros((len(present), *made.shape[1:])).index_put((rows,), made)
+        tokens, real = encoder.tokens(**{name: tensor[rows] for name, tensor in part.items()})
+        states = tokens.new_zeros((len(present), *tokens.shape[1:])).index_put((rows,), tokens)
         return states, real.new_zeros((len(present), real.shape[1])).index_put((rows,), real)
 
     def pickled_apart(self) -> Iterable[nn.Module]:

@@ -71,7 +71,7 @@ def joint_graph(fusion: JointFusion, source: Source | None = None) -> Outputs:
         inner = source.member(member.name, member.columns, member.kinds)
         with graph.scope(member.name):
             if network.fuser.token_level and isinstance(member.estimator, TorchEstimator):
-                inputs, there = leaf_feed(member.estimator, inner)
+                inputs, row_present = leaf_feed(member.estimator, inner)
                 with graph.scope(ENCODER_SCOPE):
                     states, mask = add_module(graph, _Tokens(member.estimator.module_.encoder), inputs)
                 length = f"{number}.length"
@@ -83,13 +83,13 @@ def joint_graph(fusion: JointFusion, source: Source | None = None) -> Outputs:
                     raise ExportError(
                         f"member {member.name!r} ({type(member.estimator).__name__}) gives no representation"
                     )
-                embedding, there = outputs.transformed, outputs.present
+                embedding, row_present = outputs.transformed, outputs.present
                 encoder = network.encoders[number]
                 if isinstance(encoder, Standardize):
                     mean, scale = (graph.constant(b.cpu().numpy()[None], n) for n, b in encoder.named_buffers())
                     embedding = graph.op("Div", graph.op("Sub", embedding, mean), scale)
                 parts[str(number)] = typed(embedding, ["batch", size], ir.DataType.FLOAT)
-            present.append(there)
+            present.append(row_present)
     with graph.scope(type(fusion).__name__):
         everywhere = graph.op("Concat", *present, axis=1) if len(present) > 1 else present[0]
         parts["present"] = typed(everywhere, ["batch", len(present)], ir.DataType.BOOL)

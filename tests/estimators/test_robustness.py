@@ -25,6 +25,7 @@ from mmensemble import ConfigurationError, MultimodalClassifier, OnnxPredictor, 
 from mmensemble.preprocessing import TextPreprocessor
 from mmensemble.preprocessing.text import CHARACTERS_PER_TOKEN
 from mmensemble_estimators import ConcatFusion, ImageClassifier, ImageRegressor, TextClassifier, TextRegressor
+from mmensemble_estimators.backbones.portable import on_cpu
 from tests.instances import Convolution, WordVectors
 
 STRANGE = {
@@ -208,6 +209,7 @@ def test_weights_on_another_device_are_pickled_from_the_cpu(monkeypatch: pytest.
     assert {tensor.device.type for network in copied for tensor in network.state_dict().values()} == {"cpu"}
     assert [sum(int(parameter.sum()) for parameter in network.parameters()) for network in copied] == sizes
     assert copied[0].encoders[0] is copied[1].encoder, "what is shared stays so"
+    assert {tensor.device.type for tensor in on_cpu(networks[0]).state_dict().values()} == {"cpu"}
     assert copy.deepcopy(networks[1]).head is None
     assert next(copy.deepcopy(networks[1]).parameters()).device.type == "meta"
 

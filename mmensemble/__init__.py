@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mmensemble._moved import MovedModules
 from mmensemble._version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -116,6 +117,17 @@ _EXTRA_OF = {
     "onnx_ir": "train",
     "lmdb": "train",
 }
+
+# Of version 0.1.0.
+MovedModules(
+    __name__,
+    {
+        "compose": "learning.columns",
+        "fusion._base": "fusion",
+        "preprocessing._base": "preprocessing.base",
+        "scoring.tasks": "tasks",
+    },
+).install()
 
 
 def __getattr__(name: str) -> Any:

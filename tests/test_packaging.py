@@ -17,6 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import mmensemble
+import mmensemble_estimators
+from mmensemble._moved import MovedModules
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -129,6 +131,26 @@ def test_every_public_name_is_in_the_api_reference(package):
     listed = {line.strip() for section in sections if section.split()[0] in homes for line in section.splitlines()}
     missing = set(importlib.import_module(package).__all__) - listed
     assert not missing
+
+
+OLD_MODULES = {
+    f"{finder.package}.{old}": f"{finder.package}.{new}"
+    for finder in sys.meta_path
+    if isinstance(finder, MovedModules)
+    for old, new in finder.new_names.items()
+}
+
+
+@pytest.mark.parametrize("old", OLD_MODULES)
+def test_a_module_that_moved_is_found_by_its_old_name(old):
+    assert importlib.import_module(old) is importlib.import_module(OLD_MODULES[old])
+
+
+def test_no_finder_is_installed_twice():
+    finders = [finder for finder in sys.meta_path if isinstance(finder, MovedModules)]
+    for package in (mmensemble, mmensemble_estimators):
+        importlib.reload(package)
+    assert [finder for finder in sys.meta_path if isinstance(finder, MovedModules)] == finders
 
 
 def test_importing_mmensemble_is_cheap():

@@ -6,6 +6,7 @@ The half of mmensemble that needs torch. Fitted here, a model is exported by `mm
 
 from __future__ import annotations
 
+from mmensemble._moved import MovedModules
 from mmensemble.exceptions import MissingDependencyError
 
 try:
@@ -52,3 +53,18 @@ __all__ = [
     "VideoRegressor",
     "ZeroShotTextClassifier",
 ]
+
+# Of version 0.1.0.
+MovedModules(
+    __name__,
+    {
+        "_joint": "joint.network",
+        "_likelihood": "backbones.writers.likelihood",
+        "_members": "joint.members",
+        "_network": "backbones.network",
+        "_targets": "training.targets",
+        "backbones.decoders": "backbones.writers.decoders",
+        "backbones.generative": "backbones.writers.networks",
+        "backbones.sequence_to_sequence": "backbones.writers.encoder_decoder",
+    },
+).install()

@@ -1,8 +1,8 @@
 """The manifest: what a model file says of itself. Standard library and `mmensemble.preprocessing` only.
 
 It is JSON under the key ``mmensemble`` of the ONNX model's metadata. To change the format: raise `FORMAT_VERSION`,
-teach `Manifest.from_json` to read the older version, and add a file of the older version to the tests. A reader
-refuses a version newer than its own.
+teach `Manifest.from_json` to read the older version, and add files of the older version to ``tests/old_files``, by its
+``write_files.py``. A reader refuses a version newer than its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A fitted estimator as a folder: ``estimator.json`` and ``weights.safetensors``. Nothing is pickled, no code is run.
 
-To change the format: raise `FORMAT_VERSION`, teach what loads in this room to read the older version, and add a folder
-of the older version to the tests. A reader refuses a version newer than its own.
+To change the format: raise `FORMAT_VERSION`, teach what loads in this room to read the older version, and add folders
+of the older version to ``tests/old_files``, by its ``write_files.py``. A reader refuses a version newer than its own.
 """
 
 from __future__ import annotations

@@ -33,9 +33,13 @@ __all__ = [
 class MmensembleError(Exception):
     """Base class of every error that mmensemble raises on its own account."""
 
+    __module__ = "mmensemble"
+
 
 class ConfigurationError(MmensembleError, ValueError):
     """A parameter, or a combination of parameters, that cannot work."""
+
+    __module__ = "mmensemble"
 
 
 class DataError(MmensembleError, ValueError):
@@ -50,6 +54,8 @@ class DataError(MmensembleError, ValueError):
     column : str or int, default=None
         The column's name.
     """
+
+    __module__ = "mmensemble"
 
     def __init__(self, message: str, *, row: int | None = None, column: str | int | None = None) -> None:
         self.message = message
@@ -74,21 +80,31 @@ def _rebuild_data_error(message: str, row: int | None, column: str | int | None)
 class ExportError(MmensembleError):
     """A part of a composition that has no ONNX form."""
 
+    __module__ = "mmensemble"
+
 
 class ParityError(ExportError):
     """An exported graph whose scores differ from the estimator's by more than the tolerance."""
+
+    __module__ = "mmensemble"
 
 
 class ModelFileError(MmensembleError):
     """A model file that is damaged, was not written by mmensemble, or is newer than this version reads."""
 
+    __module__ = "mmensemble"
+
 
 class DeviceError(MmensembleError):
     """A device that was asked for by name and does not work here."""
 
+    __module__ = "mmensemble"
+
 
 class MissingDependencyError(MmensembleError, ImportError):
     """A package that is not installed; the message names the extra that brings it."""
+
+    __module__ = "mmensemble"
 
     def __init__(self, package: str, extra: str) -> None:
         self.package = package

@@ -24,9 +24,15 @@ from joblib.externals.loky import reusable_executor
 from PIL import Image
 from sklearn.utils import Bunch
 
+import mmensemble
 from mmensemble import export_onnx
 from mmensemble.datasets import load_openmoji
 from tests.instances import BY_ID
+
+# pytest finds the examples in a class's docstring in the module that the class names as its own, and there only once it
+# has been loaded.
+for _name in mmensemble.__all__:
+    getattr(mmensemble, _name)
 
 CATEGORIES = ["Animals & Nature", "Flags", "People & Body", "Symbols"]
 ROWS_PER_CATEGORY = 22

@@ -224,6 +224,8 @@ class AudioClassifier(TorchClassifier):
     ['low', 'high']
     """
 
+    __module__ = "mmensemble_estimators"
+
     modality = AudioModality()
 
     def __init__(
@@ -312,6 +314,8 @@ class AudioRegressor(TorchRegressor):
     >>> bool(reg.predict(sounds[:1])[0] < reg.predict(sounds[-1:])[0])
     True
     """
+
+    __module__ = "mmensemble_estimators"
 
     modality = AudioModality()
 

@@ -70,6 +70,8 @@ class ImageCaptioner(EncoderDecoderGenerator):
     array(['a black square', 'a white square'], dtype=object)
     """
 
+    __module__ = "mmensemble_estimators"
+
     modality = ImageModality()
     _fine_tunes = ("all", "head")
 

@@ -53,6 +53,8 @@ class ConcatFusion(JointFusion):
     <<joint_fitted>>
     """
 
+    __module__ = "mmensemble_estimators"
+
     fuser_class = ConcatFuser
 
     def __init__(
@@ -122,6 +124,8 @@ class AttentionFusion(WeighingFusion):
     ----------
     Yang, Yang, Dyer, He, Smola, Hovy (2016). Hierarchical attention networks for document classification. NAACL.
     """
+
+    __module__ = "mmensemble_estimators"
 
     fuser_class = AttentionFuser
 
@@ -195,6 +199,8 @@ class GatedFusion(WeighingFusion):
     Arevalo, Solorio, Montes-y-Gómez, González (2017). Gated multimodal units for information fusion. ICLR workshop.
     """
 
+    __module__ = "mmensemble_estimators"
+
     fuser_class = GatedFuser
 
     def __init__(
@@ -267,6 +273,8 @@ class BilinearFusion(JointFusion):
     Liu, Shen, Lakshminarasimhan, Liang, Zadeh, Morency (2018). Efficient low-rank multimodal fusion with
     modality-specific factors. ACL.
     """
+
+    __module__ = "mmensemble_estimators"
 
     fuser_class = BilinearFuser
 
@@ -346,6 +354,8 @@ class CrossAttentionFusion(JointFusion):
     Tsai, Bai, Liang, Kolter, Morency, Salakhutdinov (2019). Multimodal transformer for unaligned multimodal language
     sequences. ACL.
     """
+
+    __module__ = "mmensemble_estimators"
 
     fuser_class = CrossAttentionFuser
 

@@ -145,6 +145,8 @@ class ImageClassifier(TorchClassifier):
     ['dark', 'light']
     """
 
+    __module__ = "mmensemble_estimators"
+
     modality = ImageModality()
 
     def __init__(
@@ -227,6 +229,8 @@ class ImageRegressor(TorchRegressor):
     >>> bool(reg.predict(images[:1])[0] < reg.predict(images[-1:])[0])
     True
     """
+
+    __module__ = "mmensemble_estimators"
 
     modality = ImageModality()
 

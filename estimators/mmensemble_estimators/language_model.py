@@ -111,6 +111,8 @@ class CausalLM(TorchGenerator):
     True
     """
 
+    __module__ = "mmensemble_estimators"
+
     modality = PromptModality()
     _adapted: ClassVar[str] = "backbone"
 

@@ -114,6 +114,8 @@ class Seq2SeqGenerator(EncoderDecoderGenerator):
     array(['rote Birne', 'grüner Apfel'], dtype=object)
     """
 
+    __module__ = "mmensemble_estimators"
+
     modality = SourceModality()
     pooling: str
 

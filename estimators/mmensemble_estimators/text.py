@@ -165,6 +165,8 @@ class TextClassifier(TorchClassifier):
     ['fruit', 'vehicle']
     """
 
+    __module__ = "mmensemble_estimators"
+
     modality = TextModality()
 
     def __init__(
@@ -250,6 +252,8 @@ class TextRegressor(TorchRegressor):
     >>> bool(reg.predict(["two apples"])[0] < reg.predict(["ten cars"])[0])
     True
     """
+
+    __module__ = "mmensemble_estimators"
 
     modality = TextModality()
 

@@ -167,6 +167,8 @@ class VideoClassifier(TorchClassifier):
     ['dark', 'light']
     """
 
+    __module__ = "mmensemble_estimators"
+
     modality = VideoModality()
 
     def __init__(
@@ -254,6 +256,8 @@ class VideoRegressor(TorchRegressor):
     >>> bool(reg.predict(clips[:1])[0] < reg.predict(clips[-1:])[0])
     True
     """
+
+    __module__ = "mmensemble_estimators"
 
     modality = VideoModality()
 

@@ -109,6 +109,8 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
     ['fruit', 'vehicle']
     """
 
+    __module__ = "mmensemble_estimators"
+
     modality = PromptModality()
 
     module_: LabelLikelihood

@@ -45,6 +45,8 @@ class LateFusion(Fusion):
     `learns` and writes `learn`. `check_parameters`, `takes_part` and `leave_out` are written where they are needed.
     """
 
+    __module__ = "mmensemble.fusion"
+
     cv: Any
 
     # The task as the members learned it.

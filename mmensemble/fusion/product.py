@@ -52,6 +52,8 @@ class ProductOfExperts(LateFusion):
     predictions. arXiv:1410.7827, for the Gaussian case.
     """
 
+    __module__ = "mmensemble"
+
     def __init__(self, cv: Any = 5) -> None:
         self.cv = cv
 

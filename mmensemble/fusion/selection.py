@@ -49,6 +49,8 @@ class EnsembleSelection(WeightedAverage):
     Caruana, Niculescu-Mizil, Crew, Ksikes (2004). Ensemble selection from libraries of models. ICML.
     """
 
+    __module__ = "mmensemble"
+
     def __init__(self, n_rounds: int = 50, cv: Any = 5) -> None:
         self.n_rounds = n_rounds
         self.cv = cv

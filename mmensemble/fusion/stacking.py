@@ -64,6 +64,8 @@ class Stacking(LateFusion):
     Wolpert (1992). Stacked generalization. Neural Networks 5(2).
     """
 
+    __module__ = "mmensemble"
+
     def __init__(self, final_estimator: Any = None, cv: Any = 5, passthrough: bool | Sequence[str] = False) -> None:
         self.final_estimator = final_estimator
         self.cv = cv

@@ -34,6 +34,8 @@ class Member:
         What the columns held in fit.
     """
 
+    __module__ = "mmensemble.fusion"
+
     name: str
     estimator: Any
     columns: Columns
@@ -82,6 +84,8 @@ class Fusion(BaseEstimator):
         The outputs of a row that misses every modality: the classes' or labels' share in the fitting rows, or the
         targets' mean.
     """
+
+    __module__ = "mmensemble.fusion"
 
     members_: list[Member]
     task_: Task

@@ -78,6 +78,8 @@ class SoftVoting(_Voting):
     Kittler, Hatef, Duin, Matas (1998). On combining classifiers. IEEE PAMI 20(3), the sum rule.
     """
 
+    __module__ = "mmensemble"
+
     def __init__(self, weights: Sequence[float] | None = None) -> None:
         self.weights = weights
 
@@ -112,6 +114,8 @@ class HardVoting(_Voting):
     Edgeworth (1888). On a new method of reducing observations relating to several quantities. Philosophical Magazine
     25, for the weighted median.
     """
+
+    __module__ = "mmensemble"
 
     def __init__(self, weights: Sequence[float] | None = None) -> None:
         self.weights = weights

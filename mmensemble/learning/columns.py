@@ -44,6 +44,8 @@ class ColumnSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
     ['apple', 'car']
     """
 
+    __module__ = "mmensemble"
+
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
 

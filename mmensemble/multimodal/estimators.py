@@ -75,6 +75,8 @@ class MultimodalClassifier(ClassifierMixin, Composition):
     array(['fruit', 'vehicle'], dtype='<U7')
     """
 
+    __module__ = "mmensemble"
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the members and the strategy that joins them.
 
@@ -202,6 +204,8 @@ class MultimodalRegressor(RegressorMixin, Composition):
     >>> model.fit(X, [1.0, 20000.0] * 4).predict(pd.DataFrame({"name": [None], "weight": [900.0]})).round()
     array([20000.])
     """
+
+    __module__ = "mmensemble"
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the members and the strategy that joins them.

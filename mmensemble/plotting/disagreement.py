@@ -56,6 +56,8 @@ class MemberDisagreementDisplay:
     ['0.50', '0.25', '0.25']
     """
 
+    __module__ = "mmensemble"
+
     def __init__(self, pairwise: Any) -> None:
         self.pairwise = pairwise
 

@@ -50,6 +50,8 @@ class ModalityImportanceDisplay:
     ['image', 'text']
     """
 
+    __module__ = "mmensemble"
+
     def __init__(self, importances: Any, names: Sequence[str], *, score_name: str = "score") -> None:
         self.importances = importances
         self.names = names

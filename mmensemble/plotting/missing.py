@@ -54,6 +54,8 @@ class MissingModalityDisplay:
     [0.9, 0.6]
     """
 
+    __module__ = "mmensemble"
+
     def __init__(self, curve: Any, *, score_name: str = "score") -> None:
         self.curve = curve
         self.score_name = score_name

@@ -57,6 +57,8 @@ class ReliabilityDisplay:
     'tree (ECE 0.200)'
     """
 
+    __module__ = "mmensemble"
+
     def __init__(self, curve: Any, *, estimator_name: str | None = None) -> None:
         self.curve = curve
         self.estimator_name = estimator_name

@@ -54,6 +54,8 @@ class ModalityShapleyDisplay:
     ['text', 'image']
     """
 
+    __module__ = "mmensemble"
+
     def __init__(
         self, shapley_values: Any, predictions: Any, names: Sequence[str], output_names: Sequence[str]
     ) -> None:

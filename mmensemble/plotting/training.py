@@ -55,6 +55,8 @@ class TrainingCurveDisplay:
     'Epoch'
     """
 
+    __module__ = "mmensemble"
+
     def __init__(
         self, epochs: Any, train_loss: Any, valid_loss: Any = None, *, estimator_name: str | None = None
     ) -> None:

@@ -69,6 +69,8 @@ class AudioPreprocessor(Preprocessor):
     'the sound cannot be read: it has no samples'
     """
 
+    __module__ = "mmensemble.preprocessing"
+
     kind: ClassVar[str] = "audio"
     decoders: ClassVar[tuple[str, ...]] = ("soundfile", "av")
 

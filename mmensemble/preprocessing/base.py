@@ -40,6 +40,8 @@ class TensorSpec:
         A string names a dynamic axis; the first one is always ``"batch"``.
     """
 
+    __module__ = "mmensemble.preprocessing"
+
     dtype: str
     shape: tuple[int | str, ...]
 
@@ -61,6 +63,8 @@ class Encoded:
     keys : sequence of bytes or None, length n_rows, default=None
         Of each row a hash of all that its item depends on, where it is known; see `mmensemble.cache.encode_rows`.
     """
+
+    __module__ = "mmensemble.preprocessing"
 
     items: Any
     present: np.ndarray
@@ -103,6 +107,8 @@ class Preprocessor(ABC):
         read one back 0.01 to 0.14 ms. None, where encoding is about as quick: a text of 20 to 30 tokens took 0.03 to
         0.04 ms, a row of numbers 0.002 ms.
     """
+
+    __module__ = "mmensemble.preprocessing"
 
     kind: ClassVar[str]
     usual_batch_size: ClassVar[int] = 32

@@ -43,6 +43,8 @@ class CategoryPreprocessor(Preprocessor):
     [[1], [-1], [2]]
     """
 
+    __module__ = "mmensemble.preprocessing"
+
     kind: ClassVar[str] = "categories"
     usual_batch_size: ClassVar[int] = 2048
 

@@ -51,6 +51,8 @@ class ImagePreprocessor(Preprocessor):
     'the image cannot be read: cannot identify image file'
     """
 
+    __module__ = "mmensemble.preprocessing"
+
     kind: ClassVar[str] = "image"
     decoders: ClassVar[tuple[str, ...]] = ("pillow",)
 

@@ -51,6 +51,8 @@ class PromptPreprocessor(TokenPreprocessor):
     ([1, 1], [1, 0])
     """
 
+    __module__ = "mmensemble.preprocessing"
+
     kind: ClassVar[str] = "prompt"
     pads_left: ClassVar[bool] = True
 

@@ -42,6 +42,8 @@ class TabularPreprocessor(Preprocessor):
     {2: "column 'price': 'four' is not a number"}
     """
 
+    __module__ = "mmensemble.preprocessing"
+
     kind: ClassVar[str] = "tabular"
     usual_batch_size: ClassVar[int] = 2048
 

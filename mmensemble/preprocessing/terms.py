@@ -60,6 +60,8 @@ class TermsPreprocessor(Preprocessor):
     ([[1, 2], [0, 0]], [[1.0, 2.0], [0.0, 0.0]], [True, False])
     """
 
+    __module__ = "mmensemble.preprocessing"
+
     kind: ClassVar[str] = "terms"
 
     def __init__(

@@ -68,6 +68,8 @@ class VideoPreprocessor(Preprocessor):
     'the video cannot be read: Invalid data found when processing input'
     """
 
+    __module__ = "mmensemble.preprocessing"
+
     kind: ClassVar[str] = "video"
     decoders: ClassVar[tuple[str, ...]] = ("pillow", "av")
 

@@ -57,6 +57,8 @@ class ScoredWindow(NamedTuple):
         where it stands in the data.
     """
 
+    __module__ = "mmensemble.scoring"
+
     outputs: np.ndarray
     errors: list[DataError | None]
 

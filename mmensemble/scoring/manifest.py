@@ -40,6 +40,8 @@ class Feed:
         Cells of these columns → arrays.
     """
 
+    __module__ = "mmensemble.scoring"
+
     name: str
     columns: tuple[str, ...]
     preprocessor: Preprocessor
@@ -60,6 +62,8 @@ class Manifest:
     parity : dict
         What ``export_onnx(verify=...)`` measured; empty if it was not asked to.
     """
+
+    __module__ = "mmensemble.scoring"
 
     task: Task
     feeds: list[Feed]

@@ -87,6 +87,8 @@ class OnnxPredictor:
     array([[0.97, 0.03]], dtype=float32)
     """
 
+    __module__ = "mmensemble"
+
     def __init__(
         self,
         path: str | os.PathLike[str],

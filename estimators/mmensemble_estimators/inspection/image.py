@@ -140,6 +140,8 @@ class ImageSaliencyDisplay:
     (2, 1)
     """
 
+    __module__ = "mmensemble_estimators.inspection"
+
     def __init__(self, images: Any, saliency: Any, *, titles: Sequence[str] | None = None) -> None:
         self.images = images
         self.saliency = saliency

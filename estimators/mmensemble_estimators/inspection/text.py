@@ -49,6 +49,8 @@ class TokenAttribution(NamedTuple):
     attribution : float
     """
 
+    __module__ = "mmensemble_estimators.inspection"
+
     token: str
     offset: tuple[int, int]
     attribution: float
@@ -178,6 +180,8 @@ class TokenAttributionDisplay:
     >>> [letters.get_label() for letters in display.letters_]
     ['vehicle', 'red', ' car']
     """
+
+    __module__ = "mmensemble_estimators.inspection"
 
     def __init__(
         self,

@@ -42,6 +42,8 @@ class EfficientNetFeatures(nn.Module):
     network : efficientnet_lite_pytorch.EfficientNet
     """
 
+    __module__ = "mmensemble_estimators.packaged"
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network

@@ -34,6 +34,8 @@ class GenerationSettings:
         Of all that is drawn.
     """
 
+    __module__ = "mmensemble.scoring"
+
     max_new_tokens: int = 32
     num_return_sequences: int = 1
     temperature: float = 1.0

@@ -198,3 +198,39 @@ def test_scoring_imports_no_training_package(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     packages = {module.partition(".")[0] for module in imported_modules(tree)}
     assert not packages & {"sklearn", "joblib", "scipy", "pandas", "onnx"}
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_is_private_in_scikit_learn_stands_in_one_file(path):
+    if path == ROOT / "mmensemble" / "_sklearn.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        private = [name for name in names if name.startswith("sklearn.") and any(map(is_private, name.split(".")))]
+        assert not private
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "mmensemble").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_private_attributes_are_read_where_they_are_set(path):
+    if path == ROOT / "mmensemble" / "_sklearn.py":
+        return
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    read = {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+        if is_private(node.attr) and getattr(node.value, "id", None) not in {"self", "cls"}
+        if not (isinstance(node.value, ast.Call) and getattr(node.value.func, "id", None) == "super")
+    }
+    set_here = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    set_here |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    assert read <= set_here

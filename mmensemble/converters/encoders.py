@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn import config_context
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
 from sklearn.utils.validation import check_is_fitted
@@ -73,12 +72,11 @@ def _answers(estimator: Any, *, unknown: bool) -> Any:
         columns.append(pd.Series(cells, dtype=values.dtype if _is_number(values) else object))
     names = getattr(estimator, "feature_names_in_", range(len(columns)))
     frame = pd.concat(columns, axis=1, keys=list(names))
-    quiet = copy.copy(estimator)
+    quiet = copy.deepcopy(estimator).set_output(transform="default")
     if isinstance(quiet, OneHotEncoder):
         quiet.sparse_output = True
-    with warnings.catch_warnings(), config_context(transform_output="default"):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        quiet.__dict__.pop("_sklearn_output_config", None)
         return quiet.transform(frame if hasattr(estimator, "feature_names_in_") else _as_array(columns))
 
 
@@ -104,6 +102,16 @@ def _unseen(values: np.ndarray) -> Any:
     return max(known, default=0) + 1
 
 
+def _widths(estimator: OneHotEncoder) -> list[int]:
+    """Return how many outputs each column has: one for all rare categories, none for what is dropped."""
+    widths = np.asarray([len(values) for values in estimator.categories_])
+    for column, rare in enumerate(getattr(estimator, "infrequent_categories_", [])):
+        widths[column] -= 0 if rare is None else len(rare) - 1
+    if estimator.drop_idx_ is not None:
+        widths -= [index is not None for index in estimator.drop_idx_]
+    return widths.tolist()
+
+
 @to_graph.register
 def _one_hot(estimator: OneHotEncoder, source: Source | None = None) -> Outputs:
     if isinstance(source, Tensor):
@@ -112,7 +120,7 @@ def _one_hot(estimator: OneHotEncoder, source: Source | None = None) -> Outputs:
     frame, codes, present = _add_codes(estimator, source, unknown="error" if refuses else "ignore")
     graph = frame.graph
     answers = _answers(estimator, unknown=not refuses)
-    starts = np.cumsum([0, *estimator._n_features_outs])
+    starts = np.cumsum([0, *_widths(estimator)])
     longest = max(len(values) for values in estimator.categories_)
     # For each column, the output of each of its categories and then of an unknown one; -1 is none of them.
     outputs = np.full((len(estimator.categories_), longest + 1), -1)

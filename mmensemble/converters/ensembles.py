@@ -10,6 +10,7 @@ import onnx_ir as ir
 from sklearn.ensemble import StackingClassifier, StackingRegressor, VotingClassifier, VotingRegressor
 from sklearn.utils.validation import check_is_fitted
 
+from mmensemble._sklearn import stacked_width
 from mmensemble.converters.skl2onnx import as_tensor
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import (
@@ -43,6 +44,14 @@ def _members(estimator: Any, source: Source) -> tuple[list[tuple[str, Any, Outpu
     return members, any_present(source.graph, present) if present else None
 
 
+def _weights(estimator: Any) -> list[float] | None:
+    """Return the weights of those members that are not left out."""
+    if estimator.weights is None:
+        return None
+    pairs = zip(estimator.estimators, estimator.weights, strict=True)
+    return [weight for (_, member), weight in pairs if not isinstance(member, str)]
+
+
 def _average(graph: Graph, values: Sequence[ir.Value], weights: Any) -> ir.Value:
     share = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=float)
     factors = (graph.constant(np.float32(weight)) for weight in share / share.sum())
@@ -54,7 +63,7 @@ def _voting_classifier(estimator: VotingClassifier, source: Source | None = None
     check_is_fitted(estimator)
     members, present = _members(estimator, Frame() if source is None else source)
     graph = members[0][2].graph
-    weights = estimator._weights_not_none
+    weights = _weights(estimator)
     with graph.scope("VotingClassifier"):
         if estimator.voting == "hard":
             shares = _votes(graph, members, weights, len(estimator.classes_))
@@ -91,7 +100,7 @@ def _voting_regressor(estimator: VotingRegressor, source: Source | None = None) 
         values = [graph_outputs(f"member {name!r}", member, out, _ONE_NUMBER) for name, member, out in members]
         return Outputs(
             graph,
-            predictions=_average(graph, values, estimator._weights_not_none),
+            predictions=_average(graph, values, _weights(estimator)),
             task=_ONE_NUMBER,
             present=present,
             transformed=graph.op("Concat", *values, axis=1),
@@ -153,7 +162,7 @@ def _stacked(estimator: Any, source: Source, *, binary: bool) -> Tensor:
         stacked = features[0] if len(features) == 1 else graph.op("Concat", *features, axis=1)
         if X is None:
             return Tensor(graph, stacked, present)
-        blocks = (Block(sum(estimator._n_feature_outs), stacked), *X.blocks) if X.blocks else ()
+        blocks = (Block(stacked_width(estimator), stacked), *X.blocks) if X.blocks else ()
         return Tensor(graph, graph.op("Concat", stacked, X.value, axis=1), present, blocks)
 
 

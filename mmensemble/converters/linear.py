@@ -10,11 +10,10 @@ from sklearn.base import is_regressor
 from sklearn.decomposition import TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, SGDClassifier
-from sklearn.linear_model._base import LinearClassifierMixin, LinearModel
-from sklearn.linear_model._stochastic_gradient import BaseSGDRegressor
 from sklearn.naive_bayes import ComplementNB, MultinomialNB
 from sklearn.utils.validation import check_is_fitted
 
+from mmensemble._sklearn import BaseSGDRegressor, LinearClassifierMixin, LinearModel
 from mmensemble.converters.skl2onnx import as_tensor, convert
 from mmensemble.graph import Frame, Outputs, Source, Tensor, to_graph
 from mmensemble.tasks import Regression

@@ -14,6 +14,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.utils.validation import check_is_fitted
 
+from mmensemble._sklearn import positive_label
 from mmensemble.converters.functions import add_inverse
 from mmensemble.converters.linear import normalised, one_class_and_the_other
 from mmensemble.exceptions import ExportError
@@ -132,7 +133,7 @@ def _threshold(estimator: Any, source: Source | None = None) -> Outputs:
     if by_decision:  # the probability is the logistic function of the decision
         threshold = 1 / (1 + math.exp(-threshold)) if threshold > -700 else 0.0
     classes = np.asarray(estimator.classes_)
-    label = _positive_label(estimator)
+    label = estimator.pos_label if isinstance(estimator, FixedThresholdClassifier) else positive_label(estimator)
     positive = 1 if label is None else int(np.flatnonzero(classes == label)[0])
     outputs = to_graph(member, source)
     probabilities = graph_outputs("the thresholded estimator", member, outputs, Classification(classes))
@@ -140,12 +141,6 @@ def _threshold(estimator: Any, source: Source | None = None) -> Outputs:
     return Outputs(
         outputs.graph, probabilities=probabilities, present=outputs.present, task=task, decision=outputs.decision
     )
-
-
-def _positive_label(estimator: Any) -> Any:
-    if isinstance(estimator, FixedThresholdClassifier):
-        return estimator.pos_label
-    return estimator._curve_scorer._get_pos_label()
 
 
 def _innermost(estimator: Any) -> Any:

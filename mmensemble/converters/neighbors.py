@@ -9,6 +9,7 @@ import onnx_ir as ir
 from sklearn.base import is_regressor
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
+from mmensemble._sklearn import fitting_rows, fitting_targets
 from mmensemble.converters.linear import matrix
 from mmensemble.converters.skl2onnx import convert
 from mmensemble.exceptions import ExportError
@@ -45,7 +46,9 @@ def _neighbors(estimator: Any, source: Source | None = None) -> Outputs:
             weight = graph.op("Where", any_equal, ones, inverse)
         else:  # of the right shape, whatever the distances are
             weight = graph.op("Cast", graph.op("Equal", neighbor, neighbor), to=ir.DataType.DOUBLE)
-        targets = np.asarray(estimator._y).reshape(len(estimator._fit_X), -1)
+        targets = fitting_targets(estimator)
+        one_dimensional = targets.ndim == 1
+        targets = targets.reshape(len(targets), -1)
         sizes = []
         if not is_regressor(estimator):
             sizes = [
@@ -56,7 +59,7 @@ def _neighbors(estimator: Any, source: Source | None = None) -> Outputs:
         # scikit-learn refuses NaN, which has no neighbours.
         mean = graph.op("Add", mean, graph.op("Mul", _sum(graph, X.value), graph.constant(np.float32(0))))
         if is_regressor(estimator):
-            task = Regression(targets.shape[1], one_dimensional=np.ndim(estimator._y) == 1)
+            task = Regression(targets.shape[1], one_dimensional=one_dimensional)
             return Outputs(graph, predictions=mean, present=X.present, task=task)
         columns = None
         if isinstance(estimator.classes_, list):
@@ -70,7 +73,7 @@ def _sum(graph: Graph, value: ir.Value) -> ir.Value:
 
 def _nearest(X: Tensor, estimator: Any) -> tuple[ir.Value, ir.Value]:
     """Return the distances and the numbers of the nearest fitting rows, (batch, n_neighbors), in float64."""
-    graph, rows = X.graph, estimator._fit_X
+    graph, rows = X.graph, fitting_rows(estimator)
     # As rows come in: then equal rows are equal.
     rows = np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows).astype(np.float32).astype(np.float64)
     x = graph.op("Cast", X.value, to=ir.DataType.DOUBLE)

@@ -12,11 +12,11 @@ import numpy as np
 import onnx_ir as ir
 from sklearn.compose import ColumnTransformer
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
+from mmensemble._sklearn import BaseSearchCV, column_indices
 from mmensemble.converters.functions import add_function
 from mmensemble.converters.skl2onnx import as_tensor
 from mmensemble.converters.text import dense
@@ -96,7 +96,7 @@ def _column_transformer(estimator: ColumnTransformer, source: Source | None = No
     parts: list[_Part] = []
     read: set[str] = set()
     for name, transformer, columns in estimator.transformers_:
-        indices = estimator._transformer_to_input_indices[name]
+        indices = column_indices(estimator, name)
         if len(indices) == 0 or (isinstance(transformer, str) and transformer == "drop"):
             continue
         with graph.scope(name):

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from sklearn.svm import SVC, NuSVC
 
+from mmensemble._sklearn import kernel_width, platt_offset
 from mmensemble.converters.linear import matrix
 from mmensemble.converters.skl2onnx import convert
 from mmensemble.exceptions import ExportError
@@ -52,7 +53,7 @@ def _svc(estimator: Any, source: Source | None = None) -> Outputs:
         # LIBSVM makes them by an iteration that stops early, which ONNX Runtime repeats.
         probabilities = convert(estimator, X).probabilities
         # It predicts by its decision, which is 0 at this probability.
-        task = Thresholded(np.asarray(estimator.classes_), _coupled(1 / (1 + np.exp(-float(estimator._probB[0])))))
+        task = Thresholded(np.asarray(estimator.classes_), _coupled(1 / (1 + np.exp(-platt_offset(estimator)))))
         return Outputs(
             graph, probabilities=probabilities, present=X.present, task=task, decision=decision, labels=labels
         )
@@ -95,8 +96,8 @@ def _kernel(estimator: Any, X: Tensor) -> ir.Value:
         squares = graph.op("ReduceSum", graph.op("Mul", x, x), axis, keepdims=1)
         squares = graph.op("Add", squares, graph.constant((vectors**2).sum(axis=1)[None]))
         distance = graph.op("Sub", squares, graph.op("Mul", product, number(2)))
-        return graph.op("Exp", graph.op("Mul", distance, number(-estimator._gamma)))
-    inner = graph.op("Add", graph.op("Mul", product, number(estimator._gamma)), number(estimator.coef0))
+        return graph.op("Exp", graph.op("Mul", distance, number(-kernel_width(estimator))))
+    inner = graph.op("Add", graph.op("Mul", product, number(kernel_width(estimator))), number(estimator.coef0))
     if estimator.kernel == "poly":
         return graph.op("Pow", inner, number(estimator.degree))
     if estimator.kernel == "sigmoid":

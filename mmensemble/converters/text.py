@@ -74,7 +74,7 @@ def _count_vectorizer(estimator: CountVectorizer, source: Source | None = None) 
         if estimator.binary:
             counts = graph.op("Sign", counts)
         if isinstance(estimator, TfidfVectorizer):
-            counts = _weighted(graph, counts, inputs[TERMS], estimator._tfidf)
+            counts = _weighted(graph, counts, inputs[TERMS], estimator)
         # scikit-learn refuses a row without a text; where only this modality is missing, this value is not looked at.
         values = graph.op("Where", present, counts, graph.constant(np.float32(np.nan)))
         block = dense(graph, Terms(inputs[TERMS], values), len(preprocessor.vocabulary))
@@ -99,7 +99,9 @@ def _tfidf_transformer(estimator: TfidfTransformer, source: Source | None = None
         return Outputs(graph, transformed=_weighted(graph, X.value, None, estimator), present=X.present)
 
 
-def _weighted(graph: Graph, counts: ir.Value, terms: ir.Value | None, tfidf: TfidfTransformer) -> ir.Value:
+def _weighted(
+    graph: Graph, counts: ir.Value, terms: ir.Value | None, tfidf: TfidfTransformer | TfidfVectorizer
+) -> ir.Value:
     """Weigh counts (batch, length) of terms, or of all terms in order, and normalise each row."""
     one = graph.constant(np.float32(1))
     if tfidf.sublinear_tf:

@@ -19,9 +19,9 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
 )
-from sklearn.ensemble._forest import BaseForest
 from sklearn.tree import BaseDecisionTree
 
+from mmensemble._sklearn import BaseForest, baseline_scores, histogram_trees
 from mmensemble.converters.linear import matrix, one_class_and_the_other, sigmoid
 from mmensemble.converters.skl2onnx import convert, refusing_nan
 from mmensemble.exceptions import ExportError
@@ -153,7 +153,7 @@ def _gradient_boosting(estimator: Any, source: Source | None = None) -> Outputs:
         for stage in estimator.estimators_
         for output, tree in enumerate(stage)
     ]
-    base = estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_), dtype=np.float32))
+    base = baseline_scores(estimator)
     with X.graph.scope(type(estimator).__name__):
         raw = refusing_nan(X, _raw_scores(X, grown, n_raw, base))
         if is_regressor(estimator):
@@ -173,7 +173,7 @@ def _hist_gradient_boosting(estimator: Any, source: Source | None = None) -> Out
             "and set categorical_features=None"
         )
     grown = []
-    for stage in estimator._predictors:
+    for stage in histogram_trees(estimator):
         for output, predictor in enumerate(stage):
             nodes = predictor.nodes
             leaf = nodes["is_leaf"].astype(bool)
@@ -185,7 +185,7 @@ def _hist_gradient_boosting(estimator: Any, source: Source | None = None) -> Out
                 _Tree(nodes["feature_idx"], threshold, left, right, nodes["missing_go_to_left"], value, output)
             )
     with X.graph.scope(name):
-        base = np.asarray(estimator._baseline_prediction).reshape(1, -1)
+        base = baseline_scores(estimator)
         raw = _raw_scores(X, grown, base.shape[1], base)
         if is_regressor(estimator):
             logarithmic = estimator.loss in ("poisson", "gamma")

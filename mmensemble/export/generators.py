@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection._search import BaseSearchCV
 
+from mmensemble._sklearn import BaseSearchCV
 from mmensemble.exceptions import ConfigurationError, ParityError
 from mmensemble.frames import leaf_cells, n_rows
 from mmensemble.graph import is_registered, to_generator_graph

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import _safe_indexing
 
+from mmensemble._sklearn import safe_indexing
 from mmensemble.cache import Store
 from mmensemble.exceptions import DataError
 from mmensemble.learning.columns import Columns, column_kinds, present_rows, select_columns
@@ -45,7 +45,7 @@ class Member:
         """Return which rows have this modality, (n,) bool, and the member's columns of these rows."""
         present = present_rows(X, self.columns)
         chosen = select_columns(X, self.columns)
-        return present, chosen if present.all() else _safe_indexing(chosen, np.flatnonzero(present))
+        return present, chosen if present.all() else safe_indexing(chosen, np.flatnonzero(present))
 
     def fitted(self, estimator: Any, X: Any) -> Member:
         """Return the member with its fitted estimator."""

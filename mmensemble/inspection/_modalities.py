@@ -16,14 +16,23 @@ from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import check_scoring
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 
+from mmensemble._sklearn import safe_indexing
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import check_columns, column_names, n_rows
 from mmensemble.learning.columns import Columns, ColumnSelector, as_list, present_rows, select_columns
 
-__all__ = ["FittedMember", "check_frame", "fitted_members", "modalities", "one_scorer", "rows_shuffled", "with_missing"]
+__all__ = [
+    "FittedMember",
+    "check_frame",
+    "composition_of",
+    "fitted_members",
+    "modalities",
+    "one_scorer",
+    "rows_shuffled",
+    "with_missing",
+]
 
 
 def one_scorer(estimator: Any, scoring: Any, n_repeats: int) -> Any:
@@ -60,7 +69,7 @@ class FittedMember:
         if self.columns is None:
             return np.ones(n_rows(X), dtype=bool), X
         present = present_rows(X, self.columns)
-        return present, _safe_indexing(select_columns(X, self.columns), np.flatnonzero(present))
+        return present, safe_indexing(select_columns(X, self.columns), np.flatnonzero(present))
 
     def predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return which rows have this modality, (n,) bool, and the predictions of these rows.
@@ -101,7 +110,7 @@ def fitted_members(estimator: Any) -> list[FittedMember]:
         If it has no members.
     """
     check_is_fitted(estimator)
-    composition = _composition(estimator)
+    composition = composition_of(estimator)
     if composition is None or not hasattr(composition, "named_estimators_"):
         raise ConfigurationError(f"{type(estimator).__name__} is no composition of members by name")
     # scikit-learn's ensembles number the labels before they fit their members.
@@ -171,7 +180,7 @@ def with_missing(X: Any, columns: Iterable[str], rows: np.ndarray | None = None)
     ).to_native()
 
 
-def _composition(estimator: Any) -> Any:
+def composition_of(estimator: Any) -> Any:
     """Look into a fitted search or a calibrated classifier for the composition; None if there is none."""
     while not hasattr(estimator, "estimators"):
         inner = getattr(estimator, "best_estimator_", None)
@@ -182,7 +191,7 @@ def _composition(estimator: Any) -> Any:
 
 
 def _member_columns(estimator: Any) -> dict[str, list[str]]:
-    composition = _composition(estimator)
+    composition = composition_of(estimator)
     found: dict[str, list[str]] = {}
     for name, member, *columns in [] if composition is None else composition.estimators:
         if isinstance(member, str):

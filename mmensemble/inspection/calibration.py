@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import Bunch, check_array, check_consistent_length
-from sklearn.utils.validation import _check_sample_weight, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
+from mmensemble._sklearn import check_sample_weight
 from mmensemble.exceptions import ConfigurationError, DataError
 
 __all__ = ["expected_calibration_error", "reliability_curve"]
@@ -139,7 +140,7 @@ def reliability_curve(
     y_true, y_proba, classes = _checked(y_true, y_proba, classes)
     if n_bins < 1:
         raise ConfigurationError(f"n_bins must be at least 1, not {n_bins}")
-    weight = np.asarray(_check_sample_weight(sample_weight, y_proba, dtype=np.float64, ensure_non_negative=True))
+    weight = np.asarray(check_sample_weight(sample_weight, y_proba, dtype=np.float64, ensure_non_negative=True))
     if not weight.sum() > 0:
         raise DataError("every row has a sample_weight of 0")
     confidence = y_proba.max(axis=1)

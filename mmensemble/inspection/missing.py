@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.metrics import check_scoring
-from sklearn.utils import Bunch, _safe_indexing, check_random_state
+from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from mmensemble._sklearn import safe_indexing
 from mmensemble.cache import Store
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.inspection._modalities import _composition, fitted_members, modalities, one_scorer, with_missing
+from mmensemble.inspection._modalities import composition_of, fitted_members, modalities, one_scorer, with_missing
 from mmensemble.learning.columns import Columns, present_rows
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def missing_modality_curve(
     member_scores: dict[str, float] = {}
     complete_score = float("nan")
     if len(complete):
-        X, y = _safe_indexing(X, complete), _safe_indexing(y, complete)
+        X, y = safe_indexing(X, complete), safe_indexing(y, complete)
         complete_score = float(scorer(estimator, X, y))
         member_scores = _member_scores(estimator, X, y, scoring)
     return Bunch(
@@ -144,7 +145,7 @@ def _member_scores(estimator: Any, X: Any, y: Any, scoring: Any) -> dict[str, fl
     except ConfigurationError:  # any estimator, by groups
         return {}
     scores = {}
-    store = Store.of(getattr(_composition(estimator), "cache", None))  # has the embeddings of these rows
+    store = Store.of(getattr(composition_of(estimator), "cache", None))  # has the embeddings of these rows
     for member in members:
         if member.columns is None:
             continue  # scikit-learn's ensembles fit their members on encoded labels
@@ -152,7 +153,7 @@ def _member_scores(estimator: Any, X: Any, y: Any, scoring: Any) -> dict[str, fl
         try:
             scorer = check_scoring(member.estimator, scoring=scoring)
             with store.active():
-                score = scorer(member.estimator, rows, _safe_indexing(y, np.flatnonzero(present)))
+                score = scorer(member.estimator, rows, safe_indexing(y, np.flatnonzero(present)))
         except (AttributeError, ValueError):
             continue  # it has no head of its own (NotFittedError), or not the method or target that the score wants
         scores[member.name] = float(score)

@@ -9,9 +9,10 @@ import narwhals as nw
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.pipeline import Pipeline
-from sklearn.utils import Tags, _safe_indexing
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from mmensemble._sklearn import safe_indexing
 from mmensemble.exceptions import DataError
 from mmensemble.frames import check_columns, column_cells, column_names, missing_cells, n_rows
 
@@ -158,7 +159,7 @@ def select_columns(X: Any, columns: Columns) -> Any:
         If X is no frame or lacks a column.
     """
     _check_columns(X, columns)
-    return _safe_indexing(X, columns if isinstance(columns, str) else list(columns), axis=1)
+    return safe_indexing(X, columns if isinstance(columns, str) else list(columns), axis=1)
 
 
 def column_kinds(X: Any, columns: Columns) -> dict[str, Literal["float", "string"]]:

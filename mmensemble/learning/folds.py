@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import check_cv
-from sklearn.utils import _safe_indexing
 
+from mmensemble._sklearn import safe_indexing
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.learning.members import fit_member
 from mmensemble.learning.outputs import outputs_of
@@ -42,9 +42,9 @@ def out_of_fold(
     for fitting, held_out in splitter.split(np.zeros(len(y)), y):
         weights = None if sample_weight is None else sample_weight[fitting]
         with _numbered(fitting):
-            fitted = fit_member(estimator, _safe_indexing(X, fitting), y[fitting], weights)
+            fitted = fit_member(estimator, safe_indexing(X, fitting), y[fitting], weights)
         with _numbered(held_out):
-            outputs[held_out] = outputs_of(fitted, task, _safe_indexing(X, held_out))
+            outputs[held_out] = outputs_of(fitted, task, safe_indexing(X, held_out))
         times[held_out] += 1
     if (times != 1).any():
         raise ConfigurationError(f"cv must leave each row out once, as StratifiedKFold does; {cv!r} does not")

@@ -9,10 +9,9 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import TransformerMixin, clone
 from sklearn.utils import Bunch, Tags
-from sklearn.utils._user_interface import _print_elapsed_time
-from sklearn.utils.metaestimators import _BaseComposition
-from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from mmensemble._sklearn import BaseComposition, VisualBlock, check_sample_weight, print_elapsed_time
 from mmensemble.cache import Store
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import column_names, n_rows
@@ -23,7 +22,7 @@ from mmensemble.learning.targets import LearnedTask
 __all__ = ["Composition", "check_frame", "is_dropped"]
 
 
-class Composition(TransformerMixin, _BaseComposition):
+class Composition(TransformerMixin, BaseComposition):
     """What both compositions share."""
 
     def __init__(
@@ -43,7 +42,7 @@ class Composition(TransformerMixin, _BaseComposition):
 
     @property
     def _named(self) -> list[tuple[str, Any]]:
-        """The members without their columns, which is what ``_BaseComposition`` reads and writes."""
+        """The members without their columns, which is what ``BaseComposition`` reads and writes."""
         try:
             return [(name, estimator) for name, estimator, _ in self.estimators]
         except (TypeError, ValueError):
@@ -97,7 +96,7 @@ class Composition(TransformerMixin, _BaseComposition):
             raise DataError(f"{name}.fit requires y to be passed, but the target y is None")
         check_consistent_length(X, y)
         rows = np.empty((n_rows(X), 1))
-        weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+        weight = check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
         target = self._learn(y, weight)
         for member in members:
             for column in as_list(member.columns):
@@ -110,7 +109,7 @@ class Composition(TransformerMixin, _BaseComposition):
         self.n_features_in_ = len(names)
         fusion = SoftVoting() if self.fusion is None else clone(self.fusion)
         fusion.leave_out([is_dropped(estimator) for _, estimator, _ in self.estimators])
-        with _print_elapsed_time(name, "fit" if self.verbose else None):
+        with print_elapsed_time(name, "fit" if self.verbose else None):
             self.fusion_ = fusion.fit(
                 members,
                 X,
@@ -218,10 +217,8 @@ class Composition(TransformerMixin, _BaseComposition):
         return tags
 
     def _sk_visual_block_(self) -> Any:
-        from sklearn.utils._repr_html.estimator import _VisualBlock
-
         names, estimators, columns = zip(*self.estimators, strict=True)
-        return _VisualBlock("parallel", estimators, names=names, name_details=columns)
+        return VisualBlock("parallel", estimators, names=names, name_details=columns)
 
     def __onnx_graph__(self, source: Any) -> Any:
         """Take part in `mmensemble.to_graph`."""

@@ -57,8 +57,6 @@ class ScoredWindow(NamedTuple):
         where it stands in the data.
     """
 
-    __module__ = "mmensemble.scoring"
-
     outputs: np.ndarray
     errors: list[DataError | None]
 
@@ -67,6 +65,9 @@ class ScoredWindow(NamedTuple):
         for row, error in enumerate(self.errors):
             if error is not None:
                 raise DataError(error.message, row=first_row + row, column=error.column)
+
+
+ScoredWindow.__module__ = "mmensemble.scoring"  # mypy takes no such line in a NamedTuple
 
 
 @dataclass

@@ -10,9 +10,10 @@ import pandas as pd
 from sklearn.base import TransformerMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from mmensemble._sklearn import check_sample_weight
 from mmensemble.exceptions import DataError
 from mmensemble.preprocessing import Encoded
 from mmensemble_estimators.base.leaf import TorchLeaf
@@ -92,7 +93,7 @@ class TrainedLeaf(TransformerMixin, TorchLeaf):
     def _row_weights(encoded: Encoded, sample_weight: Any) -> np.ndarray:
         """Return a weight for each row, float64, from what was given as `sample_weight`."""
         return np.asarray(
-            _check_sample_weight(sample_weight, encoded.present[:, None], dtype=np.float64, ensure_non_negative=True)
+            check_sample_weight(sample_weight, encoded.present[:, None], dtype=np.float64, ensure_non_negative=True)
         )
 
     def _rows_to_fit(self, encoded: Encoded, weight: np.ndarray) -> np.ndarray:

@@ -49,11 +49,12 @@ class TokenAttribution(NamedTuple):
     attribution : float
     """
 
-    __module__ = "mmensemble_estimators.inspection"
-
     token: str
     offset: tuple[int, int]
     attribution: float
+
+
+TokenAttribution.__module__ = "mmensemble_estimators.inspection"  # mypy takes no such line in a NamedTuple
 
 
 def token_attributions(

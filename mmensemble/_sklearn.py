@@ -1,0 +1,99 @@
+"""All that is used of scikit-learn without being public there, so that a change of its inside is met in one file.
+
+The tests run with the versions of ``constraints.txt`` and of ``constraints-lowest.txt``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.ensemble._forest import BaseForest
+from sklearn.linear_model._base import LinearClassifierMixin, LinearModel
+from sklearn.linear_model._stochastic_gradient import BaseSGDRegressor
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.utils import _safe_indexing as safe_indexing
+from sklearn.utils._user_interface import _print_elapsed_time as print_elapsed_time
+from sklearn.utils.metaestimators import _BaseComposition as BaseComposition
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+
+try:
+    from sklearn.utils._repr_html.estimator import _VisualBlock as VisualBlock
+except ModuleNotFoundError:  # before scikit-learn 1.7
+    from sklearn.utils._estimator_html_repr import _VisualBlock as VisualBlock
+
+# The base classes are for `to_graph` and `isinstance`: without them, each estimator below them would have to be listed,
+# and those of other packages were left out. `BaseComposition` gives `get_params` and `set_params` of members by name,
+# `VisualBlock` the boxes of a notebook's diagram. `safe_indexing` takes rows of arrays, lists and any frame.
+__all__ = [
+    "BaseComposition",
+    "BaseForest",
+    "BaseSGDRegressor",
+    "BaseSearchCV",
+    "LinearClassifierMixin",
+    "LinearModel",
+    "VisualBlock",
+    "baseline_scores",
+    "check_sample_weight",
+    "column_indices",
+    "fitting_rows",
+    "fitting_targets",
+    "histogram_trees",
+    "kernel_width",
+    "platt_offset",
+    "positive_label",
+    "print_elapsed_time",
+    "safe_indexing",
+    "stacked_width",
+]
+
+
+# Below are what fitted estimators keep to themselves. All are for export, which compares the file with the estimator:
+# where one changes its meaning, `export_onnx` raises, and where it goes, AttributeError names it.
+
+
+def column_indices(transformer: Any, name: str) -> list[int]:
+    """Return which columns a part of a fitted `ColumnTransformer` takes; `transformers_` has them as given."""
+    return list(transformer._transformer_to_input_indices[name])
+
+
+def stacked_width(stacking: Any) -> int:
+    """Return how many columns the members of a fitted `StackingClassifier` or `StackingRegressor` make together."""
+    return int(sum(stacking._n_feature_outs))
+
+
+def positive_label(tuned: Any) -> Any:
+    """Return the label to which the threshold of a fitted `TunedThresholdClassifierCV` belongs; None is the second."""
+    return tuned._curve_scorer._get_pos_label()
+
+
+def fitting_rows(neighbors: Any) -> Any:
+    """Return the rows, (n_samples, n_features), among which a fitted estimator looks for neighbours."""
+    return neighbors._fit_X
+
+
+def fitting_targets(neighbors: Any) -> np.ndarray:
+    """Return the targets of these rows, numbers of classes for a classifier, (n_samples,) or (n_samples, n_outputs)."""
+    return np.asarray(neighbors._y)
+
+
+def kernel_width(machine: Any) -> float:
+    """Return what ``gamma="scale"`` or ``"auto"`` of a fitted support vector machine came to."""
+    return float(machine._gamma)
+
+
+def platt_offset(machine: Any) -> float:
+    """Return the offset of a binary support vector machine's sigmoid; reading the public `probB_` warns since 1.9."""
+    return float(machine._probB[0])
+
+
+def histogram_trees(boosting: Any) -> Any:
+    """Return the trees of a fitted histogram gradient boosting: by iteration, one for each output."""
+    return boosting._predictors
+
+
+def baseline_scores(boosting: Any) -> np.ndarray:
+    """Return the raw scores, (1, n_outputs), to which a fitted gradient boosting of either kind adds its trees."""
+    if hasattr(boosting, "_baseline_prediction"):
+        return np.asarray(boosting._baseline_prediction).reshape(1, -1)
+    return np.asarray(boosting._raw_predict_init(np.zeros((1, boosting.n_features_in_), dtype=np.float32)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,24 @@ def test_seeded_gives_the_random_state_back() -> None:
         assert torch.equal(torch.rand(3), first)
     with seeded(8, CPU):
         assert not torch.equal(torch.rand(3), first)
+
+
+def test_threads_that_draw_seeded_wait_for_each_other() -> None:
+    with seeded(7, CPU):
+        alone = torch.rand(3)
+    entered = threading.Event()
+
+    def enter() -> None:
+        with seeded(8, CPU):
+            entered.set()
+
+    other = threading.Thread(target=enter)
+    with seeded(7, CPU):
+        other.start()
+        assert not entered.wait(0.5)
+        assert torch.equal(torch.rand(3), alone)
+    other.join()
+    assert entered.is_set()
 
 
 def test_resolve_device() -> None:

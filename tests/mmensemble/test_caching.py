@@ -207,12 +207,12 @@ def test_another_version_misses_the_cache(
 
 
 class SizeOfFile(ClassifierMixin, BaseEstimator):
-    """Learns how large the first file is."""
+    """Learns how large the last file is."""
 
     def fit(self, X: Any, y: Any) -> SizeOfFile:
         time.sleep(0.03)
         self.classes_ = np.unique(y)
-        self.size_ = os.path.getsize(X.iloc[0] if isinstance(X.iloc[0], (str, Path)) else X.iloc[0]["path"])
+        self.size_ = os.path.getsize(X.iloc[-1] if isinstance(X.iloc[-1], (str, Path)) else X.iloc[-1]["path"])
         return self
 
     def predict_proba(self, X: Any) -> Any:
@@ -227,10 +227,12 @@ def test_a_file_that_was_changed_misses_the_cache(tmp_path: Path, as_cell: Calla
     paths = [tmp_path / f"{i}.png" for i in range(4)]
     for path in paths:
         path.write_bytes(b"1")
-    X, y = pd.DataFrame({"picture": [as_cell(path) for path in paths]}, dtype=object), [0, 1, 0, 1]
+    # Files are found behind cells that name none.
+    X = pd.DataFrame({"picture": [b"1", b"1", *map(as_cell, paths)]}, dtype=object)
+    y = [0, 1, 0, 1, 0, 1]
     model = MultimodalClassifier([("picture", SizeOfFile(), "picture")], cache=tmp_path / "cache")
     for size in (1, 22):
-        paths[0].write_bytes(b"1" * size)
+        paths[-1].write_bytes(b"1" * size)
         assert clone(model).fit(X, y).named_estimators_.picture.size_ == size
 
 

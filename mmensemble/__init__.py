@@ -1,112 +1,29 @@
 """mmensemble: scikit-learn-style ensembles of multimodal models, exported whole to ONNX.
 
-The names below are loaded on first use (PEP 562), so ``import mmensemble`` loads neither scikit-learn, torch nor onnx,
-and a scoring host needs none of them. The estimators that train neural networks live in ``mmensemble_estimators``.
+The public names, which stand in ``__init__.pyi``, are loaded on first use (PEP 562), so ``import mmensemble`` loads
+neither scikit-learn, torch nor onnx, and a scoring host needs none of them. The estimators that train neural networks
+live in ``mmensemble_estimators``.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from mmensemble._moved import MovedModules
 from mmensemble._version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from mmensemble.exceptions import (
-        ConfigurationError,
-        DataError,
-        DeviceError,
-        ExportError,
-        MissingDependencyError,
-        MmensembleError,
-        ModelFileError,
-        ParityError,
-    )
-    from mmensemble.export import export_onnx, to_graph
-    from mmensemble.fusion import SoftVoting, Stacking
-    from mmensemble.inspection import (
-        expected_calibration_error,
-        member_disagreement,
-        missing_modality_curve,
-        modality_importance,
-        modality_shapley,
-    )
-    from mmensemble.learning.columns import ColumnSelector, on_column
-    from mmensemble.multimodal import MultimodalClassifier
-    from mmensemble.plotting import (
-        MemberDisagreementDisplay,
-        MissingModalityDisplay,
-        ModalityImportanceDisplay,
-        ModalityShapleyDisplay,
-        ReliabilityDisplay,
-        TrainingCurveDisplay,
-    )
-    from mmensemble.scoring import OnnxPredictor, generate_file, score_file
-
-__all__ = [
-    "ColumnSelector",
-    "ConfigurationError",
-    "DataError",
-    "DeviceError",
-    "EnsembleSelection",
-    "ExportError",
-    "HardVoting",
-    "MemberDisagreementDisplay",
-    "MissingDependencyError",
-    "MissingModalityDisplay",
-    "MmensembleError",
-    "ModalityImportanceDisplay",
-    "ModalityShapleyDisplay",
-    "ModelFileError",
-    "MultimodalClassifier",
-    "MultimodalRegressor",
-    "OnnxPredictor",
-    "ParityError",
-    "ProductOfExperts",
-    "ReliabilityDisplay",
-    "SoftVoting",
-    "Stacking",
-    "TrainingCurveDisplay",
-    "expected_calibration_error",
-    "export_onnx",
-    "generate_file",
-    "member_disagreement",
-    "missing_modality_curve",
-    "modality_importance",
-    "modality_shapley",
-    "on_column",
-    "score_file",
-    "to_graph",
-]
-
+# Name → module, from the imports that type checkers see.
 _HOME = {
-    "ColumnSelector": "mmensemble.learning.columns",
-    "MemberDisagreementDisplay": "mmensemble.plotting",
-    "MissingModalityDisplay": "mmensemble.plotting",
-    "ModalityImportanceDisplay": "mmensemble.plotting",
-    "ModalityShapleyDisplay": "mmensemble.plotting",
-    "EnsembleSelection": "mmensemble.fusion",
-    "HardVoting": "mmensemble.fusion",
-    "MultimodalClassifier": "mmensemble.multimodal.estimators",
-    "MultimodalRegressor": "mmensemble.multimodal.estimators",
-    "OnnxPredictor": "mmensemble.scoring",
-    "ReliabilityDisplay": "mmensemble.plotting",
-    "ProductOfExperts": "mmensemble.fusion",
-    "SoftVoting": "mmensemble.fusion",
-    "Stacking": "mmensemble.fusion",
-    "TrainingCurveDisplay": "mmensemble.plotting",
-    "expected_calibration_error": "mmensemble.inspection",
-    "export_onnx": "mmensemble.export",
-    "generate_file": "mmensemble.scoring",
-    "member_disagreement": "mmensemble.inspection",
-    "missing_modality_curve": "mmensemble.inspection",
-    "modality_importance": "mmensemble.inspection",
-    "modality_shapley": "mmensemble.inspection",
-    "on_column": "mmensemble.learning.columns",
-    "score_file": "mmensemble.scoring",
-    "to_graph": "mmensemble.export",
+    name.name: node.module
+    for node in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
+    if isinstance(node, ast.ImportFrom) and node.module
+    for name in node.names
 }
+
+__all__ = sorted(_HOME)
 
 # What a bare scoring install lacks, and the extra that brings it.
 _EXTRA_OF = {
@@ -131,10 +48,10 @@ MovedModules(
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        value = getattr(importlib.import_module(_HOME.get(name, "mmensemble.exceptions")), name)
+        value = getattr(importlib.import_module(_HOME[name]), name)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA_OF:

@@ -107,12 +107,24 @@ def test_base_install_is_the_scoring_side():
 
 
 def test_public_names_can_be_imported():
-    assert mmensemble.__all__ == sorted(mmensemble.__all__)
     for name in mmensemble.__all__:
         assert getattr(mmensemble, name).__name__ == name
         assert name in dir(mmensemble)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = mmensemble.nothing
+
+
+@pytest.mark.slow
+def test_type_checkers_see_every_public_name(tmp_path):
+    pytest.importorskip("mypy")
+    uses = [
+        f"import {package.__name__}\n" + "\n".join(f"{package.__name__}.{name}" for name in package.__all__)
+        for package in (mmensemble, mmensemble_estimators)
+    ]
+    (tmp_path / "user.py").write_text("\n".join(uses), encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--follow-imports=silent", "--cache-dir", tmp_path, tmp_path / "user.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("package", ["mmensemble", "mmensemble_estimators"])

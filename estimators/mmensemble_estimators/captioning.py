@@ -71,7 +71,6 @@ class ImageCaptioner(EncoderDecoderGenerator):
     """
 
     __module__ = "mmensemble_estimators"
-
     modality = ImageModality()
     _fine_tunes = ("all", "head")
 

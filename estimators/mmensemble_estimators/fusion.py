@@ -54,7 +54,6 @@ class ConcatFusion(JointFusion):
     """
 
     __module__ = "mmensemble_estimators"
-
     fuser_class = ConcatFuser
 
     def __init__(
@@ -126,7 +125,6 @@ class AttentionFusion(WeighingFusion):
     """
 
     __module__ = "mmensemble_estimators"
-
     fuser_class = AttentionFuser
 
     def __init__(
@@ -200,7 +198,6 @@ class GatedFusion(WeighingFusion):
     """
 
     __module__ = "mmensemble_estimators"
-
     fuser_class = GatedFuser
 
     def __init__(
@@ -275,7 +272,6 @@ class BilinearFusion(JointFusion):
     """
 
     __module__ = "mmensemble_estimators"
-
     fuser_class = BilinearFuser
 
     def __init__(
@@ -356,7 +352,6 @@ class CrossAttentionFusion(JointFusion):
     """
 
     __module__ = "mmensemble_estimators"
-
     fuser_class = CrossAttentionFuser
 
     def __init__(

@@ -146,7 +146,6 @@ class ImageClassifier(TorchClassifier):
     """
 
     __module__ = "mmensemble_estimators"
-
     modality = ImageModality()
 
     def __init__(
@@ -231,7 +230,6 @@ class ImageRegressor(TorchRegressor):
     """
 
     __module__ = "mmensemble_estimators"
-
     modality = ImageModality()
 
     def __init__(

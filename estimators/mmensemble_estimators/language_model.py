@@ -112,10 +112,8 @@ class CausalLM(TorchGenerator):
     """
 
     __module__ = "mmensemble_estimators"
-
     modality = PromptModality()
     _adapted: ClassVar[str] = "backbone"
-
     module_: CausalNetwork
     preprocessor_: PromptPreprocessor
     pooling: str

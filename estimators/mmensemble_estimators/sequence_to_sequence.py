@@ -115,7 +115,6 @@ class Seq2SeqGenerator(EncoderDecoderGenerator):
     """
 
     __module__ = "mmensemble_estimators"
-
     modality = SourceModality()
     pooling: str
 

@@ -166,7 +166,6 @@ class TextClassifier(TorchClassifier):
     """
 
     __module__ = "mmensemble_estimators"
-
     modality = TextModality()
 
     def __init__(
@@ -254,7 +253,6 @@ class TextRegressor(TorchRegressor):
     """
 
     __module__ = "mmensemble_estimators"
-
     modality = TextModality()
 
     def __init__(

@@ -168,7 +168,6 @@ class VideoClassifier(TorchClassifier):
     """
 
     __module__ = "mmensemble_estimators"
-
     modality = VideoModality()
 
     def __init__(
@@ -258,7 +257,6 @@ class VideoRegressor(TorchRegressor):
     """
 
     __module__ = "mmensemble_estimators"
-
     modality = VideoModality()
 
     def __init__(

@@ -110,7 +110,6 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
     """
 
     __module__ = "mmensemble_estimators"
-
     modality = PromptModality()
 
     module_: LabelLikelihood

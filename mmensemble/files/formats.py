@@ -63,7 +63,6 @@ class FileFormat(ABC):
     """
 
     __module__ = "mmensemble.scoring"
-
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
 

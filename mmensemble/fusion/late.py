@@ -46,7 +46,6 @@ class LateFusion(Fusion):
     """
 
     __module__ = "mmensemble.fusion"
-
     cv: Any
 
     # The task as the members learned it.

@@ -35,7 +35,6 @@ class Member:
     """
 
     __module__ = "mmensemble.fusion"
-
     name: str
     estimator: Any
     columns: Columns
@@ -86,7 +85,6 @@ class Fusion(BaseEstimator):
     """
 
     __module__ = "mmensemble.fusion"
-
     members_: list[Member]
     task_: Task
     prior_: np.ndarray

@@ -70,7 +70,6 @@ class AudioPreprocessor(Preprocessor):
     """
 
     __module__ = "mmensemble.preprocessing"
-
     kind: ClassVar[str] = "audio"
     decoders: ClassVar[tuple[str, ...]] = ("soundfile", "av")
 

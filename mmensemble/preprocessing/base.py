@@ -41,7 +41,6 @@ class TensorSpec:
     """
 
     __module__ = "mmensemble.preprocessing"
-
     dtype: str
     shape: tuple[int | str, ...]
 
@@ -65,7 +64,6 @@ class Encoded:
     """
 
     __module__ = "mmensemble.preprocessing"
-
     items: Any
     present: np.ndarray
     errors: dict[int, str]
@@ -109,7 +107,6 @@ class Preprocessor(ABC):
     """
 
     __module__ = "mmensemble.preprocessing"
-
     kind: ClassVar[str]
     usual_batch_size: ClassVar[int] = 32
     decoders: ClassVar[tuple[str, ...]] = ()

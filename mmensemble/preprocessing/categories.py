@@ -44,7 +44,6 @@ class CategoryPreprocessor(Preprocessor):
     """
 
     __module__ = "mmensemble.preprocessing"
-
     kind: ClassVar[str] = "categories"
     usual_batch_size: ClassVar[int] = 2048
 

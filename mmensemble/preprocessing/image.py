@@ -52,7 +52,6 @@ class ImagePreprocessor(Preprocessor):
     """
 
     __module__ = "mmensemble.preprocessing"
-
     kind: ClassVar[str] = "image"
     decoders: ClassVar[tuple[str, ...]] = ("pillow",)
 

@@ -52,7 +52,6 @@ class PromptPreprocessor(TokenPreprocessor):
     """
 
     __module__ = "mmensemble.preprocessing"
-
     kind: ClassVar[str] = "prompt"
     pads_left: ClassVar[bool] = True
 

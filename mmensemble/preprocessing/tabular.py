@@ -43,7 +43,6 @@ class TabularPreprocessor(Preprocessor):
     """
 
     __module__ = "mmensemble.preprocessing"
-
     kind: ClassVar[str] = "tabular"
     usual_batch_size: ClassVar[int] = 2048
 

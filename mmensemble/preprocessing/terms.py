@@ -61,7 +61,6 @@ class TermsPreprocessor(Preprocessor):
     """
 
     __module__ = "mmensemble.preprocessing"
-
     kind: ClassVar[str] = "terms"
 
     def __init__(

@@ -87,7 +87,6 @@ class TextPreprocessor(TokenPreprocessor):
     """
 
     __module__ = "mmensemble.preprocessing"
-
     kind: ClassVar[str] = "text"
 
     def __init__(self, tokenizer: str, *, max_length: int = 128, pad_id: int = 0) -> None:

@@ -69,7 +69,6 @@ class VideoPreprocessor(Preprocessor):
     """
 
     __module__ = "mmensemble.preprocessing"
-
     kind: ClassVar[str] = "video"
     decoders: ClassVar[tuple[str, ...]] = ("pillow", "av")
 

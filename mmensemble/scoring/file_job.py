@@ -88,7 +88,6 @@ class ScoreReport:
     """
 
     __module__ = "mmensemble.scoring"
-
     n_rows: int
     n_errors: int
     n_resumed: int

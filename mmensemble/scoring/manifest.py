@@ -41,7 +41,6 @@ class Feed:
     """
 
     __module__ = "mmensemble.scoring"
-
     name: str
     columns: tuple[str, ...]
     preprocessor: Preprocessor
@@ -64,7 +63,6 @@ class Manifest:
     """
 
     __module__ = "mmensemble.scoring"
-
     task: Task
     feeds: list[Feed]
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -35,7 +35,6 @@ class GenerationSettings:
     """
 
     __module__ = "mmensemble.scoring"
-
     max_new_tokens: int = 32
     num_return_sequences: int = 1
     temperature: float = 1.0

@@ -248,7 +248,7 @@ def test_what_is_private_in_scikit_learn_stands_in_one_file(path):
         assert not private
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "mmensemble").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_private_attributes_are_read_where_they_are_set(path):
     if path == ROOT / "mmensemble" / "_sklearn.py":
         return

@@ -111,6 +111,8 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
 
     __module__ = "mmensemble_estimators"
     modality = PromptModality()
+    # As a member of a composition it gets the labels, and not numbers in their place, for it reads them.
+    reads_labels: ClassVar[bool] = True
 
     module_: LabelLikelihood
     preprocessor_: PromptPreprocessor

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mmensemble.cache.active import active_location, is_active, is_storing, pickled_for_the_store, storing
 from mmensemble.cache.rows import embed_rows, encode_rows
-from mmensemble.cache.store import Store
+from mmensemble.cache.store import HashedRows, Store
 
 __all__ = [
+    "HashedRows",
     "Store",
     "active_location",
     "embed_rows",

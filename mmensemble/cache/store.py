@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from mmensemble.cache.stamps import file_stamps, versions
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.frames import n_rows
 
-__all__ = ["Store"]
+__all__ = ["HashedRows", "Store"]
 
 # What a folder holds at most. joblib's oldest results go first; LMDB's embeddings go all at once, and so do encodings.
 MEMBER_BYTES = 8 * 2**30
@@ -46,6 +47,23 @@ WALKING_SHARE = 0.05
 _log = logging.getLogger(__name__)
 _seconds: dict[tuple[str, ...], float] = {}
 _walks: dict[Path, tuple[float, float]] = {}
+
+
+class HashedRows:
+    """Rows that are hashed at most once, however many results depend on them.
+
+    Parameters
+    ----------
+    rows : DataFrame or Series
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    @cached_property
+    def key(self) -> str:
+        """The hash of the cells, and of the files that they name."""
+        return str(joblib.hash([self.rows, file_stamps(self.rows)]))
 
 
 @dataclass(frozen=True)
@@ -96,9 +114,9 @@ class Store:
             active_location.reset(token)
 
     def call(
-        self, function: Callable[..., Any], estimator: Any, *arguments: Any, depends_on: Sequence[Any] = ()
+        self, function: Callable[..., Any], estimator: Any, rows: Any, *arguments: Any, depends_on: Sequence[Any] = ()
     ) -> Any:
-        """Return ``function(estimator, *arguments)``, computed once for equal arguments.
+        """Return ``function(estimator, rows, *arguments)``, computed once for equal arguments.
 
         Parameters
         ----------
@@ -106,26 +124,28 @@ class Store:
             Of a module, so that it has a name.
         estimator : estimator
             Unfitted.
+        rows : DataFrame, Series or HashedRows
         *arguments
-            Rows first.
         depends_on : sequence of estimator, default=()
             Further estimators among the arguments.
         """
+        hashed = rows if isinstance(rows, HashedRows) else HashedRows(rows)
+        rows = hashed.rows
         if self.location is None:
-            return function(estimator, *arguments)
+            return function(estimator, rows, *arguments)
         try:
             self.location.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             self._say(error)
         with self.active():
             # Work that was quick on as many rows is quick again.
-            kind = (function.__name__, str(n_rows(arguments[0])), *(repr(one) for one in (estimator, *depends_on)))
+            kind = (function.__name__, str(n_rows(rows)), *(repr(one) for one in (estimator, *depends_on)))
             key = None
             if _seconds.get(kind, WORTH_SECONDS) >= WORTH_SECONDS:
-                key = _key_of(function, (estimator, *arguments), depends_on)
+                key = _key_of(function, estimator, hashed, arguments, depends_on)
             if key is None:
-                return function(estimator, *arguments)
-            result, _seconds[kind] = self._once(key, lambda: function(estimator, *arguments))
+                return function(estimator, rows, *arguments)
+            result, _seconds[kind] = self._once(key, lambda: function(estimator, rows, *arguments))
             return result
 
     def _once(self, key: str, work: Callable[[], Any]) -> tuple[Any, float]:
@@ -172,16 +192,22 @@ def _drop_the_oldest(memory: Memory, location: Path) -> None:
         _walks[location] = (time.monotonic(), time.monotonic() - now)
 
 
-def _key_of(function: Callable[..., Any], arguments: tuple[Any, ...], depends_on: Sequence[Any]) -> str | None:
+def _key_of(
+    function: Callable[..., Any],
+    estimator: Any,
+    rows: HashedRows,
+    arguments: tuple[Any, ...],
+    depends_on: Sequence[Any],
+) -> str | None:
     """Return a hash of what a result depends on, None where an argument cannot be hashed."""
-    estimators = [arguments[0], *depends_on]
+    estimators = [estimator, *depends_on]
     parts = [part for estimator in estimators for part in (estimator, *estimator.get_params().values())]
     stamps = [part.cache_stamp() for part in parts if hasattr(part, "cache_stamp")]
     try:
         with pickled_for_the_store(True):
-            return str(joblib.hash([function.__qualname__, arguments, stamps, versions(), file_stamps(arguments[1])]))
+            return str(joblib.hash([function.__qualname__, estimator, rows.key, arguments, stamps, versions()]))
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         # A lambda among the parameters, say: the next process could not tell it from another one.
         reason = error.args[0][0] if isinstance(error.args[0], tuple) else error
-        _log.warning("the cache cannot keep a fitted %s: %s", type(arguments[0]).__name__, reason)
+        _log.warning("the cache cannot keep a fitted %s: %s", type(estimator).__name__, reason)
         return None

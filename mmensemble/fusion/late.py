@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from itertools import compress
-from numbers import Integral
 from operator import or_
 from typing import Any
 
@@ -21,14 +21,14 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import is_classifier, is_regressor
 
-from mmensemble.cache import Store
+from mmensemble.cache import HashedRows, Store
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError
 from mmensemble.fusion.rows import FrameRows, GraphRows, Rows
 from mmensemble.fusion.strategy import Fusion, Member
 from mmensemble.graph import Frame, GraphOperations, Outputs, any_present, graph_outputs, to_graph
 from mmensemble.learning.columns import Columns, as_list
-from mmensemble.learning.folds import out_of_fold
-from mmensemble.learning.members import fit_member
+from mmensemble.learning.folds import member_fold, out_of_fold, split_rows
+from mmensemble.learning.members import fit_member, takes_groups
 from mmensemble.learning.outputs import check_can_answer, output_names, outputs_of
 from mmensemble.learning.targets import LearnedTask, for_members
 from mmensemble.operations import NUMPY, Operations, Value
@@ -47,9 +47,6 @@ class LateFusion(Fusion):
 
     __module__ = "mmensemble.fusion"
     cv: Any
-
-    # The task as the members learned it.
-    _member_task: Task
 
     def check_parameters(self, members: Sequence[Member], X: Any) -> None:
         """Raise `ConfigurationError` for a parameter that does not fit; called before any member is fitted.
@@ -83,7 +80,7 @@ class LateFusion(Fusion):
         present : ndarray of bool, shape (n_members, n_samples, 1)
             Which rows have each member's modality.
         y : ndarray, shape (n_samples,) or (n_samples, n_columns)
-            As the members get it.
+            Of labels, their numbers among those of the task; a 0/1 matrix or numbers as they are.
         X : DataFrame, n_samples rows
         sample_weight : ndarray of float, shape (n_samples,), or None
         """
@@ -123,41 +120,58 @@ class LateFusion(Fusion):
         target: LearnedTask,
         *,
         sample_weight: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
         store: Store | None = None,
         n_jobs: int | None = None,
     ) -> LateFusion:
         """Fit every member on the rows that have its modality, then what joins them; see `Fusion.fit`."""
         self.task_, self.prior_ = target.task, target.prior
-        self._member_task, y = for_members(target)
+        y = for_members(target)
         self.check_parameters(members, X)
-        store = Store.of(None) if store is None else store
         learns = self.learns(self.task_)
-        jobs, held_out_jobs, presence = [], [], []
-        for member in members:
-            self._check_member(member)
-            present, rows = member.rows(X)
-            if not present.any():
-                raise DataError(f"every row misses member {member.name!r}; leave it out", column=_named(member.columns))
+        found = [self._rows_to_fit(member, X, y, sample_weight, learns=learns) for member in members]
+        folds = split_rows(self.cv, X, target, groups) if learns else []
+        store = Store.of(None) if store is None else store
+        fits, held_out_fits, held_out_rows = [], [], []
+        for m, (member, (present, rows)) in enumerate(zip(members, found, strict=True)):
+            call = delayed(member.call)
+            known = (member.estimator, HashedRows(rows), y[present])
             weights = None if sample_weight is None else sample_weight[present]
-            if weights is not None and not weights.any():
-                raise DataError(
-                    f"every row with member {member.name!r} has the weight 0; leave the member out",
-                    column=_named(member.columns),
-                )
-            known = (member.estimator, rows, y[present])
-            jobs.append(delayed(member.call)(present, store.call, fit_member, *known, weights))
-            presence.append(present)
-            if learns:
-                self._check_folds(member, y[present])
-                folds = (self._member_task, self.cv, weights)
-                held_out_jobs.append(delayed(member.call)(present, store.call, out_of_fold, *known, *folds))
-        results = Parallel(n_jobs=n_jobs)(jobs + held_out_jobs)
-        self.members_ = [m.fitted(estimator, X) for m, estimator in zip(members, results, strict=False)]
+            related = groups[present] if groups is not None and takes_groups(member.estimator) else None
+            fits.append(call(present, store.call, fit_member, *known, self.task_.label_sets, weights, related))
+            for fold in folds:
+                fitting, held_out = member_fold(fold, present)
+                if len(held_out):
+                    metadata = ((fitting, held_out), weights, related)
+                    held_out_fits.append(call(present, store.call, out_of_fold, *known, self.task_, *metadata))
+                    held_out_rows.append((m, np.flatnonzero(present)[held_out]))
+        results = Parallel(n_jobs=n_jobs)(fits + held_out_fits)
+        fitted = zip(members, results, strict=False)
+        self.members_ = [member.fitted(estimator, X, labels) for member, (estimator, labels) in fitted]
         if learns:
-            held_out = zip(results[len(jobs) :], presence, strict=True)
-            outputs = np.stack([_spread(member_outputs, present) for member_outputs, present in held_out])
-            self.learn(outputs, np.stack(presence)[:, :, None], y, X, sample_weight)
+            outputs = np.zeros((len(members), len(y), self.task_.width))
+            for place, held_out_outputs in zip(held_out_rows, results[len(fits) :], strict=True):
+                outputs[place] = held_out_outputs
+            presence = np.stack([present for present, _ in found])[:, :, None]
+            self.learn(outputs, presence, y, X, sample_weight)
         return self
+
+    def _rows_to_fit(
+        self, member: Member, X: Any, y: np.ndarray, sample_weight: np.ndarray | None, *, learns: bool
+    ) -> tuple[np.ndarray, Any]:
+        """Return `Member.rows`; raise an error where the member cannot learn from them."""
+        self._check_member(member)
+        present, rows = member.rows(X)
+        if not present.any():
+            raise DataError(f"every row misses member {member.name!r}; leave it out", column=_named(member.columns))
+        if sample_weight is not None and not sample_weight[present].any():
+            raise DataError(
+                f"every row with member {member.name!r} has the weight 0; leave the member out",
+                column=_named(member.columns),
+            )
+        if learns:
+            self._check_classes(member, y[present])
+        return present, rows
 
     def _check_member(self, member: Member) -> None:
         check_can_answer(f"member {member.name!r}", member.estimator, self.task_, type(self).__name__)
@@ -168,16 +182,15 @@ class LateFusion(Fusion):
                 f"member {member.name!r} ({type(member.estimator).__name__}) must be a {kind}, as the composition"
             )
 
-    def _check_folds(self, member: Member, y: np.ndarray) -> None:
-        if isinstance(self.cv, Integral) and self.cv < 2:
-            raise ConfigurationError(f"cv must be at least 2, not {self.cv}")
+    def _check_classes(self, member: Member, y: np.ndarray) -> None:
         if len(self.task_.label_sets) != 1:
             return
-        labels, counts = np.unique(y, return_counts=True)
+        places, counts = np.unique(y, return_counts=True)
         if counts.min() < 2:
+            label = self.task_.label_sets[0].tolist()[places[counts.argmin()]]
             raise DataError(
-                f"class {labels.tolist()[counts.argmin()]!r} has 1 row with member {member.name!r}, and out-of-fold "
-                "predictions need at least 2 of each class; add rows, drop the class, or use SoftVoting"
+                f"class {label!r} has 1 row with member {member.name!r}, and out-of-fold predictions need at least 2 "
+                "of each class; add rows, drop the class, or use SoftVoting"
             )
 
     def _member_outputs(self, X: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -187,7 +200,7 @@ class LateFusion(Fusion):
             present, rows = member.rows(X)
             member_outputs = np.zeros((0, self.task_.width))
             if present.any():
-                member_outputs = member.call(present, outputs_of, member.estimator, self._member_task, rows)
+                member_outputs = member.call(present, outputs_of, member.estimator, member.labels, self.task_, rows)
             outputs.append(_spread(member_outputs, present))
             presence.append(present[:, None])
         return outputs, presence
@@ -197,7 +210,7 @@ class LateFusion(Fusion):
         outputs, present = self._member_outputs(X)
         if not len(present[0]):
             return np.zeros((0, self.task_.width))
-        return np.asarray(self._join(NUMPY, outputs, present, FrameRows(X, self._member_task)))
+        return np.asarray(self._join(NUMPY, outputs, present, FrameRows(X, self.task_)))
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the members' outputs side by side, (n_samples, n_members * width); 0 where missing."""
@@ -215,6 +228,15 @@ class LateFusion(Fusion):
         combined = self.combine(xp, outputs, present, rows)
         return xp.where(reduce(or_, present), combined, xp.constant(self.prior_[None], "prior"))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Read pickles of version 0.1 too, whose members learned labels of several dtypes as numbers of outputs."""
+        task = state.get("task_")
+        if task is not None and state.get("_member_task", task) != task:
+            labels = [np.concatenate([column.astype(object) for column in task.label_sets])] * len(task.label_sets)
+            members = [replace(member, labels=labels) for member in state["members_"]]
+            state = {**state, "members_": members, "final_labels_": labels}
+        super().__setstate__(state)
+
     def __onnx_graph__(self, source: Frame) -> Outputs:
         """Take part in `mmensemble.to_graph`."""
         if not isinstance(source, Frame):
@@ -229,12 +251,12 @@ class LateFusion(Fusion):
                     raise ExportError(
                         f"member {member.name!r} ({type(member.estimator).__name__}) does not tell where it is missing"
                     )
-            value = graph_outputs(f"member {member.name!r}", member.estimator, outputs, self._member_task)
+            value = graph_outputs(f"member {member.name!r}", member.estimator, outputs, self.task_, member.labels)
             values.append(xp.of(value))
             present.append(xp.of(outputs.present))
         with graph.scope(type(self).__name__):
             values = [xp.where(*pair, 0) for pair in zip(present, values, strict=True)]
-            result = self._join(xp, values, present, GraphRows(source, self._member_task))
+            result = self._join(xp, values, present, GraphRows(source, self.task_))
             side_by_side = xp.concat(*values)
             any_member = any_present(graph, [value.value for value in present])
         return Outputs(

@@ -31,9 +31,9 @@ class ProductOfExperts(LateFusion):
 
     Parameters
     ----------
-    cv : int or splitter, default=5
-        How the out-of-fold predictions are made from which a regressor's variance is taken. Classification has no use
-        for it.
+    cv : int, str, splitter or list of splits, default=5
+        How the out-of-fold predictions are made from which a regressor's variance is taken; see `Stacking`.
+        Classification has no use for it.
 
     Attributes
     ----------

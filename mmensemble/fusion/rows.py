@@ -30,7 +30,7 @@ class Rows(Protocol):
         columns : sequence of str
         """
 
-    def outputs_of(self, name: str, estimator: Any, features: Value) -> Value:
+    def outputs_of(self, name: str, estimator: Any, labels: Sequence[np.ndarray] | None, features: Value) -> Value:
         """Return the outputs of an estimator that the strategy fitted, (n, width).
 
         Parameters
@@ -38,7 +38,10 @@ class Rows(Protocol):
         name : str
             What an error calls it.
         estimator : estimator
-            Fitted on `y` as `LateFusion.learn` gets it.
+            Fitted.
+        labels : sequence of ndarray, or None
+            By column of `y`, the labels that its classes number: ``task_.label_sets`` of an estimator that was fitted
+            on `y` as `LateFusion.learn` gets it. None where the task has no classes.
         features : value, shape (n, n_features)
             What its `X` is.
         """
@@ -51,7 +54,6 @@ class FrameRows:
     ----------
     X : DataFrame, n rows
     task : Task
-        As the members learned it.
     """
 
     def __init__(self, X: Any, task: Task) -> None:
@@ -64,8 +66,10 @@ class FrameRows:
         encoded.raise_for_errors()
         return np.asarray(preprocessor.collate(encoded, slice(None))[FEATURES], dtype=np.float64)
 
-    def outputs_of(self, name: str, estimator: Any, features: np.ndarray) -> np.ndarray:
-        return outputs_of(estimator, self.task, features)
+    def outputs_of(
+        self, name: str, estimator: Any, labels: Sequence[np.ndarray] | None, features: np.ndarray
+    ) -> np.ndarray:
+        return outputs_of(estimator, labels, self.task, features)
 
 
 class GraphRows:
@@ -75,7 +79,6 @@ class GraphRows:
     ----------
     source : Frame
     task : Task
-        As the members learned it.
     """
 
     def __init__(self, source: Frame, task: Task) -> None:
@@ -87,10 +90,12 @@ class GraphRows:
         path = f"{self.source.name}.{name}" if self.source.name else name
         return GraphValue(graph, graph.feed(path, columns, _numeric(columns))[FEATURES])
 
-    def outputs_of(self, name: str, estimator: Any, features: GraphValue) -> GraphValue:
+    def outputs_of(
+        self, name: str, estimator: Any, labels: Sequence[np.ndarray] | None, features: GraphValue
+    ) -> GraphValue:
         graph = self.source.graph
         outputs = to_graph(estimator, Tensor(graph, features.value))
-        return GraphValue(graph, graph_outputs(name, estimator, outputs, self.task))
+        return GraphValue(graph, graph_outputs(name, estimator, outputs, self.task, labels))
 
 
 def _numeric(columns: Sequence[str]) -> TabularPreprocessor:

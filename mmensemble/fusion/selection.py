@@ -30,8 +30,8 @@ class EnsembleSelection(WeightedAverage):
     ----------
     n_rounds : int, default=50
         Additions at most.
-    cv : int or splitter, default=5
-        How the out-of-fold outputs are made.
+    cv : int, str, splitter or list of splits, default=5
+        How the out-of-fold outputs are made; see `Stacking`.
 
     Attributes
     ----------
@@ -93,17 +93,12 @@ class EnsembleSelection(WeightedAverage):
             mean = np.average(truth, axis=0, weights=weight)
             scale = np.maximum(np.average((truth - mean) ** 2, axis=0, weights=weight), np.finfo(float).tiny)
             return float(np.average(((outputs - truth) ** 2 / scale).mean(axis=1), weights=weight))
-        parts = zip(distributions(NUMPY, outputs, self.task_), self._codes(y), strict=True)
-        chosen = [np.take_along_axis(part, codes[..., None], axis=-1)[..., 0] for part, codes in parts]
+        # The true class of each column of labels, (n,), or of each independent label, (n, n_labels).
+        truths = [y] if isinstance(self.task_, Multilabel) else list(y.reshape(len(y), -1).T)
+        parts = zip(distributions(NUMPY, outputs, self.task_), truths, strict=True)
+        chosen = [np.take_along_axis(part, classes[..., None], axis=-1)[..., 0] for part, classes in parts]
         losses = -np.log(np.maximum(np.column_stack(chosen), 1e-12))
         return float(np.average(losses.mean(axis=1), weights=weight))
-
-    def _codes(self, y: np.ndarray) -> list[np.ndarray]:
-        """Return the numbers of the true classes, (n,) for each column of labels, or (n, n_labels)."""
-        if isinstance(self.task_, Multilabel):
-            return [y]
-        columns = zip(self._member_task.label_sets, y.reshape(len(y), -1).T, strict=True)
-        return [np.searchsorted(labels, column) for labels, column in columns]
 
     def member_weights(self) -> np.ndarray:
         return self.weights_

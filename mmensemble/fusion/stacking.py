@@ -17,7 +17,7 @@ from mmensemble.fusion.late import LateFusion
 from mmensemble.fusion.rows import FrameRows, Rows
 from mmensemble.fusion.strategy import Member
 from mmensemble.learning.columns import as_list, column_kinds
-from mmensemble.learning.members import fit_member
+from mmensemble.learning.members import fit_member, member_target
 from mmensemble.learning.outputs import check_can_answer, informative_columns
 from mmensemble.operations import NUMPY, Operations, Value
 from mmensemble.tasks import Multilabel, Multioutput, Regression, Task
@@ -38,8 +38,11 @@ class Stacking(LateFusion):
     final_estimator : estimator, default=None
         The meta-learner. None is ``LogisticRegression()``, one per label or column of labels where there are several
         (``OneVsRestClassifier``, ``MultiOutputClassifier``), and ``RidgeCV()`` for a regression.
-    cv : int or splitter, default=5
-        How the out-of-fold outputs are made.
+    cv : int, str, splitter or list of splits, default=5
+        How the out-of-fold outputs are made. All members share the folds, which leave each row of X out once: that many
+        stratified ones, or ones by group where `groups` are passed to `fit`; ones that keep together the rows with the
+        same cell in the column of X that is named; those of a splitter, which sees X as `fit` gets it; or those of a
+        list of row numbers to fit and to hold out.
     passthrough : bool or list of str, default=False
         True gives the meta-learner the members' numeric columns too, a list these numeric columns of X. They come as
         they are: put a scaler before a linear meta-learner. A missing number is replaced by its column's mean.
@@ -47,7 +50,10 @@ class Stacking(LateFusion):
     Attributes
     ----------
     final_estimator_ : estimator
-        The fitted meta-learner.
+        The fitted meta-learner. Of a classification it learned numbers, as in ``StackingClassifier``.
+    final_labels_ : list of ndarray, or None
+        By column of `y`, the label that each of the meta-learner's classes 0, 1, ... stands for; None of a regression
+        and of independent labels.
     peer_regression_ : PeerRegression
         What is expected of a member whose modality is missing.
     passthrough_ : list of str
@@ -65,6 +71,9 @@ class Stacking(LateFusion):
     """
 
     __module__ = "mmensemble"
+
+    # Version 0.1 had no such attribute: its meta-learners learned the labels themselves.
+    final_labels_: list[np.ndarray] | None = None
 
     def __init__(self, final_estimator: Any = None, cv: Any = 5, passthrough: bool | Sequence[str] = False) -> None:
         self.final_estimator = final_estimator
@@ -110,7 +119,7 @@ class Stacking(LateFusion):
         weight = np.ones(len(y)) if sample_weight is None else sample_weight
         self.peer_regression_ = PeerRegression().fit(outputs, present, weight)
         self.passthrough_ = self._columns(self.members_, X)
-        rows = FrameRows(X, self._member_task)
+        rows = FrameRows(X, self.task_)
         numbers = rows.numbers("passthrough", self.passthrough_) if self.passthrough_ else np.zeros((len(y), 0))
         shares = ~np.isnan(numbers) * weight[:, None]
         total = shares.sum(axis=0)
@@ -119,31 +128,35 @@ class Stacking(LateFusion):
         used = present[:, :, 0].any(axis=0)
         features = self._features(NUMPY, list(outputs), list(present), rows)[used]
         try:
-            self.final_estimator_ = self._fit_meta_learner(
+            self.final_estimator_, self.final_labels_ = self._fit_meta_learner(
                 features, y[used], None if sample_weight is None else sample_weight[used]
             )
         except Exception as error:
             error.add_note("This was the final_estimator of Stacking.")
             raise
 
-    def _fit_meta_learner(self, features: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Any:
+    def _fit_meta_learner(
+        self, features: np.ndarray, y: np.ndarray, weight: np.ndarray | None
+    ) -> tuple[Any, list[np.ndarray] | None]:
+        label_sets = self.task_.label_sets
         if self.final_estimator is not None:
-            return fit_member(self.final_estimator, features, y, weight)
+            return fit_member(self.final_estimator, features, y, label_sets, weight)
         if isinstance(self.task_, Regression):
-            return fit_member(RidgeCV(), features, y, weight)
+            return fit_member(RidgeCV(), features, y, label_sets, weight)
         if not isinstance(self.task_, (Multilabel, Multioutput)):
-            return fit_member(LogisticRegression(), features, y, weight)
+            return fit_member(LogisticRegression(), features, y, label_sets, weight)
         per_column = OneVsRestClassifier if isinstance(self.task_, Multilabel) else MultiOutputClassifier
         if weight is None:
-            return per_column(LogisticRegression()).fit(features, y)
+            return fit_member(per_column(LogisticRegression()), features, y, label_sets)
         # OneVsRestClassifier hands weights on by metadata routing only.
         with config_context(enable_metadata_routing=True):
             final = per_column(LogisticRegression().set_fit_request(sample_weight=True))
-            return final.fit(features, y, sample_weight=weight)
+            y, labels = member_target(final, y, label_sets)
+            return final.fit(features, y, sample_weight=weight), labels
 
     def combine(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
         features = self._features(xp, outputs, present, rows)
-        return rows.outputs_of("final_estimator", self.final_estimator_, features)
+        return rows.outputs_of("final_estimator", self.final_estimator_, self.final_labels_, features)
 
     def _features(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
         features = self.peer_regression_.fill(xp, outputs, present)

@@ -32,6 +32,9 @@ class Member:
     columns : str or list of str
     kinds : dict of str to {"float", "string"}, default=None
         What the columns held in fit.
+    labels : list of ndarray, default=None
+        By column of `y`, the label that each of the fitted estimator's classes 0, 1, ... stands for; None where it has
+        no classes, or they are the labels themselves.
     """
 
     __module__ = "mmensemble.fusion"
@@ -39,6 +42,7 @@ class Member:
     estimator: Any
     columns: Columns
     kinds: dict[str, Any] | None = None
+    labels: list[np.ndarray] | None = None
 
     def rows(self, X: Any) -> tuple[np.ndarray, Any]:
         """Return which rows have this modality, (n,) bool, and the member's columns of these rows."""
@@ -46,9 +50,9 @@ class Member:
         chosen = select_columns(X, self.columns)
         return present, chosen if present.all() else safe_indexing(chosen, np.flatnonzero(present))
 
-    def fitted(self, estimator: Any, X: Any) -> Member:
-        """Return the member with its fitted estimator."""
-        return replace(self, estimator=estimator, kinds=column_kinds(X, self.columns))
+    def fitted(self, estimator: Any, X: Any, labels: list[np.ndarray] | None = None) -> Member:
+        """Return the member with its fitted estimator, and the labels that its classes number."""
+        return replace(self, estimator=estimator, kinds=column_kinds(X, self.columns), labels=labels)
 
     def call(self, present: np.ndarray, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of the member's estimator, which sees the rows that are present only.
@@ -105,6 +109,7 @@ class Fusion(BaseEstimator):
         target: LearnedTask,
         *,
         sample_weight: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
         store: Store | None = None,
         n_jobs: int | None = None,
     ) -> Fusion:
@@ -118,6 +123,8 @@ class Fusion(BaseEstimator):
         target : LearnedTask
             The task, its prior, and `y`.
         sample_weight : ndarray of float, shape (n_samples,), default=None
+        groups : ndarray, shape (n_samples,), default=None
+            Rows of one group are related: a split must not part them.
         store : Store, default=None
             Where fitted members, out-of-fold outputs and embeddings are kept.
         n_jobs : int, default=None

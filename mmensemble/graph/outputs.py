@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmensemble.exceptions import ExportError
+from mmensemble.learning.outputs import labels_known
 from mmensemble.tasks import Classification, Multilabel, Multioutput, Regression, Task, Thresholded, placement
 
 if TYPE_CHECKING:
@@ -17,8 +19,22 @@ if TYPE_CHECKING:
 __all__ = ["graph_labels", "graph_outputs"]
 
 
-def graph_outputs(name: str, estimator: Any, outputs: Outputs, task: Task) -> ir.Value:
+def graph_outputs(
+    name: str, estimator: Any, outputs: Outputs, task: Task, labels: Sequence[np.ndarray] | None = None
+) -> ir.Value:
     """Return a member's outputs in a graph in the order of the task, (batch, task.width).
+
+    Parameters
+    ----------
+    name : str
+        What an error calls the member.
+    estimator : estimator
+        Fitted.
+    outputs : Outputs
+        What it gives in the graph.
+    task : Task
+    labels : sequence of ndarray, default=None
+        The labels that its classes number, as `fit_member` returns them; None where they are the labels themselves.
 
     Raises
     ------
@@ -33,12 +49,14 @@ def graph_outputs(name: str, estimator: Any, outputs: Outputs, task: Task) -> ir
         known = task
     if isinstance(task, Multilabel) and isinstance(known, Multioutput) and value is not None:
         return _of_label_one(outputs, known, value)
+    if isinstance(task, Multioutput) and isinstance(known, Multilabel) and value is not None:
+        known, value = _both_labels(outputs, value, labels or [])
     if value is None or not isinstance(known, type(task)) or known.output != task.output:
         wanted = "predictions" if isinstance(task, Regression) else f"probabilities of a {task.name} task"
         raise ExportError(f"{name} ({type(estimator).__name__}) gives no {wanted}")
     if not task.label_sets:
         return value
-    matrix = placement(known.label_sets, task.label_sets)
+    matrix = placement(labels_known(known.label_sets, labels), task.label_sets)
     if matrix is None:
         return value
     return outputs.graph.op("MatMul", value, outputs.graph.constant(matrix, "class_placement"))
@@ -52,6 +70,17 @@ def _of_label_one(outputs: Outputs, known: Multioutput, value: ir.Value) -> ir.V
         matrix[start + np.flatnonzero(labels == 1), column] = 1
         start += len(labels)
     return outputs.graph.op("MatMul", value, outputs.graph.constant(matrix, "label_one"))
+
+
+def _both_labels(outputs: Outputs, value: ir.Value, labels: Sequence[np.ndarray]) -> tuple[Multioutput, ir.Value]:
+    """Return columns of two labels each out of the probabilities of the second ones, and these of both."""
+    graph, known = outputs.graph, Multioutput([Classification(np.arange(len(names))) for names in labels])
+    number = np.concatenate(known.label_sets)
+    column = np.repeat(np.arange(len(labels)), [len(names) for names in labels])
+    # Of the first label 1 - p, of the second p.
+    factor = (np.arange(len(labels))[:, None] == column) * np.where(number, 1, -1)
+    matrix, offset = (graph.constant(part.astype(np.float32), "both_labels") for part in (factor, 1 - number))
+    return known, graph.op("Gemm", value, matrix, offset)
 
 
 def graph_labels(name: str, estimator: Any, outputs: Outputs) -> ir.Value:

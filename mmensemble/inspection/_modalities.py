@@ -12,6 +12,7 @@ from typing import Any
 
 import narwhals as nw
 import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import check_scoring
@@ -22,6 +23,8 @@ from mmensemble._sklearn import safe_indexing
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import check_columns, column_names, n_rows
 from mmensemble.learning.columns import Columns, ColumnSelector, as_list, present_rows, select_columns
+from mmensemble.learning.members import named
+from mmensemble.learning.targets import exact_matches
 
 __all__ = [
     "FittedMember",
@@ -44,6 +47,29 @@ def one_scorer(estimator: Any, scoring: Any, n_repeats: int) -> Any:
     return check_scoring(estimator, scoring=scoring)
 
 
+class _Labelled(ClassifierMixin, BaseEstimator):
+    """A fitted classifier that learned numbers of labels, as one of the labels."""
+
+    def __init__(self, estimator: Any, labels: Sequence[np.ndarray]) -> None:
+        self.estimator = estimator
+        self.labels = labels
+
+    @property
+    def classes_(self) -> Any:
+        return self.labels[0] if len(self.labels) == 1 else list(self.labels)
+
+    def predict(self, X: Any) -> np.ndarray:
+        return named(np.asarray(self.estimator.predict(X)).astype(int), self.labels)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        return exact_matches(y, self.predict(X), sample_weight)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "estimator":  # not so before __init__
+            raise AttributeError(name)
+        return getattr(self.estimator, name)
+
+
 @dataclass(frozen=True)
 class FittedMember:
     """A fitted member of a composition, asked about the rows of the composition's frame.
@@ -55,14 +81,11 @@ class FittedMember:
         Fitted.
     columns : str, list of str or None
         What it sees; None is the whole frame.
-    labels : ndarray of shape (n_classes,), default=None
-        The labels behind the numbers that the member predicts, where its composition encoded them.
     """
 
     name: str
     estimator: Any
     columns: Columns | None
-    labels: np.ndarray | None = None
 
     def rows(self, X: Any) -> tuple[np.ndarray, Any]:
         """Return which rows have this modality, (n,) bool, and what the member sees of them."""
@@ -88,7 +111,7 @@ class FittedMember:
             raise ConfigurationError(
                 f"member {self.name!r} predicts nothing on its own: in a joint fusion only the whole does"
             ) from error
-        return present, predicted if self.labels is None else self.labels[predicted]
+        return present, predicted
 
 
 def check_frame(X: Any) -> None:
@@ -113,20 +136,25 @@ def fitted_members(estimator: Any) -> list[FittedMember]:
     composition = composition_of(estimator)
     if composition is None or not hasattr(composition, "named_estimators_"):
         raise ConfigurationError(f"{type(estimator).__name__} is no composition of members by name")
+    if hasattr(composition, "fusion_"):
+        return [
+            FittedMember(member.name, _labelled(member.estimator, member.labels), member.columns)
+            for member in composition.fusion_.members_
+        ]
     # scikit-learn's ensembles number the labels before they fit their members.
     encoded = isinstance(composition, VotingClassifier) or (
         isinstance(composition, StackingClassifier) and composition.cv != "prefit"
     )
+    labels = [composition.classes_] if encoded else None
     return [
-        FittedMember(
-            name,
-            composition.named_estimators_[name],
-            rest[0] if rest else None,
-            composition.classes_ if encoded else None,
-        )
-        for name, _, *rest in composition.estimators
+        FittedMember(name, _labelled(composition.named_estimators_[name], labels), None)
+        for name, _ in composition.estimators
         if name in composition.named_estimators_ and not isinstance(composition.named_estimators_[name], str)
     ]
+
+
+def _labelled(estimator: Any, labels: Sequence[np.ndarray] | None) -> Any:
+    return estimator if labels is None else _Labelled(estimator, labels)
 
 
 def modalities(estimator: Any, X: Any, groups: Mapping[str, Columns] | None = None) -> dict[str, list[str]]:

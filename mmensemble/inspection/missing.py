@@ -148,7 +148,7 @@ def _member_scores(estimator: Any, X: Any, y: Any, scoring: Any) -> dict[str, fl
     store = Store.of(getattr(composition_of(estimator), "cache", None))  # has the embeddings of these rows
     for member in members:
         if member.columns is None:
-            continue  # scikit-learn's ensembles fit their members on encoded labels
+            continue  # scikit-learn's ensembles do not say what their members see
         present, rows = member.rows(X)
         try:
             scorer = check_scoring(member.estimator, scoring=scoring)

@@ -22,6 +22,7 @@ __all__ = [
     "distributions",
     "flat",
     "informative_columns",
+    "labels_known",
     "output_names",
     "outputs_of",
 ]
@@ -40,12 +41,29 @@ def check_can_answer(name: str, estimator: Any, task: Task, user: str) -> None:
     raise ConfigurationError(f"{name} ({type(estimator).__name__}) has no {method}, which {user} needs{remedy}")
 
 
-def outputs_of(estimator: Any, task: Task, X: Any) -> np.ndarray:
+def labels_known(classes: Sequence[np.ndarray], labels: Sequence[np.ndarray] | None) -> list[np.ndarray]:
+    """Return the labels that an estimator tells apart, of each column.
+
+    Parameters
+    ----------
+    classes : sequence of ndarray
+        Its classes, by column.
+    labels : sequence of ndarray, or None
+        The labels that its classes number, as `fit_member` returns them; None where they are the labels themselves.
+    """
+    if labels is None:
+        return [np.asarray(column) for column in classes]
+    return [names[np.asarray(column, dtype=int)] for column, names in zip(classes, labels, strict=True)]
+
+
+def outputs_of(estimator: Any, labels: Sequence[np.ndarray] | None, task: Task, X: Any) -> np.ndarray:
     """Return a fitted estimator's probabilities or predictions in the order of the task.
 
     Parameters
     ----------
     estimator : estimator
+    labels : sequence of ndarray, or None
+        The labels that its classes number, as `fit_member` returns them.
     task : Task
     X : what the estimator takes, n rows
 
@@ -61,12 +79,23 @@ def outputs_of(estimator: Any, task: Task, X: Any) -> np.ndarray:
         if isinstance(proba, list):  # as scikit-learn's multi-output classifiers: (n, 2) per label, or (n, 1)
             return np.column_stack([_second(p, c) for p, c in zip(proba, estimator.classes_, strict=True)])
         return _of_width(np.asarray(proba), task.width)
-    if isinstance(proba, np.ndarray) and proba.dtype == np.float32:
-        # Rows that add up to 1 as closely as float32 can are too far off for scikit-learn's metrics in float64.
-        proba = proba.astype(np.float64)
-        proba /= proba.sum(axis=1, keepdims=True)
-    known = list(estimator.classes_) if isinstance(task, Multioutput) else [np.asarray(estimator.classes_)]
-    return aligned_outputs(np.hstack(proba) if isinstance(proba, list) else np.asarray(proba), known, task)
+    if not isinstance(task, Multioutput):
+        proba, classes = [proba], [estimator.classes_]
+    elif isinstance(proba, list):
+        classes = estimator.classes_
+    else:  # columns of two numbers each were a 0/1 matrix to the estimator
+        classes = [np.arange(len(names)) for names in labels or []]
+        proba = [np.column_stack([1 - p, p])[:, : len(c)] for p, c in zip(proba.T, classes, strict=True)]
+    columns = np.hstack([_adding_up(np.asarray(column)) for column in proba])
+    return aligned_outputs(columns, labels_known(classes, labels), task)
+
+
+def _adding_up(proba: np.ndarray) -> np.ndarray:
+    """Let rows add up to 1 in float64: as closely as float32 can is too far off for scikit-learn's metrics."""
+    if proba.dtype != np.float32:
+        return proba
+    proba = proba.astype(np.float64)
+    return proba / proba.sum(axis=1, keepdims=True)
 
 
 def aligned_outputs(proba: np.ndarray, known: Sequence[np.ndarray], task: Task) -> np.ndarray:

@@ -6,7 +6,6 @@ The torch estimators and the compositions learn the same `LearnedTask`, so a `y`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -132,11 +131,11 @@ def label_columns(y: np.ndarray) -> list[np.ndarray]:
     return columns
 
 
-def for_members(learned: LearnedTask) -> tuple[Task, np.ndarray]:
-    """Return a task and its `y` as every estimator takes them.
+def for_members(learned: LearnedTask) -> np.ndarray:
+    """Return `y` as numbers: for each label its place among the labels of its column.
 
-    scikit-learn's estimators take no table of several dtypes: each label's number among the outputs stands for it
-    there. And they warn of numbers in one column.
+    0/1 matrices and numbers stay as they are; of a single column of numbers, of which scikit-learn's estimators warn, a
+    vector is made.
 
     Parameters
     ----------
@@ -144,18 +143,16 @@ def for_members(learned: LearnedTask) -> tuple[Task, np.ndarray]:
 
     Returns
     -------
-    task : Task
-        Of the same outputs in the same order.
-    y : ndarray, shape (n,) or (n, n_columns)
+    ndarray, shape (n,) or (n, n_columns)
     """
     task, y = learned.task, learned.y
     if isinstance(task, Regression) and task.width == 1:
-        return task, y.reshape(-1)
-    if not isinstance(task, Multioutput) or y.dtype != object:
-        return task, y
-    columns = zip(task.bounds, task.label_sets, label_columns(y), strict=False)
-    codes = np.column_stack([start + np.searchsorted(labels, column) for start, labels, column in columns])
-    return Multioutput([Classification(np.arange(*bounds)) for bounds in pairwise(task.bounds)], task.names), codes
+        return y.reshape(-1)
+    if not task.label_sets:
+        return y
+    columns = [y] if y.ndim == 1 else label_columns(y)
+    places = [np.searchsorted(labels, column) for labels, column in zip(task.label_sets, columns, strict=True)]
+    return np.column_stack(places).reshape(y.shape)
 
 
 def _check_labelled(table: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import TransformerMixin, clone
 from sklearn.utils import Bunch, Tags
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from mmensemble._sklearn import BaseComposition, VisualBlock, check_sample_weight, print_elapsed_time
 from mmensemble.cache import Store
@@ -88,13 +88,13 @@ class Composition(TransformerMixin, BaseComposition):
     def _learn(self, y: Any, weight: np.ndarray) -> LearnedTask:
         """Return what `y` is."""
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> Self:
         name = type(self).__name__
         members = self._check_members()
         names = check_frame(X)
         if y is None:
             raise DataError(f"{name}.fit requires y to be passed, but the target y is None")
-        check_consistent_length(X, y)
+        check_consistent_length(X, y, groups)
         rows = np.empty((n_rows(X), 1))
         weight = check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
         target = self._learn(y, weight)
@@ -115,6 +115,7 @@ class Composition(TransformerMixin, BaseComposition):
                 X,
                 target,
                 sample_weight=None if sample_weight is None else weight,
+                groups=None if groups is None else column_or_1d(groups),
                 store=Store.of(self.cache),
                 n_jobs=self.n_jobs,
             )

@@ -40,7 +40,9 @@ class MultimodalClassifier(ClassifierMixin, Composition):
     classes_ : ndarray of shape (n_classes,), or list of them
         Of a 0/1 matrix the labels' numbers, of several columns of labels one array per column.
     estimators_ : list of estimators
-        The fitted members.
+        The fitted members. As in scikit-learn's ensembles, they learned numbers in place of labels:
+        the number of each label among those that the member's rows hold, which ``fusion_.members_[i].labels`` lists. A
+        member whose parameters name labels, as ``class_weight={"spam": 5}`` does, learned the labels themselves.
     named_estimators_ : Bunch
         The fitted members by name.
     fusion_ : fusion strategy
@@ -77,7 +79,7 @@ class MultimodalClassifier(ClassifierMixin, Composition):
 
     __module__ = "mmensemble"
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the members and the strategy that joins them.
 
         Parameters
@@ -88,6 +90,9 @@ class MultimodalClassifier(ClassifierMixin, Composition):
             tasks.
         sample_weight : array-like of float, shape (n_samples,), default=None
             Passed to every member and to the meta-learner.
+        groups : array-like of shape (n_samples,), default=None
+            Rows of one group are related, and the strategy's ``cv`` keeps them together. Passed on to members that are
+            compositions, and to searches by group.
 
         Returns
         -------
@@ -100,7 +105,7 @@ class MultimodalClassifier(ClassifierMixin, Composition):
         ConfigurationError
             If members, strategy and task do not fit together.
         """
-        self._fit(X, y, sample_weight)
+        self._fit(X, y, sample_weight, groups)
         self.classes_ = self.fusion_.task_.classes
         return self
 
@@ -207,7 +212,7 @@ class MultimodalRegressor(RegressorMixin, Composition):
 
     __module__ = "mmensemble"
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the members and the strategy that joins them.
 
         Parameters
@@ -216,6 +221,9 @@ class MultimodalRegressor(RegressorMixin, Composition):
         y : array-like of float, shape (n_samples,) or (n_samples, n_targets)
         sample_weight : array-like of float, shape (n_samples,), default=None
             Passed to every member and to the meta-learner.
+        groups : array-like of shape (n_samples,), default=None
+            Rows of one group are related, and the strategy's ``cv`` keeps them together. Passed on to members that are
+            compositions, and to searches by group.
 
         Returns
         -------
@@ -228,7 +236,7 @@ class MultimodalRegressor(RegressorMixin, Composition):
         ConfigurationError
             If members, strategy and task do not fit together.
         """
-        return self._fit(X, y, sample_weight)
+        return self._fit(X, y, sample_weight, groups)
 
     def _learn(self, y: Any, weight: np.ndarray) -> LearnedTask:
         return learn_numbers(y, weight)

@@ -263,12 +263,12 @@ def test_members_stay_below_their_bound(tmp_path: Path, X: Any, y: Any, monkeypa
     monkeypatch.setattr(store, "WALKING_SHARE", np.inf)  # it looks after every fit
     owned = Store.of(tmp_path / "owned")
     for seed in range(8):
-        owned.call(fit_member, Heavy(seed, 200_000), X, y, None)
+        owned.call(fit_member, Heavy(seed, 200_000), X, y, [])
     written = [path for path in (tmp_path / "owned").rglob("*") if path.is_file()]
     assert 200_000 < sum(path.stat().st_size for path in written) < 800_000
     monkeypatch.setattr(store, "MEMBER_BYTES", 0)
     memory = joblib.Memory(tmp_path / "own", verbose=0)
-    Store.of(memory).call(fit_member, Heavy(0, 200_000), X, y, None)
+    Store.of(memory).call(fit_member, Heavy(0, 200_000), X, y, [])
     assert list((tmp_path / "own").rglob("output.pkl")), "a Memory is its user's to bound"
 
 
@@ -540,7 +540,7 @@ with Store.of(folder).active():
 FITS = """
 X, y = small()
 for i in itertools.count():
-    Store.of(folder).call(fit_member, Heavy(i), X, y, None)
+    Store.of(folder).call(fit_member, Heavy(i), X, y, [])
     print(i, flush=True)
 """
 
@@ -584,6 +584,6 @@ def test_members_survive_a_kill(tmp_path: Path) -> None:
     X, y = small()
     kill_three(FITS, tmp_path, n_steps=1, delay=0.03)  # a fit and its 20 MB take about 0.1 s
     for seed in range(3):
-        fitted = Store.of(tmp_path).call(fit_member, Heavy(seed), X, y, None)
+        fitted, _ = Store.of(tmp_path).call(fit_member, Heavy(seed), X, y, [])
         np.testing.assert_array_equal(fitted.numbers_, Heavy(seed).fit(X, y).numbers_)
-    assert Store.of(tmp_path).call(fit_member, Heavy(0), X, y, None).numbers_.nbytes == 20_000_000
+    assert Store.of(tmp_path).call(fit_member, Heavy(0), X, y, [])[0].numbers_.nbytes == 20_000_000

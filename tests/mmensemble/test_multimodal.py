@@ -392,7 +392,8 @@ def test_a_member_that_never_saw_a_class(X: Any, y: Any, fusion: Any) -> None:
     gaps = X.copy()
     gaps.loc[y == "tool", "name"] = None
     model = composition(fusion=fusion).fit(gaps, y)
-    assert model.named_estimators_.text.classes_.tolist() == ["fruit", "vehicle"]
+    assert model.named_estimators_.text.classes_.tolist() == [0, 1]
+    assert model.fusion_.members_[0].labels[0].tolist() == ["fruit", "vehicle"]
     assert model.classes_.tolist() == ["fruit", "tool", "vehicle"]
     known = text_member().fit(gaps["name"][y != "tool"], y[y != "tool"]).predict_proba(X["name"])
     text = model.transform(X)[:, :3]

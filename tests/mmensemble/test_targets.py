@@ -212,34 +212,31 @@ def test_labels_are_no_numbers() -> None:
 # As members get it
 
 
-def test_columns_of_several_dtypes_as_numbers_of_outputs() -> None:
-    learned = learn_labels(pd.DataFrame({"s": WORDS, "i": [30, 4, 30, 4]}), ONES)
-    task, y = for_members(learned)
-    assert [c.tolist() for c in task.classes] == [[0, 1, 2], [3, 4]]
-    np.testing.assert_array_equal(y, [[0, 4], [1, 3], [0, 4], [2, 3]])
-    assert y.dtype.kind == "i"
-    assert task.width == learned.task.width
-
-
-def test_numbers_of_outputs_are_never_taken_for_multilabel() -> None:
-    learned = learn_labels(pd.DataFrame({"s": ["a", "b", "a", "b"], "i": [3, 4, 4, 4]}), ONES)
-    again = learn_labels(for_members(learned)[1], ONES)
-    assert isinstance(again.task, Multioutput)
-    assert [c.tolist() for c in again.task.classes] == [[0, 1], [2, 3]]
+@pytest.mark.parametrize(
+    ("y", "numbers"),
+    [
+        (WORDS, [0, 1, 0, 2]),
+        ([7, -2, 7, 3], [2, 0, 2, 1]),
+        ([True, False, True, True], [1, 0, 1, 1]),
+        (pd.Series(WORDS, dtype=object), [0, 1, 0, 2]),
+        (np.array([WORDS, WORDS]).T, [[0, 0], [1, 1], [0, 0], [2, 2]]),
+        (pd.DataFrame({"s": WORDS, "i": [30, 4, 30, 4]}), [[0, 1], [1, 0], [0, 1], [2, 0]]),
+    ],
+    ids=["strings", "gaps", "booleans", "objects", "columns", "columns of several dtypes"],
+)
+def test_labels_are_numbered(y: Any, numbers: list[Any]) -> None:
+    made = for_members(learn_labels(y, ONES))
+    assert made.dtype.kind == "i"
+    np.testing.assert_array_equal(made, numbers)
 
 
 def test_one_target_is_a_vector_to_members() -> None:
-    task, y = for_members(learn_numbers([[1], [2], [3], [5]], ONES))
-    assert y.shape == (4,)
-    assert task.width == 1
+    assert for_members(learn_numbers([[1], [2], [3], [5]], ONES)).shape == (4,)
 
 
-@pytest.mark.parametrize("y", [WORDS, MATRIX, np.array([WORDS, WORDS]).T])
-def test_everything_else_stays(y: Any) -> None:
-    learned = learn_labels(y, ONES)
-    task, same = for_members(learned)
-    assert task is learned.task
-    assert same is learned.y
+def test_independent_labels_and_numbers_stay() -> None:
+    for learned in (learn_labels(MATRIX, ONES), learn_numbers([1, 2, 3, 5], ONES)):
+        np.testing.assert_array_equal(for_members(learned), learned.y)
 
 
 # Score

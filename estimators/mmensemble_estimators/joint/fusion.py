@@ -18,7 +18,7 @@ from mmensemble.exceptions import DataError
 from mmensemble.frames import n_rows
 from mmensemble.fusion import Fusion, Member
 from mmensemble.learning.columns import as_list, select_columns
-from mmensemble.learning.targets import LearnedTask
+from mmensemble.learning.targets import LearnedTask, for_members
 from mmensemble_estimators.base.estimator import TorchEstimator
 from mmensemble_estimators.base.parameters import check_fractions, check_integers, check_rates
 from mmensemble_estimators.fusers import Fuser
@@ -96,10 +96,11 @@ class JointFusion(Fusion):
         target: LearnedTask,
         *,
         sample_weight: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
         store: Store | None = None,
         n_jobs: int | None = None,
     ) -> Self:
-        """Train all networks together; see `mmensemble.fusion.Fusion.fit`. `n_jobs` has no effect."""
+        """Train all networks together; see `mmensemble.fusion.Fusion.fit`. `groups` and `n_jobs` have no effect."""
         self.check_parameters(members, X)
         columns = list(dict.fromkeys(name for member in members for name in as_list(member.columns)))
         fitted = (Store.of(None) if store is None else store).call(
@@ -124,7 +125,8 @@ class JointFusion(Fusion):
         device = resolve_device(self.device)
         with seeded(int(rng.randint(2**31)), device):
             token_level = self.fuser_class.token_level
-            parts = [fit_rows(member, X, target.y, token_level=token_level) for member in members]
+            y = for_members(target)
+            parts = [fit_rows(member, X, y, self.task_.label_sets, token_level=token_level) for member in members]
             encoders = [part.encoder for part in parts]
             self.network_ = JointNetwork(
                 encoders,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import Cells, leaf_cells
 from mmensemble.fusion import Member
 from mmensemble.learning.columns import select_columns
+from mmensemble.learning.members import member_target
 from mmensemble.preprocessing import PRESENT, Encoded
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.network import Network
@@ -25,9 +27,11 @@ from mmensemble_estimators.base.rows import arrays_of, cells_to_fit, encode, enc
 __all__ = ["FrozenRows", "JointRows", "Standardize", "fit_rows", "rows_of"]
 
 
-def fit_rows(member: Member, X: Any, y: np.ndarray, *, token_level: bool) -> JointRows:
+def fit_rows(
+    member: Member, X: Any, y: np.ndarray, label_sets: Sequence[np.ndarray], *, token_level: bool
+) -> JointRows:
     """Prepare an unfitted member and its fitting rows for joint training, as tokens where the fuser wants them."""
-    return _rows_class(member).fit(member, X, y, token_level=token_level)
+    return _rows_class(member).fit(member, X, y, label_sets, token_level=token_level)
 
 
 def rows_of(member: Member, X: Any, *, token_level: bool) -> JointRows:
@@ -64,7 +68,9 @@ class JointRows(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, member: Member, X: Any, y: np.ndarray, *, token_level: bool) -> JointRows:
+    def fit(
+        cls, member: Member, X: Any, y: np.ndarray, label_sets: Sequence[np.ndarray], *, token_level: bool
+    ) -> JointRows:
         """Prepare an unfitted member and its fitting rows for joint training."""
 
     @classmethod
@@ -94,7 +100,9 @@ class NetworkRows(JointRows):
         self.learning_rate = (learning_rate_of(estimator), estimator.weight_decay)
 
     @classmethod
-    def fit(cls, member: Member, X: Any, y: np.ndarray, *, token_level: bool) -> NetworkRows:
+    def fit(
+        cls, member: Member, X: Any, y: np.ndarray, label_sets: Sequence[np.ndarray], *, token_level: bool
+    ) -> NetworkRows:
         """Fit the preprocessor on rows and build the encoder, untrained."""
         return cls(*_fit_estimator(member, X))
 
@@ -157,7 +165,9 @@ class FrozenRows(JointRows):
         self.lengths = np.asarray([len(t) for t in self.tokens]) if token_level else np.ones(len(encoded), np.int64)
 
     @classmethod
-    def fit(cls, member: Member, X: Any, y: np.ndarray, *, token_level: bool) -> FrozenRows:
+    def fit(
+        cls, member: Member, X: Any, y: np.ndarray, label_sets: Sequence[np.ndarray], *, token_level: bool
+    ) -> FrozenRows:
         """Fit the preprocessor on rows, build the encoder, and run it."""
         estimator, _, encoded = _fit_estimator(member, X)
         return cls(estimator, encoded, token_level=token_level)
@@ -213,12 +223,16 @@ class FeatureRows(JointRows):
         self.lengths = np.ones(len(present), dtype=np.int64)
 
     @classmethod
-    def fit(cls, member: Member, X: Any, y: np.ndarray, *, token_level: bool) -> FeatureRows:
+    def fit(
+        cls, member: Member, X: Any, y: np.ndarray, label_sets: Sequence[np.ndarray], *, token_level: bool
+    ) -> FeatureRows:
         """Fit the steps that make features, and measure their moments."""
         present, rows = member.rows(X)
         if not present.any():
             raise DataError(f"every row misses member {member.name!r}; leave it out")
-        transformer = _feature_steps(clone(member.estimator)).fit(rows, y[present])
+        steps = _feature_steps(clone(member.estimator))
+        y, _ = member_target(steps, y[present], label_sets)
+        transformer = steps.fit(rows, y)
         features = _features(transformer, rows, member, present)
         scale = features.std(axis=0)
         encoder = Standardize(features.mean(axis=0), np.where(scale > 0, scale, 1.0))

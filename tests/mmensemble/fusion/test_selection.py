@@ -16,6 +16,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from mmensemble import EnsembleSelection, MultimodalClassifier, MultimodalRegressor
 from mmensemble.exceptions import ConfigurationError
+from tests.mmensemble.fusion.shared_folds import shared_folds
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -37,7 +38,8 @@ def held_out(members: list[Any], frame: pd.DataFrame, y: np.ndarray, **method: A
     made = []
     for _, estimator, columns in members:
         there = frame[columns].notna().all(axis=1).to_numpy()
-        outputs = cross_val_predict(estimator, frame[columns][there], y[there], cv=3, **method)
+        folds = shared_folds(there, y, 3)
+        outputs = cross_val_predict(estimator, frame[columns][there], y[there], cv=folds, **method)
         full = np.full((len(y), *outputs.shape[1:]), np.nan)
         full[there] = outputs
         made.append(full)

@@ -13,6 +13,7 @@ from sklearn.naive_bayes import GaussianNB
 
 from mmensemble import MultimodalClassifier, Stacking, on_column
 from mmensemble.exceptions import ConfigurationError
+from tests.mmensemble.fusion.shared_folds import shared_folds
 
 MEMBERS = [("a", LogisticRegression(), ["a"]), ("b", GaussianNB(), ["b"])]
 SHUFFLED = StratifiedKFold(3, shuffle=True, random_state=0)
@@ -66,7 +67,8 @@ def filled_outputs(X: pd.DataFrame, y: np.ndarray, new: pd.DataFrame, cv: int) -
     held_out, outputs, known = np.zeros((2, len(X), k)), np.zeros((2, len(new), k)), []
     for m, (_, estimator, columns) in enumerate(MEMBERS):
         there, new_there = X[columns].notna().all(axis=1).to_numpy(), new[columns].notna().all(axis=1).to_numpy()
-        held_out[m, there] = cross_val_predict(estimator, X[columns][there], y[there], cv=cv, method="predict_proba")
+        folds = shared_folds(there, y, cv)
+        held_out[m, there] = cross_val_predict(estimator, X[columns][there], y[there], cv=folds, method="predict_proba")
         fitted = clone(estimator).fit(X[columns][there], y[there])
         outputs[m, new_there] = fitted.predict_proba(new[columns][new_there])
         known.append((there, new_there))

@@ -276,7 +276,8 @@ def test_meta_learner_that_knows_fewer_classes() -> None:
     X, y = rows()
     X[y == "two"] = np.nan
     model = MultimodalClassifier(MEMBERS, fusion=Stacking(cv=3)).fit(X, y)
-    assert model.fusion_.final_estimator_.classes_.tolist() == ["one", "three"]
+    assert model.fusion_.final_estimator_.classes_.tolist() == [0, 1]
+    assert model.fusion_.final_labels_[0].tolist() == ["one", "three"]
     probabilities = model.predict_proba(X)
     missing = y == "two"
     assert (probabilities[~missing, 2] == 0).all()
@@ -313,9 +314,8 @@ def test_meta_learner_of_another_kind() -> None:
 def test_folds_that_are_no_partition() -> None:
     X, y = rows()
     fusion = Stacking(cv=ShuffleSplit(3, random_state=0))
-    with pytest.raises(ConfigurationError, match=r"cv must leave each row out once.*ShuffleSplit") as caught:
+    with pytest.raises(ConfigurationError, match=r"cv must leave each row out once.*ShuffleSplit"):
         MultimodalClassifier(MEMBERS, fusion=fusion).fit(X, y)
-    assert caught.value.__notes__ == ["This was member 'a' (LogisticRegression) of the composition."]
 
 
 @pytest.mark.parametrize("cv", [1, 0, np.int64(1)])

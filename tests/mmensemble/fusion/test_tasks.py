@@ -193,7 +193,8 @@ def test_members_that_miss_classes_of_a_column(strategy: Any) -> None:
     frame, y = X.iloc[order].reset_index(drop=True), TARGETS["columns"][order]
     frame["a"] = frame["a"].where(y[:, 0] != "q")
     model = composition("columns", strategy(3)).fit(frame, y)
-    assert [c.tolist() for c in model.estimators_[0].classes_] == [["p", "r"], ["other"]]
+    assert [c.tolist() for c in model.estimators_[0].classes_] == [[0, 1], [0]]
+    assert [labels.tolist() for labels in model.fusion_.members_[0].labels] == [["p", "r"], ["other"]]
     a = model.transform(frame)[:, :5]
     assert (a[:, [1, 3]] == 0).all()
     for made in model.predict_proba(frame):

@@ -89,12 +89,15 @@ def main() -> None:
             print(f"fitted in {time.perf_counter() - start:.0f} s", flush=True)
 
         # The members of the vote are the single modalities.
-        members = fitted["soft voting"].named_estimators_
+        members, classes = fitted["soft voting"].named_estimators_, fitted["soft voting"].classes_
         table = pd.DataFrame(
             {
-                "text alone": _scores(members.text, X_test["name"], y_test),
-                "image alone": _scores(members.image, X_test["picture"], y_test),
-                **{name: _scores(composition, X_test, y_test) for name, composition in fitted.items()},
+                "text alone": _scores(members.text.predict_proba(X_test["name"]), classes, y_test),
+                "image alone": _scores(members.image.predict_proba(X_test["picture"]), classes, y_test),
+                **{
+                    name: _scores(composition.predict_proba(X_test), classes, y_test)
+                    for name, composition in fitted.items()
+                },
             }
         ).T
         print(f"\nOn the {len(X_test)} held-out items:\n{table.to_string(float_format='{:.3f}'.format)}\n", flush=True)
@@ -182,13 +185,12 @@ def main() -> None:
     print(f"figure: {arguments.output / 'quickstart.png'}; all of it took {time.perf_counter() - started:.0f} s")
 
 
-def _scores(estimator: object, X: object, y: np.ndarray) -> dict[str, float]:
-    probabilities = estimator.predict_proba(X)
-    predicted = estimator.classes_[probabilities.argmax(axis=1)]
+def _scores(probabilities: np.ndarray, classes: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    predicted = classes[probabilities.argmax(axis=1)]
     return {
         "accuracy": accuracy_score(y, predicted),
         "macro-F1": f1_score(y, predicted, average="macro"),
-        "log loss": log_loss(y, probabilities, labels=estimator.classes_),
+        "log loss": log_loss(y, probabilities, labels=classes),
     }
 
 

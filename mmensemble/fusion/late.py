@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from itertools import compress
+from numbers import Integral
 from operator import or_
 from typing import Any
 
@@ -30,6 +31,7 @@ from mmensemble.learning.columns import Columns, as_list
 from mmensemble.learning.folds import member_fold, out_of_fold, split_rows
 from mmensemble.learning.members import fit_member, takes_groups
 from mmensemble.learning.outputs import check_can_answer, output_names, outputs_of
+from mmensemble.learning.related_rows import warn_of_related_rows
 from mmensemble.learning.targets import LearnedTask, for_members
 from mmensemble.operations import NUMPY, Operations, Value
 from mmensemble.tasks import Regression, Task
@@ -131,6 +133,9 @@ class LateFusion(Fusion):
         learns = self.learns(self.task_)
         found = [self._rows_to_fit(member, X, y, sample_weight, learns=learns) for member in members]
         folds = split_rows(self.cv, X, target, groups) if learns else []
+        if learns and groups is None and (self.cv is None or isinstance(self.cv, Integral)):
+            columns = [column for member in members for column in as_list(member.columns)]
+            warn_of_related_rows(X, columns, y, self.task_, folds)
         store = Store.of(None) if store is None else store
         fits, held_out_fits, held_out_rows = [], [], []
         for m, (member, (present, rows)) in enumerate(zip(members, found, strict=True)):
@@ -200,7 +205,7 @@ class LateFusion(Fusion):
             present, rows = member.rows(X)
             member_outputs = np.zeros((0, self.task_.width))
             if present.any():
-                member_outputs = member.call(present, outputs_of, member.estimator, member.labels, self.task_, rows)
+                member_outputs = member.call(present, outputs_of, member.estimator, self.task_, rows, member.labels)
             outputs.append(_spread(member_outputs, present))
             presence.append(present[:, None])
         return outputs, presence

@@ -30,7 +30,7 @@ class Rows(Protocol):
         columns : sequence of str
         """
 
-    def outputs_of(self, name: str, estimator: Any, labels: Sequence[np.ndarray] | None, features: Value) -> Value:
+    def outputs_of(self, name: str, estimator: Any, features: Value, labels: Sequence[np.ndarray] | None) -> Value:
         """Return the outputs of an estimator that the strategy fitted, (n, width).
 
         Parameters
@@ -39,11 +39,11 @@ class Rows(Protocol):
             What an error calls it.
         estimator : estimator
             Fitted.
+        features : value, shape (n, n_features)
+            What its `X` is.
         labels : sequence of ndarray, or None
             By column of `y`, the labels that its classes number: ``task_.label_sets`` of an estimator that was fitted
             on `y` as `LateFusion.learn` gets it. None where the task has no classes.
-        features : value, shape (n, n_features)
-            What its `X` is.
         """
 
 
@@ -67,9 +67,9 @@ class FrameRows:
         return np.asarray(preprocessor.collate(encoded, slice(None))[FEATURES], dtype=np.float64)
 
     def outputs_of(
-        self, name: str, estimator: Any, labels: Sequence[np.ndarray] | None, features: np.ndarray
+        self, name: str, estimator: Any, features: np.ndarray, labels: Sequence[np.ndarray] | None
     ) -> np.ndarray:
-        return outputs_of(estimator, labels, self.task, features)
+        return outputs_of(estimator, self.task, features, labels)
 
 
 class GraphRows:
@@ -91,7 +91,7 @@ class GraphRows:
         return GraphValue(graph, graph.feed(path, columns, _numeric(columns))[FEATURES])
 
     def outputs_of(
-        self, name: str, estimator: Any, labels: Sequence[np.ndarray] | None, features: GraphValue
+        self, name: str, estimator: Any, features: GraphValue, labels: Sequence[np.ndarray] | None
     ) -> GraphValue:
         graph = self.source.graph
         outputs = to_graph(estimator, Tensor(graph, features.value))

@@ -156,7 +156,7 @@ class Stacking(LateFusion):
 
     def combine(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
         features = self._features(xp, outputs, present, rows)
-        return rows.outputs_of("final_estimator", self.final_estimator_, self.final_labels_, features)
+        return rows.outputs_of("final_estimator", self.final_estimator_, features, self.final_labels_)
 
     def _features(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
         features = self.peer_regression_.fill(xp, outputs, present)

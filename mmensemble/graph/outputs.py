@@ -75,10 +75,11 @@ def _of_label_one(outputs: Outputs, known: Multioutput, value: ir.Value) -> ir.V
 def _both_labels(outputs: Outputs, value: ir.Value, labels: Sequence[np.ndarray]) -> tuple[Multioutput, ir.Value]:
     """Return columns of two labels each out of the probabilities of the second ones, and these of both."""
     graph, known = outputs.graph, Multioutput([Classification(np.arange(len(names))) for names in labels])
-    number = np.concatenate(known.label_sets)
-    column = np.repeat(np.arange(len(labels)), [len(names) for names in labels])
-    # Of the first label 1 - p, of the second p.
-    factor = (np.arange(len(labels))[:, None] == column) * np.where(number, 1, -1)
+    number, sizes = np.concatenate(known.label_sets), np.array([len(names) for names in labels])
+    column = np.repeat(np.arange(len(labels)), sizes)
+    # Of the first label 1 - p, of the second p; 1 of a label that all rows had.
+    sign = np.where(sizes[column] == 1, 0, np.where(number, 1, -1))
+    factor = (np.arange(len(labels))[:, None] == column) * sign
     matrix, offset = (graph.constant(part.astype(np.float32), "both_labels") for part in (factor, 1 - number))
     return known, graph.op("Gemm", value, matrix, offset)
 

@@ -59,7 +59,9 @@ class _Labelled(ClassifierMixin, BaseEstimator):
         return self.labels[0] if len(self.labels) == 1 else list(self.labels)
 
     def predict(self, X: Any) -> np.ndarray:
-        return named(np.asarray(self.estimator.predict(X)).astype(int), self.labels)
+        numbers = np.asarray(self.estimator.predict(X)).astype(int)
+        # Some libraries' classifiers predict (n, 1).
+        return named(numbers.reshape(-1) if len(self.labels) == 1 else numbers, self.labels)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         return exact_matches(y, self.predict(X), sample_weight)

@@ -18,7 +18,7 @@ from mmensemble.learning.outputs import outputs_of
 from mmensemble.learning.targets import LearnedTask, for_members
 from mmensemble.tasks import Task
 
-__all__ = ["Fold", "column_groups", "member_fold", "out_of_fold", "split_rows"]
+__all__ = ["Fold", "member_fold", "out_of_fold", "split_rows"]
 
 # The numbers of the rows to fit, and of those that are held out.
 Fold = tuple[np.ndarray, np.ndarray]
@@ -50,8 +50,8 @@ def split_rows(cv: Any, X: Any, target: LearnedTask, groups: np.ndarray | None) 
     if isinstance(cv, Integral) and cv < 2:
         raise ConfigurationError(f"cv must be at least 2, not {cv}")
     if isinstance(cv, str):
-        groups = column_groups(X, cv)
-        cv = GroupKFold(min(N_FOLDS, groups.max() + 1))
+        groups = _column_groups(X, cv)
+        cv = GroupKFold(min(N_FOLDS, len(np.unique(groups))))
     elif groups is not None and (cv is None or isinstance(cv, Integral)):
         cv = GroupKFold(N_FOLDS if cv is None else cv)
     splitter = check_cv(cv, for_members(target), classifier=bool(target.task.label_sets))
@@ -64,8 +64,8 @@ def split_rows(cv: Any, X: Any, target: LearnedTask, groups: np.ndarray | None) 
     return folds
 
 
-def column_groups(X: Any, column: str) -> np.ndarray:
-    """Return the number of each row's group, ndarray of int, shape (n,), by the cells of a column.
+def _column_groups(X: Any, column: str) -> np.ndarray:
+    """Return the cells of a column, each of which must name the group of its row, ndarray of shape (n,).
 
     Raises
     ------
@@ -76,10 +76,10 @@ def column_groups(X: Any, column: str) -> np.ndarray:
     missing = missing_cells(cells)
     if missing.any():
         raise DataError("the group of the row is missing", row=int(missing.argmax()), column=column)
-    numbers = {cell: number for number, cell in enumerate(dict.fromkeys(cells))}
-    if len(numbers) < 2:
+    groups = np.asarray(cells)
+    if len(np.unique(groups)) < 2:
         raise DataError("all rows are of one group; cv needs at least 2", column=column)
-    return np.fromiter((numbers[cell] for cell in cells), dtype=int, count=len(cells))
+    return groups
 
 
 def member_fold(fold: Fold, present: np.ndarray) -> Fold:
@@ -119,9 +119,9 @@ def out_of_fold(
     fitting, held_out = fold
     weight, groups = (None if part is None else part[fitting] for part in (sample_weight, groups))
     with _numbered(fitting):
-        fitted = fit_member(estimator, safe_indexing(X, fitting), y[fitting], task.label_sets, weight, groups)
+        fitted, labels = fit_member(estimator, safe_indexing(X, fitting), y[fitting], task.label_sets, weight, groups)
     with _numbered(held_out):
-        return outputs_of(*fitted, task, safe_indexing(X, held_out))
+        return outputs_of(fitted, task, safe_indexing(X, held_out), labels)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
+from mmensemble._sklearn import BaseSearchCV
 from mmensemble.exceptions import ConfigurationError
 
 __all__ = ["fit_member", "member_target", "named", "takes_groups"]
@@ -132,7 +133,9 @@ def _reads_labels(estimator: Any, labels: set[Any]) -> bool:
 def takes_groups(estimator: Any) -> bool:
     """Tell whether groups are to be passed to an estimator: a composition, or a search by groups."""
     last = _last_step(estimator)
-    return has_fit_parameter(last, "groups") or "groups" in get_routing_for_object(last).consumes("fit", ["groups"])
+    if not isinstance(last, BaseSearchCV):
+        return has_fit_parameter(last, "groups")
+    return "groups" in get_routing_for_object(last.cv).consumes("split", ["groups"])
 
 
 def _last_step(estimator: Any) -> Any:

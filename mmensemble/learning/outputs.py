@@ -56,16 +56,16 @@ def labels_known(classes: Sequence[np.ndarray], labels: Sequence[np.ndarray] | N
     return [names[np.asarray(column, dtype=int)] for column, names in zip(classes, labels, strict=True)]
 
 
-def outputs_of(estimator: Any, labels: Sequence[np.ndarray] | None, task: Task, X: Any) -> np.ndarray:
+def outputs_of(estimator: Any, task: Task, X: Any, labels: Sequence[np.ndarray] | None = None) -> np.ndarray:
     """Return a fitted estimator's probabilities or predictions in the order of the task.
 
     Parameters
     ----------
     estimator : estimator
-    labels : sequence of ndarray, or None
-        The labels that its classes number, as `fit_member` returns them.
     task : Task
     X : what the estimator takes, n rows
+    labels : sequence of ndarray, default=None
+        The labels that its classes number, as `fit_member` returns them; None where they are the labels themselves.
 
     Returns
     -------
@@ -85,16 +85,20 @@ def outputs_of(estimator: Any, labels: Sequence[np.ndarray] | None, task: Task, 
         classes = estimator.classes_
     else:  # columns of two numbers each were a 0/1 matrix to the estimator
         classes = [np.arange(len(names)) for names in labels or []]
-        proba = [np.column_stack([1 - p, p])[:, : len(c)] for p, c in zip(proba.T, classes, strict=True)]
-    columns = np.hstack([_adding_up(np.asarray(column)) for column in proba])
-    return aligned_outputs(columns, labels_known(classes, labels), task)
+        proba = [np.column_stack([1 - p, p]) for p in proba.T]
+    columns = [_adding_up(np.asarray(part), len(of_part)) for part, of_part in zip(proba, classes, strict=True)]
+    return aligned_outputs(np.hstack(columns), labels_known(classes, labels), task)
 
 
-def _adding_up(proba: np.ndarray) -> np.ndarray:
-    """Let rows add up to 1 in float64: as closely as float32 can is too far off for scikit-learn's metrics."""
-    if proba.dtype != np.float32:
+def _adding_up(proba: np.ndarray, n_classes: int) -> np.ndarray:
+    """Let rows of probabilities add up to 1 in float64.
+
+    As closely as float32 can is too far off for scikit-learn's metrics, and a network whose user set the number of its
+    outputs (skorch's) has some for classes that its rows do not hold.
+    """
+    if proba.dtype != np.float32 and proba.shape[1] == n_classes:
         return proba
-    proba = proba.astype(np.float64)
+    proba = proba[:, :n_classes].astype(np.float64)
     return proba / proba.sum(axis=1, keepdims=True)
 
 

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_selection import SelectFromModel
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -307,6 +308,25 @@ def test_features_of_a_member(items: pd.DataFrame, labels: np.ndarray, facts: An
     made = image_and_facts(fusion(), facts=facts).fit(items, labels)
     expected = image_and_facts(fusion()).fit(items, labels)
     np.testing.assert_allclose(made.predict_proba(items), expected.predict_proba(items), rtol=0, atol=1e-3)
+
+
+def test_steps_that_make_features_learn_numbers_of_labels(items: pd.DataFrame, labels: np.ndarray) -> None:
+    """Some estimators learn nothing else; the first of four classes has no facts."""
+    selection = SelectFromModel(OfConsecutiveNumbers(), threshold=-1)
+    facts = make_pipeline(SimpleImputer(), selection, LogisticRegression())
+    frame = items.copy()
+    frame.loc[labels == np.unique(labels)[0], NUMBERS] = np.nan
+    made = image_and_facts(fusion(), facts=facts).fit(frame, labels)
+    assert made.named_estimators_.facts[-1].estimator_.classes_.tolist() == [0, 1, 2]
+    assert set(made.predict(frame)) <= set(labels)
+
+
+class OfConsecutiveNumbers(LogisticRegression):
+    """Refuses all other labels."""
+
+    def fit(self, X: Any, y: Any) -> OfConsecutiveNumbers:
+        assert np.array_equal(np.unique(y), np.arange(len(np.unique(y))))
+        return super().fit(X, y)
 
 
 def test_sparse_features_of_strings(items: pd.DataFrame, labels: np.ndarray) -> None:

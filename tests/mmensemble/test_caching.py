@@ -106,6 +106,15 @@ def test_strategies_share_members_and_folds(model: MultimodalClassifier, log: Pa
     assert n_fits(log) == 2 + 2 * CV + 2 * (CV + 1)
 
 
+def test_a_fold_is_found_again_whoever_asks_for_it(model: MultimodalClassifier, log: Path, X: Any, y: Any) -> None:
+    clone(model).set_params(fusion=Stacking(cv=CV)).fit(X, y)
+    fitted = n_fits(log)
+    folds = list(StratifiedKFold(CV).split(X, y))
+    for cv in (StratifiedKFold(CV), folds, folds[::-1]):
+        clone(model).set_params(fusion=EnsembleSelection(cv=cv), b="drop").fit(X, y)
+    assert n_fits(log) == fitted
+
+
 def test_a_search_fits_each_member_once_per_fold(model: MultimodalClassifier, log: Path, X: Any, y: Any) -> None:
     strategies = [SoftVoting(), SoftVoting(weights=[1, 2]), Stacking(cv=CV), Stacking(LogisticRegression(C=9), cv=CV)]
     search = GridSearchCV(model, {"fusion": strategies}, cv=2, refit=False).fit(X, y)

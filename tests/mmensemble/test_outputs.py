@@ -47,29 +47,29 @@ class Made:
 
 def test_classes_are_put_in_order() -> None:
     proba = np.array([[0.2, 0.8], [0.5, 0.5]])
-    result = outputs_of(Made(proba, np.array(["c", "a"])), None, CLASSES, None)
+    result = outputs_of(Made(proba, np.array(["c", "a"])), CLASSES, None)
     np.testing.assert_array_equal(result, [[0.8, 0, 0.2], [0.5, 0, 0.5]])
     same = np.array([[0.2, 0.3, 0.5]])
-    np.testing.assert_array_equal(outputs_of(Made(same, ABC), None, CLASSES, None), same)
+    np.testing.assert_array_equal(outputs_of(Made(same, ABC), CLASSES, None), same)
 
 
 def test_columns_of_labels_are_put_in_order() -> None:
     first, second = np.array([[0.4, 0.6]]), np.array([[1.0]])
-    result = outputs_of(Made([first, second], [np.array(["b", "c"]), np.array([9])]), None, COLUMNS, None)
+    result = outputs_of(Made([first, second], [np.array(["b", "c"]), np.array([9])]), COLUMNS, None)
     np.testing.assert_array_equal(result, [[0, 0.4, 0.6, 0, 1]])
 
 
 def test_numbered_classes_are_put_in_order() -> None:
     numbered = Made(np.array([[0.2, 0.8]]), np.array([0, 1]))
-    np.testing.assert_array_equal(outputs_of(numbered, [ABC[[0, 2]]], CLASSES, None), [[0.2, 0, 0.8]])
+    np.testing.assert_array_equal(outputs_of(numbered, CLASSES, None, [ABC[[0, 2]]]), [[0.2, 0, 0.8]])
 
 
 @pytest.mark.parametrize(
-    ("second", "expected"), [([7, 9], [0.75, 0, 0.25, 0.5, 0.5]), ([9], [0.75, 0, 0.25, 0, 0.5])], ids=str
+    ("second", "expected"), [([7, 9], [0.75, 0, 0.25, 0.5, 0.5]), ([9], [0.75, 0, 0.25, 0, 1])], ids=str
 )
 def test_columns_of_two_labels_that_were_independent_labels_to_a_member(second: Any, expected: Any) -> None:
     member, labels = Made(np.array([[0.25, 0.5]]), np.arange(2)), [ABC[[0, 2]], np.array(second)]
-    np.testing.assert_array_equal(outputs_of(member, labels, COLUMNS, None), [expected])
+    np.testing.assert_array_equal(outputs_of(member, COLUMNS, None, labels), [expected])
     graph, value = graph_of(2)
     result = graph_outputs("m", member, Outputs(graph, probabilities=value, task=Multilabel(2)), COLUMNS, labels)
     model = graph.to_model({"scores": (result, 5)})
@@ -81,21 +81,21 @@ def test_columns_of_two_labels_that_were_independent_labels_to_a_member(second: 
 def test_lists_of_labels() -> None:
     """As forests give them: a label that no fitting row had, or all of them, has one column."""
     proba = [np.array([[0.3, 0.7]]), np.array([[1.0]]), np.array([[1.0]])]
-    result = outputs_of(Made(proba, [np.array([0, 1]), np.array([0]), np.array([1])]), None, LABELS, None)
+    result = outputs_of(Made(proba, [np.array([0, 1]), np.array([0]), np.array([1])]), LABELS, None)
     np.testing.assert_array_equal(result, [[0.7, 0, 1]])
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2,), (2, 3, 1)])
 def test_labels_of_another_number(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match=r"gave outputs of shape .*, not \(n, 3\)"):
-        outputs_of(Made(np.zeros(shape)), None, LABELS, None)
+        outputs_of(Made(np.zeros(shape)), LABELS, None)
 
 
 def test_numbers() -> None:
     one, two = Regression(1, one_dimensional=True), Regression(2, one_dimensional=False)
     for given in (np.array([1.0, 2]), np.array([[1], [2]])):
-        np.testing.assert_array_equal(outputs_of(Made(given), None, one, None), [[1.0], [2.0]])
-    result = outputs_of(Made(np.array([[1, 2]], dtype=np.float32)), None, two, None)
+        np.testing.assert_array_equal(outputs_of(Made(given), one, None), [[1.0], [2.0]])
+    result = outputs_of(Made(np.array([[1, 2]], dtype=np.float32)), two, None)
     assert result.dtype == np.float64
     np.testing.assert_array_equal(result, [[1, 2]])
 
@@ -104,7 +104,7 @@ def test_single_precision_probabilities_add_up_to_1() -> None:
     rng = np.random.default_rng(0)
     rough = rng.random((50, 3)).astype(np.float32)
     rough /= rough.sum(axis=1, keepdims=True)
-    result = outputs_of(Made(rough, ABC), None, CLASSES, None)
+    result = outputs_of(Made(rough, ABC), CLASSES, None)
     np.testing.assert_allclose(result.sum(axis=1), 1, rtol=0, atol=1e-15)
     np.testing.assert_allclose(result, rough, rtol=1e-6)
 

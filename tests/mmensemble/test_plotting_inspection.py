@@ -156,8 +156,14 @@ def test_reliability(model: MultimodalClassifier) -> None:
 def test_reliability_of_two_models_in_one_figure(model: MultimodalClassifier) -> None:
     first = ReliabilityDisplay.from_estimator(model, X, Y, name="both")
     shape = model.named_estimators_["shape"]
-    second = ReliabilityDisplay.from_estimator(
-        shape, X[["shape"]], Y, name="shape", ax=first.ax_, histogram_ax=first.histogram_ax_, strategy="quantile"
+    second = ReliabilityDisplay.from_predictions(
+        Y,
+        shape.predict_proba(X[["shape"]]),
+        classes=model.classes_,
+        name="shape",
+        ax=first.ax_,
+        histogram_ax=first.histogram_ax_,
+        strategy="quantile",
     )
     labels = [text.get_text().split(" (")[0] for text in first.ax_.get_legend().get_texts()]
     assert labels == ["calibrated", "both", "shape"]

@@ -210,7 +210,7 @@ def test_a_member_that_never_saw_a_class(tmp_path: Path, fusion: Any) -> None:
     model = MultimodalClassifier(
         [("a", LogisticRegression(), ["a"]), ("b", LogisticRegression(), ["b"])], fusion=fusion
     ).fit(X, y)
-    assert model.named_estimators_.a.classes_.tolist() == ["one", "two"]
+    assert model.fusion_.members_[0].labels[0].tolist() == ["one", "two"]
     assert_exports(model, tmp_path)
 
 

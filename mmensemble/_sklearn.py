@@ -35,9 +35,10 @@ __all__ = [
     "fitting_rows",
     "fitting_targets",
     "histogram_trees",
+    "imputed_columns",
     "kernel_width",
-    "platt_offset",
     "positive_label",
+    "power_scaler",
     "print_elapsed_time",
     "safe_indexing",
     "stacked_width",
@@ -78,9 +79,14 @@ def kernel_width(machine: Any) -> float:
     return float(machine._gamma)
 
 
-def platt_offset(machine: Any) -> float:
-    """Return the offset of a binary support vector machine's sigmoid; reading the public `probB_` warns since 1.9."""
-    return float(machine._probB[0])
+def power_scaler(transformer: Any) -> Any:
+    """Return the `StandardScaler` behind the powers of a fitted `PowerTransformer` that standardises."""
+    return transformer._scaler
+
+
+def imputed_columns(imputer: Any) -> np.ndarray:
+    """Return which columns a fitted `KNNImputer` keeps, (n_features,) bool: those that were not empty in fit."""
+    return np.asarray(imputer._valid_mask) | np.bool_(imputer.keep_empty_features)
 
 
 def histogram_trees(boosting: Any) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from mmensemble.converters import bags as _bags  # noqa: F401
+from mmensemble.converters import bayes as _bayes  # noqa: F401
 from mmensemble.converters import calibration as _calibration  # noqa: F401
+from mmensemble.converters import chains as _chains  # noqa: F401
 from mmensemble.converters import encoders as _encoders  # noqa: F401
 from mmensemble.converters import ensembles as _ensembles  # noqa: F401
 from mmensemble.converters import linear as _linear  # noqa: F401
@@ -13,6 +16,7 @@ from mmensemble.converters import skl2onnx as _skl2onnx  # noqa: F401
 from mmensemble.converters import sklearn as _sklearn  # noqa: F401
 from mmensemble.converters import svm as _svm  # noqa: F401
 from mmensemble.converters import text as _text  # noqa: F401
+from mmensemble.converters import transforms as _transforms  # noqa: F401
 from mmensemble.converters import trees as _trees  # noqa: F401
 
 __all__: list[str] = []

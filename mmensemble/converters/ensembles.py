@@ -163,7 +163,7 @@ def _stacked(estimator: Any, source: Source, *, binary: bool) -> Tensor:
         if X is None:
             return Tensor(graph, stacked, present)
         blocks = (Block(stacked_width(estimator), stacked), *X.blocks) if X.blocks else ()
-        return Tensor(graph, graph.op("Concat", stacked, X.value, axis=1), present, blocks)
+        return Tensor(graph, graph.op("Concat", *graph.alike(stacked, X.exact), axis=1), present, blocks)
 
 
 def _feature(name: str, member: Any, outputs: Outputs, method: str, *, binary: bool) -> ir.Value:

@@ -18,22 +18,22 @@ __all__ = ["add_function", "add_inverse", "check_function"]
 
 
 def _plus(graph: Graph, value: ir.Value, number: float) -> ir.Value:
-    return graph.op("Add", value, graph.constant(np.float32(number)))
+    return graph.op("Add", value, graph.number(number, value))
 
 
 def _log(base: float) -> Callable[[Graph, ir.Value], ir.Value]:
-    return lambda graph, x: graph.op("Div", graph.op("Log", x), graph.constant(np.float32(np.log(base))))
+    return lambda graph, x: graph.op("Div", graph.op("Log", x), graph.number(np.log(base), x))
 
 
 _FUNCTIONS: dict[Any, Callable[[Graph, ir.Value], ir.Value]] = {
     np.abs: lambda graph, x: graph.op("Abs", x),
     np.arcsinh: lambda graph, x: graph.op("Asinh", x),
     np.cbrt: lambda graph, x: graph.op(
-        "Mul", graph.op("Sign", x), graph.op("Pow", graph.op("Abs", x), graph.constant(np.float32(1 / 3)))
+        "Mul", graph.op("Sign", x), graph.op("Pow", graph.op("Abs", x), graph.number(1 / 3, x))
     ),
     np.cos: lambda graph, x: graph.op("Cos", x),
     np.exp: lambda graph, x: graph.op("Exp", x),
-    np.exp2: lambda graph, x: graph.op("Pow", graph.constant(np.float32(2)), x),
+    np.exp2: lambda graph, x: graph.op("Pow", graph.number(2, x), x),
     np.expm1: lambda graph, x: _plus(graph, graph.op("Exp", x), -1),
     np.log: lambda graph, x: graph.op("Log", x),
     np.log10: _log(10),

@@ -33,16 +33,21 @@ def linear(source: Tensor, weight: np.ndarray, bias: np.ndarray) -> ir.Value:
     Where most of a row is 0, only the coefficients of the rest are looked up.
     """
     graph = source.graph
-    weight = np.ascontiguousarray(weight, dtype=np.float32)
-    intercepts = graph.constant(np.asarray(bias, dtype=np.float32), "intercept")
     if not any(block.terms for block in source.blocks):
-        return graph.op("Gemm", source.value, graph.constant(weight, "coef"), intercepts)
+        dtype = np.float64 if source.exact.dtype == ir.DataType.DOUBLE else np.float32
+        coefficients = graph.constant(np.ascontiguousarray(weight, dtype=dtype), "coef")
+        return graph.single(
+            graph.op("Gemm", source.exact, coefficients, graph.constant(np.asarray(bias, dtype=dtype), "intercept"))
+        )
+    intercepts = graph.constant(np.asarray(bias, dtype=np.float32), "intercept")
     total, start = None, 0
     for block in source.blocks:
-        coefficients = graph.constant(np.ascontiguousarray(weight[start : start + block.width]), "coef")
+        dtype = np.float64 if block.value.dtype == ir.DataType.DOUBLE else np.float32
+        part = np.ascontiguousarray(weight[start : start + block.width], dtype=dtype)
+        coefficients = graph.constant(part, "coef")
         start += block.width
         if block.terms is None:
-            product = graph.op("MatMul", block.value, coefficients)
+            product = graph.single(graph.op("MatMul", block.value, coefficients))
         else:
             rows = graph.op("Gather", coefficients, block.terms.columns, axis=0)
             across = graph.op("Unsqueeze", block.terms.values, graph.constant(np.asarray([1])))
@@ -98,14 +103,43 @@ def _linear_classifier(estimator: LinearClassifierMixin, source: Source | None =
         elif isinstance(estimator, LinearDiscriminantAnalysis):
             probabilities = one_class_and_the_other(graph, sigmoid(graph, decision))
         elif isinstance(estimator, SGDClassifier) and estimator.loss in ("log_loss", "modified_huber"):
-            if estimator.loss == "log_loss":
+            if estimator.loss == "log_loss" and not binary:
+                probabilities = _sigmoids_that_add_up_to_one(graph, decision)
+            elif estimator.loss == "log_loss":
                 share = sigmoid(graph, decision)
             else:
                 share = graph.op("Clip", decision, graph.constant(np.float32(-1)), graph.constant(np.float32(1)))
                 half = graph.constant(np.float32(0.5))
                 share = graph.op("Add", graph.op("Mul", share, half), half)
-            probabilities = one_class_and_the_other(graph, share) if binary else _shares(graph, share)
-        return Outputs(graph, probabilities=probabilities, present=X.present, decision=decision, labels=labels)
+            if probabilities is None:
+                probabilities = one_class_and_the_other(graph, share) if binary else _shares(graph, share)
+        transformed = None
+        if isinstance(estimator, LinearDiscriminantAnalysis):
+            made = estimator.transform(
+                np.vstack([np.zeros(estimator.n_features_in_), np.eye(estimator.n_features_in_)])
+            )
+            weight, bias = (graph.constant(np.ascontiguousarray(numbers)) for numbers in (made[1:] - made[0], made[0]))
+            transformed = graph.op("Gemm", graph.double(X.exact), weight, bias)
+        return Outputs(
+            graph,
+            probabilities=probabilities,
+            transformed=transformed,
+            present=X.present,
+            decision=decision,
+            labels=labels,
+        )
+
+
+# Below this a sigmoid is 0 in float64.
+_NO_SIGMOID = -745.2
+
+
+def _sigmoids_that_add_up_to_one(graph: Any, decision: ir.Value) -> ir.Value:
+    """Divide sigmoids by their sum, all alike where float64 has 0 for all; in the logarithm, which float32 holds."""
+    logarithm = graph.op("Neg", graph.op("Softplus", graph.op("Neg", decision)))
+    nothing = graph.op("Less", decision, graph.constant(np.float32(_NO_SIGMOID)))
+    logarithm = graph.op("Where", nothing, graph.constant(np.float32(-1e30)), logarithm)
+    return graph.op("Softmax", logarithm, axis=1)
 
 
 def _shares(graph: Any, values: ir.Value) -> ir.Value:

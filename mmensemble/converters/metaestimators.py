@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.feature_selection import RFE
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.multiclass import OneVsRestClassifier
@@ -16,10 +18,19 @@ from sklearn.utils.validation import check_is_fitted
 
 from mmensemble._sklearn import positive_label
 from mmensemble.converters.functions import add_inverse
-from mmensemble.converters.linear import normalised, one_class_and_the_other
+from mmensemble.converters.linear import matrix, normalised, one_class_and_the_other
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import Frame, Outputs, Source, graph_outputs, to_graph
-from mmensemble.tasks import Classification, Multilabel, Multioutput, Regression, Thresholded
+from mmensemble.graph import Frame, Graph, Outputs, Source, Tensor, graph_labels, graph_outputs, graph_votes, to_graph
+from mmensemble.tasks import (
+    Classification,
+    Decided,
+    Multilabel,
+    MultilabelVotes,
+    Multioutput,
+    Regression,
+    Thresholded,
+    Votes,
+)
 
 __all__: list[str] = []
 
@@ -29,55 +40,104 @@ def _one_vs_rest(estimator: OneVsRestClassifier, source: Source | None = None) -
     check_is_fitted(estimator)
     source = Frame() if source is None else source
     graph = source.graph
-    columns: list[ir.Value | float] = []
-    decisions: list[ir.Value | None] = []
-    present = None
+    inner: list[Outputs | float] = []
     for label, binary in zip(estimator.classes_, estimator.estimators_, strict=False):
         with graph.scope(f"class_{label}"):
-            if hasattr(binary, "y_"):  # scikit-learn's stand-in for a label that all rows have, or none
-                columns.append(float(binary.y_[0]))
-                decisions.append(None)
-                continue
-            outputs = to_graph(binary, source)
-            if outputs.probabilities is None:
-                raise ExportError(
-                    f"OneVsRestClassifier over {type(binary).__name__}, which has no predict_proba, has no "
-                    "probabilities; put a CalibratedClassifierCV around the inner estimator"
-                )
-            present = outputs.present
-            columns.append(graph.op("Gather", outputs.probabilities, graph.constant(np.asarray([1])), axis=1))
-            decisions.append(outputs.decision)
-    values = [value for value in columns if not isinstance(value, float)]
-    if not values:
+            # scikit-learn's stand-in for a label that all rows have, or none
+            inner.append(float(binary.y_[0]) if hasattr(binary, "y_") else to_graph(binary, source))
+    fitted = [outputs for outputs in inner if isinstance(outputs, Outputs)]
+    if not fitted:
         raise ExportError("OneVsRestClassifier has constant labels only; there is nothing to export")
-    zero = graph.op("Mul", values[0], graph.constant(np.float32(0)))
-    parts = [graph.op("Add", zero, graph.constant(np.float32(v))) if isinstance(v, float) else v for v in columns]
-    known = [value for value in decisions if value is not None]
-    decision = graph.op("Concat", *known, axis=1) if len(known) == len(columns) else None
-    if len(parts) == 1:
+    present = fitted[0].present
+    decisions = [outputs.decision for outputs in fitted if outputs.decision is not None]
+    decision = graph.op("Concat", *decisions, axis=1) if len(decisions) == len(inner) else None
+    if any(outputs.probabilities is None for outputs in fitted):
+        if decision is None:
+            raise ExportError(
+                "OneVsRestClassifier over what gives neither probabilities nor decisions has no ONNX form; put a "
+                "CalibratedClassifierCV around the inner estimator"
+            )
+        return _by_decisions(estimator, Outputs(graph, decision=decision, present=present))
+    columns = [_second_column(graph, outputs, fitted[0]) for outputs in inner]
+    if len(columns) == 1:
         return Outputs(
-            graph, probabilities=one_class_and_the_other(graph, parts[0]), present=present, decision=decision
+            graph, probabilities=one_class_and_the_other(graph, columns[0]), present=present, decision=decision
         )
-    probabilities = graph.op("Concat", *parts, axis=1)
+    probabilities = graph.op("Concat", *columns, axis=1)
     if estimator.multilabel_:
-        return Outputs(graph, probabilities=probabilities, present=present, task=Multilabel(len(parts)))
-    return Outputs(graph, probabilities=normalised(graph, probabilities), present=present, decision=decision)
+        return Outputs(graph, probabilities=probabilities, present=present, task=Multilabel(len(columns)))
+    # It predicts by the inner decisions where there are any, which tell classes apart whose sigmoids are all 1.
+    by_decision = all(hasattr(binary, "decision_function") for binary in estimator.estimators_)
+    labels = graph.op("ArgMax", decision, axis=1, keepdims=1) if by_decision and decision is not None else None
+    shares = normalised(graph, probabilities)
+    return Outputs(graph, probabilities=shares, present=present, decision=decision, labels=labels)
+
+
+def _second_column(graph: Graph, outputs: Outputs | float, some: Outputs) -> ir.Value:
+    """Return the probability of the second class, (batch, 1); a constant gets its rows from some other outputs."""
+    if isinstance(outputs, float):
+        first = graph.op("Gather", some.probabilities, graph.constant(np.asarray([0])), axis=1)
+        nothing = graph.op("Mul", first, graph.constant(np.float32(0)))
+        return graph.op("Add", nothing, graph.constant(np.float32(outputs)))
+    return graph.op("Gather", outputs.probabilities, graph.constant(np.asarray([1])), axis=1)
+
+
+def _by_decisions(estimator: OneVsRestClassifier, outputs: Outputs) -> Outputs:
+    """Predict by decisions alone: the largest one's class, or each label whose decision is above 0."""
+    graph, decision = outputs.graph, outputs.decision
+    above = graph.op("Greater", decision, graph.constant(np.float32(0)))
+    if estimator.multilabel_:
+        votes = graph.op("Cast", above, to=Graph.FLOAT)
+        return replace(outputs, probabilities=votes, task=MultilabelVotes(len(estimator.estimators_)))
+    if len(estimator.estimators_) == 1:
+        return replace(outputs, labels=graph.op("Cast", above, to=Graph.INT64))
+    return replace(outputs, labels=graph.op("ArgMax", decision, axis=1, keepdims=1))
+
+
+@to_graph.register(RFE)
+def _selected_features(estimator: RFE, source: Source | None = None) -> Outputs:
+    """Select columns for the estimator within, whose answers are its own."""
+    X = matrix(estimator, source)
+    chosen = X.graph.constant(np.flatnonzero(estimator.support_))
+    inner = Tensor(X.graph, X.graph.op("Gather", X.exact, chosen, axis=1), X.present)
+    outputs = to_graph(estimator.estimator_, inner)
+    return replace(outputs, transformed=inner.value, blocks=(), frame=None)
 
 
 @to_graph.register
 def _multi_output_classifier(estimator: MultiOutputClassifier, source: Source | None = None) -> Outputs:
     check_is_fitted(estimator)
     source = Frame() if source is None else source
-    parts, tasks, present = [], [], None
-    for number, (labels, member) in enumerate(zip(estimator.classes_, estimator.estimators_, strict=True)):
-        with source.graph.scope(f"column_{number}"):
-            outputs = to_graph(member, source)
-            column = Classification(np.asarray(labels))
-            parts.append(graph_outputs(f"column {number}", member, outputs, column))
-            tasks.append(outputs.task if isinstance(outputs.task, Thresholded) else column)
-            present = outputs.present
-    probabilities = source.graph.op("Concat", *parts, axis=1)
-    return Outputs(source.graph, probabilities=probabilities, present=present, task=Multioutput(tasks))
+    graph = source.graph
+    inner = []
+    for number, member in enumerate(estimator.estimators_):
+        with graph.scope(f"column_{number}"):
+            inner.append(to_graph(member, source))
+    by_votes = any(outputs.probabilities is None for outputs in inner)
+    parts, decided = [], []
+    tasks: list[Classification] = []
+    for number, (labels, member, outputs) in enumerate(
+        zip(estimator.classes_, estimator.estimators_, inner, strict=True)
+    ):
+        name, column = f"column {number}", Classification(np.asarray(labels))
+        if by_votes:
+            parts.append(graph_votes(graph, graph_labels(name, member, outputs), column.width))
+            tasks.append(Votes(column.classes))
+            continue
+        parts.append(graph_outputs(name, member, outputs, column))
+        if isinstance(outputs.task, Thresholded):
+            column = outputs.task
+        elif outputs.labels is not None:
+            column = Decided(column.classes)
+            decided.append(outputs.labels)
+        tasks.append(column)
+    return Outputs(
+        graph,
+        probabilities=graph.op("Concat", *parts, axis=1),
+        present=inner[0].present,
+        task=Multioutput(tasks),
+        labels=graph.op("Concat", *decided, axis=1) if decided else None,
+    )
 
 
 @to_graph.register

@@ -1,7 +1,7 @@
 """scikit-learn's scalers and its imputer of numbers, as graphs.
 
-A scaler computes in float64 and gives float32, as a tree behind it reads it: in float32 alone a row that lies on a
-threshold, as whole numbers often do, could fall on the other side.
+A scaler computes in float64 and gives it: in float32 a row that lies on a threshold of a tree behind it, as whole
+numbers often do, could fall on the other side.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PowerTransformer, RobustScaler, StandardScaler
 
+from mmensemble._sklearn import power_scaler
 from mmensemble.converters.linear import matrix
 from mmensemble.converters.text import dense
 from mmensemble.graph import Block, Graph, Outputs, Source, Tensor, Terms, to_graph
@@ -24,7 +25,7 @@ def _scaled(X: Tensor, shift: Any, scale: Any, *, multiply: bool = False, clip: 
     graph = X.graph
     if shift is None and not multiply and scale is not None and any(block.terms for block in X.blocks):
         return _scaled_terms(X, np.asarray(scale))
-    value = graph.op("Cast", X.value, to=ir.DataType.DOUBLE)
+    value = graph.double(X.exact)
     numbers = [None if v is None else graph.constant(np.asarray(v, dtype=np.float64)[None]) for v in (shift, scale)]
     steps = [("Mul", numbers[1]), ("Add", numbers[0])] if multiply else [("Sub", numbers[0]), ("Div", numbers[1])]
     for operation, number in steps:
@@ -32,7 +33,7 @@ def _scaled(X: Tensor, shift: Any, scale: Any, *, multiply: bool = False, clip: 
             value = graph.op(operation, value, number)
     if clip is not None:
         value = graph.op("Clip", value, *(graph.constant(np.float64(limit)) for limit in clip))
-    return Outputs(graph, transformed=graph.op("Cast", value, to=Graph.FLOAT), present=X.present)
+    return Outputs(graph, transformed=value, present=X.present)
 
 
 def _scaled_terms(X: Tensor, scale: np.ndarray) -> Outputs:
@@ -42,13 +43,13 @@ def _scaled_terms(X: Tensor, scale: np.ndarray) -> Outputs:
         divisor = graph.constant(scale[start : start + block.width].astype(np.float32), "scale")
         start += block.width
         if block.terms is None:
-            blocks.append(Block(block.width, graph.op("Div", block.value, divisor)))
+            blocks.append(Block(block.width, graph.op("Div", *graph.alike(block.value, divisor))))
         else:
             divisors = graph.op("Gather", divisor, block.terms.columns, axis=0)
             terms = Terms(block.terms.columns, graph.op("Div", block.terms.values, divisors))
             blocks.append(dense(graph, terms, block.width))
     values = [block.value for block in blocks]
-    value = values[0] if len(values) == 1 else graph.op("Concat", *values, axis=1)
+    value = values[0] if len(values) == 1 else graph.op("Concat", *graph.alike(*values), axis=1)
     return Outputs(graph, transformed=value, present=X.present, blocks=tuple(blocks))
 
 
@@ -82,23 +83,54 @@ def _min_max(estimator: MinMaxScaler, source: Source | None = None) -> Outputs:
         return _scaled(X, estimator.min_, estimator.scale_, multiply=True, clip=clip)
 
 
+@to_graph.register
+def _power(estimator: PowerTransformer, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    graph = X.graph
+    with graph.scope("PowerTransformer"):
+        x, powers = graph.double(X.exact), np.asarray(estimator.lambdas_, dtype=np.float64)
+        if estimator.method == "box-cox":
+            value = _powered(graph, graph.op("Log", x), powers)
+        else:
+            zero, one = graph.constant(np.float64(0)), graph.constant(np.float64(1))
+            above = graph.op("Log", graph.op("Add", graph.op("Max", x, zero), one))
+            below = graph.op("Log", graph.op("Add", graph.op("Max", graph.op("Neg", x), zero), one))
+            positive = graph.op("GreaterOrEqual", x, zero)
+            negative = graph.op("Neg", _powered(graph, below, 2 - powers))
+            value = graph.op("Where", positive, _powered(graph, above, powers), negative)
+            value = graph.op("Where", graph.op("IsNaN", x), x, value)
+        if not estimator.standardize:
+            return Outputs(graph, transformed=value, present=X.present)
+        scaler = power_scaler(estimator)
+        return _scaled(Tensor(graph, value, X.present), scaler.mean_, scaler.scale_)
+
+
+def _powered(graph: Graph, logarithm: ir.Value, powers: np.ndarray) -> ir.Value:
+    """Return (exp(power * logarithm) - 1) / power by columns, and the logarithm itself where the power is 0."""
+    near = np.abs(powers) < np.finfo(np.float64).eps
+    power = graph.constant(np.where(near, 1.0, powers)[None])
+    raised = graph.op("Sub", graph.op("Exp", graph.op("Mul", logarithm, power)), graph.constant(np.float64(1)))
+    return graph.op("Where", graph.constant(near[None]), logarithm, graph.op("Div", raised, power))
+
+
 def impute(estimator: Any, X: Tensor) -> Outputs:
     """Add a fitted `SimpleImputer` of numbers."""
     graph = X.graph
     with graph.scope("SimpleImputer"):
-        filled, statistics = X.value, np.asarray(estimator.statistics_, dtype=np.float64)
+        filled, statistics = X.exact, np.asarray(estimator.statistics_, dtype=np.float64)
         marker = estimator.missing_values
         if marker is None or marker != marker:  # NaN
-            absent = graph.op("IsNaN", X.value)
+            absent = graph.op("IsNaN", X.exact)
         else:
-            absent = graph.op("Equal", X.value, graph.constant(np.float32(marker)))
+            absent = graph.op("Equal", X.exact, graph.number(marker, X.exact))
         empty = np.isnan(statistics)  # in fit; such columns are left out
-        fill = np.where(empty, 0, statistics).astype(np.float32)[None]
-        filled = graph.op("Where", absent, graph.constant(fill), X.value)
+        dtype = np.float64 if X.exact.dtype == ir.DataType.DOUBLE else np.float32
+        fill = np.where(empty, 0, statistics).astype(dtype)[None]
+        filled = graph.op("Where", absent, graph.constant(fill), X.exact)
         if empty.any():
             filled = graph.op("Gather", filled, graph.constant(np.flatnonzero(~empty)), axis=1)
         if estimator.add_indicator and len(estimator.indicator_.features_):
             features = graph.constant(np.asarray(estimator.indicator_.features_, dtype=np.int64))
             indicator = graph.op("Cast", graph.op("Gather", absent, features, axis=1), to=Graph.FLOAT)
-            filled = graph.op("Concat", filled, indicator, axis=1)
+            filled = graph.op("Concat", *graph.alike(filled, indicator), axis=1)
         return Outputs(graph, transformed=filled, present=X.present)

@@ -13,12 +13,13 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
+from mmensemble.converters.numbers import holds_trees
+from mmensemble.converters.tried_out import Wanted
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import ML_OPSET, OPSET, Frame, Outputs, Source, Tensor, add_itself, to_graph
+from mmensemble.graph import ML_OPSET, OPSET, Frame, Graph, Outputs, Source, Tensor, add_itself, to_graph
 from mmensemble.preprocessing.tabular import FEATURES, TabularPreprocessor
-from mmensemble.tasks import Regression
 
-__all__ = ["as_tensor", "can_convert", "convert", "refusing_nan", "without_probabilities"]
+__all__ = ["as_tensor", "can_convert", "convert", "refusing_nan"]
 
 _NEEDS_A_LOCALE = {"StringNormalizer", "Tokenizer"}
 
@@ -31,14 +32,19 @@ def _others(estimator: Any, source: Source | None = None) -> Outputs:
 
 
 def can_convert(estimator: Any) -> bool:
-    """Tell whether skl2onnx knows an estimator's class."""
+    """Tell whether skl2onnx knows an estimator's class, or it may turn out to multiply by a matrix."""
     from skl2onnx._supported_operators import sklearn_operator_name_map
 
-    return type(estimator) in sklearn_operator_name_map
+    return type(estimator) in sklearn_operator_name_map or (
+        hasattr(estimator, "transform") and hasattr(estimator, "n_features_in_")
+    )
 
 
 def convert(estimator: Any, source: Source) -> Outputs:
     """Add a fitted scikit-learn estimator to a graph by skl2onnx.
+
+    What skl2onnx gives is compared with the estimator on rows of numbers that matter to it: their values, and what
+    their shapes mean. Numbers that come as float64 stay so where that gives the same, or else are rounded to float32.
 
     Parameters
     ----------
@@ -52,77 +58,109 @@ def convert(estimator: Any, source: Source) -> Outputs:
     Raises
     ------
     ExportError
-        If skl2onnx cannot convert it.
+        If skl2onnx cannot convert it, or converts it to something else.
     """
-    from skl2onnx import __max_supported_opset__, convert_sklearn
-    from skl2onnx.common.data_types import FloatTensorType, StringTensorType
-
     check_is_fitted(estimator)
     name = type(estimator).__name__
-    if isinstance(getattr(estimator, "classes_", None), list):
-        raise ExportError(f"{name} over several columns of labels has no ONNX form; use a MultiOutputClassifier")
-    if is_classifier(estimator) and not hasattr(estimator, "predict_proba"):
-        raise ExportError(without_probabilities(name))
     present: ir.Value | None
-    if isinstance(source, Tensor):
-        present = source.present
-    else:
+    if isinstance(source, Frame):
         preprocessor, inputs, present = _feed(estimator, source)
-        if preprocessor.tensors[FEATURES].dtype == "float32":
-            source = Tensor(source.graph, inputs[FEATURES], present)
-    if isinstance(source, Tensor):
-        inputs = {"X": source.value}
-        types = [("X", FloatTensorType([None, estimator.n_features_in_]))]
-    else:
-        inputs = {"X": inputs[FEATURES]}
-        types = [("X", StringTensorType([None, len(preprocessor.columns)]))]
+        if preprocessor.tensors[FEATURES].dtype == "object":
+            return _of_strings(estimator, source.graph, inputs[FEATURES], len(preprocessor.columns), present)
+        source = Tensor(source.graph, inputs[FEATURES], present)
+    graph, X = source.graph, source.exact
+    wanted = Wanted.of(estimator)
+    affine = wanted.affine(estimator)
+    if affine is not None:
+        weight, bias = (graph.constant(np.ascontiguousarray(numbers)) for numbers in affine)
+        value = graph.op("Gemm", graph.double(X), weight, bias)
+        return Outputs(graph, transformed=value, present=source.present)
+    failures: list[str] = []
+    # Trees compare in float32 themselves, and of thresholds in float64 skl2onnx may not find an end.
+    doubles = X.dtype == ir.DataType.DOUBLE and not holds_trees(estimator)
+    for dtype in ("float64", "float32") if doubles else ("float32",):
+        try:
+            proto = _proto(estimator, dtype, estimator.n_features_in_)
+            named = wanted.found_in(proto, dtype)
+            converted = _read(proto)
+        except ExportError as error:
+            failures.append(str(error))
+            continue
+        inputs = {"X": X if dtype == "float64" else graph.single(X)}
+        outputs = graph.inline(converted, inputs)
+        values = {what: _shaped(graph, outputs[output], wanted.width(what)) for what, output in named.items()}
+        if not get_tags(estimator).input_tags.allow_nan:
+            values = {
+                what: value if what == "labels" else refusing_nan(source, value) for what, value in values.items()
+            }
+        if "labels" in values:
+            values["labels"] = _numbers_of_labels(graph, values["labels"], estimator.classes_)
+        return Outputs(graph, **values, present=source.present, task=wanted.task)
+    raise ExportError(f"skl2onnx cannot convert {name}: {failures[-1]}")
+
+
+def _of_strings(estimator: Any, graph: Graph, value: ir.Value, width: int, present: ir.Value) -> Outputs:
+    """Add a transformer of strings, which skl2onnx's own tests have to vouch for."""
+    if not hasattr(estimator, "transform") or is_classifier(estimator) or is_regressor(estimator):
+        raise ExportError(f"{type(estimator).__name__} of strings has no ONNX form here; put an encoder before it")
+    outputs = graph.inline(ir.from_proto(_at_opset(_proto(estimator, "object", width))), {"X": value})
+    transformed, *others = outputs.values()
+    if others:
+        raise ExportError(f"skl2onnx gives several outputs for {type(estimator).__name__}")
+    return Outputs(graph, transformed=transformed, present=present)
+
+
+def _proto(estimator: Any, dtype: str, width: int) -> onnx.ModelProto:
+    from skl2onnx import __max_supported_opset__, convert_sklearn
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
+
+    types = {"float64": DoubleTensorType, "float32": FloatTensorType, "object": StringTensorType}
     options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "predict_proba") else None
     try:
         with warnings.catch_warnings():  # skl2onnx gives protobuf booleans for integers
             warnings.simplefilter("ignore")
             proto = convert_sklearn(
                 estimator,
-                initial_types=types,
+                initial_types=[("X", types[dtype]([None, width]))],
                 target_opset={"": min(OPSET, __max_supported_opset__), "ai.onnx.ml": ML_OPSET},
                 options=options,
             )
     except Exception as error:  # skl2onnx raises RuntimeError, NameError, TypeError and its own, without a common base
-        raise ExportError(f"skl2onnx cannot convert {name}: {str(error).strip().splitlines()[0]}") from error
+        raise ExportError((str(error).strip() or repr(error)).splitlines()[0]) from error
     if any(node.op_type in _NEEDS_A_LOCALE for node in proto.graph.node):
         raise ExportError(
-            f"{name} splits and lower-cases text by the scoring machine's locale, so its scores could differ there; "
-            "it is not exported"
+            f"{type(estimator).__name__} splits and lower-cases text by the scoring machine's locale, so its scores "
+            "could differ there; it is not exported"
         )
-    outputs = source.graph.inline(ir.from_proto(_at_opset(proto)), inputs)
-
-    def scores(value: ir.Value) -> ir.Value:
-        if isinstance(source, Frame) or get_tags(estimator).input_tags.allow_nan:
-            return value
-        return refusing_nan(source, value)
-
-    if is_regressor(estimator):
-        (predictions,) = outputs.values()
-        width = int(getattr(estimator, "n_outputs_", 1))
-        task = Regression(width, one_dimensional=width == 1)
-        return Outputs(source.graph, predictions=scores(predictions), present=present, task=task)
-    if hasattr(estimator, "predict_proba"):
-        return Outputs(source.graph, probabilities=scores(outputs["probabilities"]), present=present)
-    if hasattr(estimator, "transform"):
-        (transformed,) = outputs.values()
-        return Outputs(source.graph, transformed=transformed, present=present)
-    raise ExportError(f"{name} has neither predict_proba nor predictions of numbers nor transform")
+    return proto
 
 
-def without_probabilities(name: str) -> str:
-    """Say why a classifier is not exported."""
-    return f"{name} has no predict_proba, so there are no probabilities to export; put it into a CalibratedClassifierCV"
+def _read(proto: onnx.ModelProto) -> ir.Model:
+    try:
+        return ir.from_proto(_at_opset(proto))
+    except ir.serde.SerdeError as error:
+        raise ExportError(f"what it gives is no model ({str(error).splitlines()[0]})") from error
+
+
+def _shaped(graph: Graph, value: ir.Value, width: int | None) -> ir.Value:
+    """Give a value its shape (batch, width)."""
+    return value if width is None else graph.op("Reshape", value, graph.constant(np.asarray([-1, width])))
+
+
+def _numbers_of_labels(graph: Graph, labels: ir.Value, classes: Any) -> ir.Value:
+    """Return the numbers of labels (batch, 1) among the classes, (batch, 1) int64."""
+    classes = np.asarray(classes)
+    known = classes.astype(object) if classes.dtype.kind in "OU" else classes.astype(np.int64)
+    equal = graph.op("Equal", labels, graph.constant(known[None], "classes"))
+    return graph.op("ArgMax", graph.op("Cast", equal, to=Graph.FLOAT), axis=1, keepdims=1)
 
 
 def refusing_nan(source: Tensor, scores: ir.Value) -> ir.Value:
     """Let the scores of every row that holds NaN or infinity be NaN, where scikit-learn would refuse it."""
     graph = source.graph
     total = graph.op("ReduceSum", source.value, graph.constant(np.asarray([1])), keepdims=1)
-    return graph.op("Add", scores, graph.op("Mul", total, graph.constant(np.float32(0))))
+    nothing = graph.op("Mul", total, graph.constant(np.float32(0)))
+    return graph.op("Add", *graph.alike(scores, nothing))
 
 
 def as_tensor(estimator: Any, source: Source | None) -> Tensor:
@@ -150,7 +188,7 @@ def as_tensor(estimator: Any, source: Source | None) -> Tensor:
         return source
     source = Frame() if source is None else source
     preprocessor, inputs, present = _feed(estimator, source)
-    if preprocessor.tensors[FEATURES].dtype != "float32":
+    if preprocessor.tensors[FEATURES].dtype == "object":
         raise ExportError(f"{type(estimator).__name__} takes numbers; the columns are {preprocessor.columns}")
     return Tensor(source.graph, inputs[FEATURES], present)
 
@@ -174,7 +212,7 @@ def _feed(estimator: Any, source: Frame) -> tuple[TabularPreprocessor, dict[str,
         raise ExportError(
             f"{type(estimator).__name__} behind a SimpleImputer of strings has no ONNX form; an encoder has"
         )
-    preprocessor = TabularPreprocessor(kinds)
+    preprocessor = TabularPreprocessor(kinds, dtype="float64")
     inputs = source.graph.feed(source.name or "tabular", columns, preprocessor)
     return preprocessor, inputs, source.graph.present(inputs)
 

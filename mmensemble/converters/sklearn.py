@@ -44,7 +44,7 @@ def _pipeline(estimator: Pipeline, source: Source | None = None) -> Outputs:
                 source = _next_source(step, outputs)
     if outputs is None:
         source = as_tensor(estimator, source)
-        outputs = Outputs(source.graph, transformed=source.value, present=source.present, blocks=source.blocks)
+        outputs = Outputs(source.graph, transformed=source.exact, present=source.present, blocks=source.blocks)
     return outputs
 
 
@@ -83,7 +83,7 @@ def _function(estimator: FunctionTransformer, source: Source | None = None) -> O
         raise ExportError("FunctionTransformer(kw_args=...) has no ONNX form here")
     X = as_tensor(estimator, source)
     with X.graph.scope("FunctionTransformer"):
-        value = X.value if estimator.func is None else add_function(X.graph, X.value, estimator.func, "func")
+        value = X.exact if estimator.func is None else add_function(X.graph, X.exact, estimator.func, "func")
         return Outputs(X.graph, transformed=value, present=X.present)
 
 
@@ -102,7 +102,7 @@ def _column_transformer(estimator: ColumnTransformer, source: Source | None = No
         with graph.scope(name):
             if isinstance(source, Tensor):
                 chosen = graph.constant(np.asarray(indices, dtype=np.int64))
-                inner: Source = Tensor(graph, graph.op("Gather", source.value, chosen, axis=1), source.present)
+                inner: Source = Tensor(graph, graph.op("Gather", source.exact, chosen, axis=1), source.present)
             else:
                 labels = [names[index] for index in indices]
                 read.update(labels)
@@ -157,12 +157,12 @@ def _transform(transformer: Any, source: Source, weight: float | None, width: in
     """Add a transformer of a union; return what it makes, and how wide it is where that is known."""
     if isinstance(transformer, str):  # "passthrough"
         X = as_tensor(transformer, source)
-        outputs = Outputs(X.graph, transformed=X.value, present=X.present, blocks=X.blocks)
+        outputs = Outputs(X.graph, transformed=X.exact, present=X.present, blocks=X.blocks)
     else:
         outputs = to_graph(transformer, source)
         if outputs.frame is not None:
             X = as_tensor(transformer, outputs.frame)
-            outputs = Outputs(X.graph, transformed=X.value, present=X.present)
+            outputs = Outputs(X.graph, transformed=X.exact, present=X.present)
         if outputs.transformed is None:
             raise ExportError(f"{type(transformer).__name__} has no ONNX form of its transform")
     if weight is not None:
@@ -172,16 +172,17 @@ def _transform(transformer: Any, source: Source, weight: float | None, width: in
 
 def _scaled(outputs: Outputs, weight: float) -> Outputs:
     graph = outputs.graph
-    factor = graph.constant(np.float32(weight))
     assert outputs.transformed is not None  # noqa: S101 - narrows the type
     blocks = []
     for block in outputs.blocks:
         if block.terms is None:
-            blocks.append(Block(block.width, graph.op("Mul", block.value, factor)))
+            blocks.append(Block(block.width, graph.op("Mul", block.value, graph.number(weight, block.value))))
         else:
-            terms = Terms(block.terms.columns, graph.op("Mul", block.terms.values, factor))
+            terms = Terms(
+                block.terms.columns, graph.op("Mul", block.terms.values, graph.number(weight, block.terms.values))
+            )
             blocks.append(dense(graph, terms, block.width))
-    value = graph.op("Mul", outputs.transformed, factor)
+    value = graph.op("Mul", outputs.transformed, graph.number(weight, outputs.transformed))
     return Outputs(graph, transformed=value, present=outputs.present, blocks=tuple(blocks))
 
 
@@ -189,8 +190,8 @@ def _side_by_side(graph: Graph, parts: Sequence[_Part], present: ir.Value | None
     """Join what several transformers make; where their widths are known, lists of terms stay lists."""
     if not parts:
         raise ExportError("it has no columns and makes nothing")
-    values = [outputs.transformed for outputs, _ in parts]
-    value = values[0] if len(values) == 1 else graph.op("Concat", *values, axis=1)
+    values = [outputs.transformed for outputs, _ in parts if outputs.transformed is not None]
+    value = values[0] if len(values) == 1 else graph.op("Concat", *graph.alike(*values), axis=1)
     there = [outputs.present for outputs, _ in parts if outputs.present is not None]
     if present is None and there:
         present = any_present(graph, there)

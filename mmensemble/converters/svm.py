@@ -1,4 +1,4 @@
-"""scikit-learn's kernel machines for classes, as graphs: their decisions, of which probabilities can be made.
+"""scikit-learn's kernel machines, as graphs: their decisions, of which probabilities can be made, and their numbers.
 
 References
 ----------
@@ -12,97 +12,96 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from sklearn.svm import SVC, NuSVC
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 
-from mmensemble._sklearn import kernel_width, platt_offset
+from mmensemble._sklearn import kernel_width
 from mmensemble.converters.linear import matrix
-from mmensemble.converters.skl2onnx import convert
+from mmensemble.converters.skl2onnx import convert, refusing_nan
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Graph, Outputs, Source, Tensor, to_graph
-from mmensemble.tasks import Thresholded
+from mmensemble.tasks import Regression
 
-__all__: list[str] = []
+__all__ = ["kernel_matrix", "one_against_the_rest"]
 
 
 @to_graph.register(NuSVC)
 @to_graph.register(SVC)
 def _svc(estimator: Any, source: Source | None = None) -> Outputs:
     X = matrix(estimator, source)
-    name, graph = type(estimator).__name__, X.graph
-    binary = len(estimator.classes_) == 2
-    with graph.scope(name):
-        kernel = _kernel(estimator, X)
-        if not binary:
-            if estimator.probability is True:
-                raise ExportError(
-                    f"{name}(probability=True) of several classes predicts by votes and not by its probabilities; "
-                    f"use CalibratedClassifierCV({name}(), ensemble=False), which agrees with itself"
-                )
-            weight, pairs = _pairwise(estimator)
-            decision, labels = _one_against_the_rest(
-                graph, _products(graph, kernel, weight, estimator.intercept_), pairs
-            )
-            return Outputs(graph, present=X.present, decision=decision, labels=labels)
-        coefficients = estimator.dual_coef_
-        weight = (coefficients.toarray() if hasattr(coefficients, "toarray") else coefficients).T
-        decision = graph.op("Cast", _products(graph, kernel, weight, estimator.intercept_), to=Graph.FLOAT)
-        above = graph.op("Greater", decision, graph.constant(np.float32(0)))
-        labels = graph.op("Cast", above, to=ir.DataType.INT64)
-        if estimator.probability is not True:
-            return Outputs(graph, present=X.present, decision=decision, labels=labels)
-        # LIBSVM makes them by an iteration that stops early, which ONNX Runtime repeats.
-        probabilities = convert(estimator, X).probabilities
-        # It predicts by its decision, which is 0 at this probability.
-        task = Thresholded(np.asarray(estimator.classes_), _coupled(1 / (1 + np.exp(-platt_offset(estimator)))))
-        return Outputs(
-            graph, probabilities=probabilities, present=X.present, task=task, decision=decision, labels=labels
-        )
-
-
-def _coupled(p: float) -> float:
-    """Return the probability that LIBSVM's ``multiclass_probability`` makes of a pair's, for two classes."""
-    pair = np.array([[0, 1 - p], [p, 0]])
-    q = np.array([[pair[1, 0] ** 2, -pair[1, 0] * pair[0, 1]], [-pair[1, 0] * pair[0, 1], pair[0, 1] ** 2]])
-    result = np.array([0.5, 0.5])
-    for _ in range(100):
-        qp = q @ result
-        pqp = result @ qp
-        if np.abs(qp - pqp).max() < 0.005 / 2:
-            break
-        for t in range(2):
-            step = (pqp - qp[t]) / q[t, t]
-            result[t] += step
-            pqp = (pqp + step * (step * q[t, t] + 2 * qp[t])) / (1 + step) ** 2
-            qp = (qp + step * q[t]) / (1 + step)
-            result /= 1 + step
-    return float(result[1])
-
-
-def _kernel(estimator: Any, X: Tensor) -> ir.Value:
-    """Compare each row with each support vector, (batch, n_vectors), in float64."""
     graph = X.graph
-    vectors = estimator.support_vectors_
-    vectors = np.asarray(vectors.toarray() if hasattr(vectors, "toarray") else vectors, dtype=np.float64)
+    with graph.scope(type(estimator).__name__):
+        kernel = _machine_kernel(estimator, X)
+        if len(estimator.classes_) > 2:
+            weight, pairs = _pairwise(estimator)
+            products = _products(graph, kernel, weight, estimator.intercept_)
+            decision, labels = one_against_the_rest(graph, products, pairs)
+        else:
+            products = _products(graph, kernel, _dense(estimator.dual_coef_).T, estimator.intercept_)
+            above = graph.op("Greater", products, graph.constant(np.float64(0)))
+            decision, labels = graph.single(products), graph.op("Cast", above, to=ir.DataType.INT64)
+        # LIBSVM makes probabilities by an iteration that stops early, which ONNX Runtime repeats. It predicts by its
+        # decisions all the same.
+        probabilities = convert(estimator, X).probabilities if estimator.probability is True else None
+        return Outputs(graph, probabilities=probabilities, present=X.present, decision=decision, labels=labels)
+
+
+@to_graph.register(NuSVR)
+@to_graph.register(SVR)
+def _svr(estimator: Any, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    with X.graph.scope(type(estimator).__name__):
+        kernel = _machine_kernel(estimator, X)
+        predictions = _products(X.graph, kernel, _dense(estimator.dual_coef_).T, estimator.intercept_)
+        task = Regression(1, one_dimensional=True)
+        return Outputs(X.graph, predictions=refusing_nan(X, predictions), present=X.present, task=task)
+
+
+@to_graph.register
+def _kernel_ridge(estimator: KernelRidge, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    with X.graph.scope("KernelRidge"):
+        rows = _dense(estimator.X_fit_).astype(np.float64)
+        gamma = 1 / rows.shape[1] if estimator.gamma is None else estimator.gamma
+        kernel = kernel_matrix(X, estimator.kernel, rows, gamma, estimator.coef0, estimator.degree)
+        weight = np.asarray(estimator.dual_coef_, dtype=np.float64).reshape(len(rows), -1)
+        predictions = _products(X.graph, kernel, weight, np.zeros(weight.shape[1]))
+        task = Regression(weight.shape[1], one_dimensional=np.ndim(estimator.dual_coef_) == 1)
+        return Outputs(X.graph, predictions=refusing_nan(X, predictions), present=X.present, task=task)
+
+
+def _machine_kernel(estimator: Any, X: Tensor) -> ir.Value:
+    vectors = _dense(estimator.support_vectors_).astype(np.float64)
+    return kernel_matrix(X, estimator.kernel, vectors, kernel_width(estimator), estimator.coef0, estimator.degree)
+
+
+def _dense(coefficients: Any) -> np.ndarray:
+    return np.asarray(coefficients.toarray() if hasattr(coefficients, "toarray") else coefficients)
+
+
+def kernel_matrix(X: Tensor, kind: Any, rows: np.ndarray, gamma: float, coef0: float, degree: float) -> ir.Value:
+    """Compare each row with each row that was kept, (batch, n_kept), in float64."""
+    graph = X.graph
 
     def number(value: float) -> ir.Value:
         return graph.constant(np.float64(value))
 
-    x = graph.op("Cast", X.value, to=ir.DataType.DOUBLE)
-    product = graph.op("MatMul", x, graph.constant(np.ascontiguousarray(vectors.T)))
-    if estimator.kernel == "linear":
+    x = graph.double(X.exact)
+    product = graph.op("MatMul", x, graph.constant(np.ascontiguousarray(rows.T)))
+    if kind == "linear":
         return product
-    if estimator.kernel == "rbf":
+    if kind == "rbf":
         axis = graph.constant(np.asarray([1]))
         squares = graph.op("ReduceSum", graph.op("Mul", x, x), axis, keepdims=1)
-        squares = graph.op("Add", squares, graph.constant((vectors**2).sum(axis=1)[None]))
+        squares = graph.op("Add", squares, graph.constant((rows**2).sum(axis=1)[None]))
         distance = graph.op("Sub", squares, graph.op("Mul", product, number(2)))
-        return graph.op("Exp", graph.op("Mul", distance, number(-kernel_width(estimator))))
-    inner = graph.op("Add", graph.op("Mul", product, number(kernel_width(estimator))), number(estimator.coef0))
-    if estimator.kernel == "poly":
-        return graph.op("Pow", inner, number(estimator.degree))
-    if estimator.kernel == "sigmoid":
+        return graph.op("Exp", graph.op("Mul", distance, number(-gamma)))
+    inner = graph.op("Add", graph.op("Mul", product, number(gamma)), number(coef0))
+    if kind in ("poly", "polynomial"):
+        return graph.op("Pow", inner, number(degree))
+    if kind == "sigmoid":
         return graph.op("Tanh", inner)
-    raise ExportError(f"{type(estimator).__name__}(kernel={estimator.kernel!r}) has no ONNX form")
+    raise ExportError(f"the kernel {kind!r} has no ONNX form; 'linear', 'rbf', 'poly' and 'sigmoid' have")
 
 
 def _products(graph: Graph, kernel: ir.Value, weight: np.ndarray, bias: np.ndarray) -> ir.Value:
@@ -112,8 +111,7 @@ def _products(graph: Graph, kernel: ir.Value, weight: np.ndarray, bias: np.ndarr
 
 def _pairwise(estimator: Any) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """Return the coefficients of every pair's decision, (n_vectors, n_pairs), and the pairs."""
-    coefficients = estimator.dual_coef_
-    coefficients = coefficients.toarray() if hasattr(coefficients, "toarray") else np.asarray(coefficients)
+    coefficients = _dense(estimator.dual_coef_)
     ends = np.cumsum(estimator.n_support_)
     starts = ends - estimator.n_support_
     pairs = list(combinations(range(len(ends)), 2))
@@ -125,20 +123,42 @@ def _pairwise(estimator: Any) -> tuple[np.ndarray, list[tuple[int, int]]]:
     return weight, pairs
 
 
-def _one_against_the_rest(graph: Graph, decisions: ir.Value, pairs: list[tuple[int, int]]) -> tuple[ir.Value, ir.Value]:
-    """Make decisions per class of those per pair, as scikit-learn does, and the class with most votes."""
+def one_against_the_rest(
+    graph: Graph, decisions: ir.Value, pairs: list[tuple[int, int]], lost: ir.Value | None = None
+) -> tuple[ir.Value, ir.Value]:
+    """Make decisions per class of those per pair, as scikit-learn does, and the class with most votes.
+
+    Parameters
+    ----------
+    graph : Graph
+    decisions : Value
+        (batch, n_pairs) float64, above 0 for the first class of a pair, or for the second one where `lost` is given.
+    pairs : list of (int, int)
+    lost : Value, default=None
+        (batch, n_pairs) float64, 1 where the second class of a pair has its vote; None is where decisions are below 0.
+
+    Returns
+    -------
+    decision : Value
+        (batch, n_classes) float64.
+    labels : Value
+        (batch, 1) int64.
+    """
     n_classes = pairs[-1][1] + 1
     first, second = (np.eye(n_classes)[[pair[end] for pair in pairs]] for end in (0, 1))
-    lost = graph.op("Less", decisions, graph.constant(np.float64(0)))
-    lost = graph.op("Cast", lost, to=ir.DataType.DOUBLE)
+    towards_first = first - second if lost is None else second - first
+    by_decision = lost is None
+    if lost is None:
+        lost = graph.op("Cast", graph.op("Less", decisions, graph.constant(np.float64(0))), to=Graph.DOUBLE)
     won = graph.op("Sub", graph.constant(np.float64(1)), lost)
     votes = graph.op(
         "Add",
         graph.op("MatMul", won, graph.constant(first)),
         graph.op("MatMul", lost, graph.constant(second)),
     )
-    confidence = graph.op("MatMul", decisions, graph.constant(first - second))
+    confidence = graph.op("MatMul", decisions, graph.constant(towards_first))
     bound = graph.op("Add", graph.op("Abs", confidence), graph.constant(np.float64(1)))
     part = graph.op("Div", confidence, graph.op("Mul", bound, graph.constant(np.float64(3))))
-    decision = graph.op("Cast", graph.op("Add", votes, part), to=Graph.FLOAT)
-    return decision, graph.op("ArgMax", votes, axis=1, keepdims=1)
+    decision = graph.op("Add", votes, part)
+    # A kernel machine breaks no ties of votes by its decisions.
+    return decision, graph.op("ArgMax", votes if by_decision else decision, axis=1, keepdims=1)

@@ -1,7 +1,7 @@
 """scikit-learn's trees, forests and gradient boosting, as graphs.
 
-ONNX Runtime compares in float32. A threshold is rounded so that every comparison falls as in scikit-learn, and every
-split sends NaN where scikit-learn sends it.
+Where scikit-learn compares in float32 the graph does so too, and a threshold is rounded so that every comparison falls
+as there; where it compares in float64, so does the graph. Every split sends NaN where scikit-learn sends it.
 """
 
 from __future__ import annotations
@@ -67,6 +67,17 @@ def _ensemble(graph: Graph, X: ir.Value, trees: Sequence[_Tree], n_outputs: int)
     def integers(values: np.ndarray) -> list[int]:
         return values.astype(np.int64).tolist()
 
+    thresholds, added = of_splits([tree.threshold for tree in trees]), np.concatenate(weights)
+    if X.dtype == ir.DataType.DOUBLE:
+        numbers: dict[str, Any] = {
+            "nodes_values_as_tensor": ir.tensor(thresholds.astype(np.float64)),
+            "target_weights_as_tensor": ir.tensor(added.astype(np.float64)),
+        }
+    else:
+        numbers = {
+            "nodes_values": thresholds.astype(np.float32).tolist(),
+            "target_weights": added.astype(np.float32).tolist(),
+        }
     return graph.op(
         "TreeEnsembleRegressor",
         X,
@@ -77,7 +88,6 @@ def _ensemble(graph: Graph, X: ir.Value, trees: Sequence[_Tree], n_outputs: int)
         nodes_treeids=integers(np.concatenate(of_tree)),
         nodes_nodeids=integers(np.concatenate(ids)),
         nodes_featureids=integers(of_splits([tree.feature for tree in trees])),
-        nodes_values=of_splits([tree.threshold for tree in trees]).astype(np.float32).tolist(),
         nodes_modes=np.where(np.concatenate(leaves), "LEAF", "BRANCH_LEQ").tolist(),
         nodes_truenodeids=integers(of_splits([tree.left for tree in trees])),
         nodes_falsenodeids=integers(of_splits([tree.right for tree in trees])),
@@ -85,7 +95,7 @@ def _ensemble(graph: Graph, X: ir.Value, trees: Sequence[_Tree], n_outputs: int)
         target_treeids=integers(np.concatenate(target_trees)),
         target_nodeids=integers(np.concatenate(target_nodes)),
         target_ids=integers(np.concatenate(targets)),
-        target_weights=np.concatenate(weights).astype(np.float32).tolist(),
+        **numbers,
     )
 
 
@@ -155,7 +165,7 @@ def _gradient_boosting(estimator: Any, source: Source | None = None) -> Outputs:
     ]
     base = baseline_scores(estimator)
     with X.graph.scope(type(estimator).__name__):
-        raw = refusing_nan(X, _raw_scores(X, grown, n_raw, base))
+        raw = refusing_nan(X, _raw_scores(X, X.value, grown, n_raw, base))
         if is_regressor(estimator):
             return Outputs(X.graph, predictions=raw, present=X.present)
         twice = estimator.loss == "exponential"
@@ -178,27 +188,29 @@ def _hist_gradient_boosting(estimator: Any, source: Source | None = None) -> Out
             nodes = predictor.nodes
             leaf = nodes["is_leaf"].astype(bool)
             left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
-            # It compares in float64. What a row is rounded to keeps its side if the threshold is rounded alike.
-            threshold = nodes["num_threshold"].astype(np.float32)
+            threshold = nodes["num_threshold"]
+            if X.exact.dtype != ir.DataType.DOUBLE:
+                # It compares in float64. What a row is rounded to keeps its side if the threshold is rounded alike.
+                threshold = threshold.astype(np.float32)
             value = nodes["value"][:, None]
             grown.append(
                 _Tree(nodes["feature_idx"], threshold, left, right, nodes["missing_go_to_left"], value, output)
             )
     with X.graph.scope(name):
         base = baseline_scores(estimator)
-        raw = _raw_scores(X, grown, base.shape[1], base)
+        raw = _raw_scores(X, X.exact, grown, base.shape[1], base)
         if is_regressor(estimator):
             logarithmic = estimator.loss in ("poisson", "gamma")
             return Outputs(X.graph, predictions=X.graph.op("Exp", raw) if logarithmic else raw, present=X.present)
         return _boosted_classes(X, raw, raw, binary=base.shape[1] == 1)
 
 
-def _raw_scores(X: Tensor, trees: Sequence[_Tree], n_outputs: int, base: np.ndarray) -> ir.Value:
+def _raw_scores(X: Tensor, value: ir.Value, trees: Sequence[_Tree], n_outputs: int, base: np.ndarray) -> ir.Value:
     start = X.graph.constant(base.astype(np.float32))
     if not trees:
         nothing = X.graph.op("ReduceSum", X.value, X.graph.constant(np.asarray([1])), keepdims=1)
         return X.graph.op("Add", X.graph.op("Mul", nothing, X.graph.constant(np.float32(0))), start)
-    return X.graph.op("Add", _ensemble(X.graph, X.value, trees, n_outputs), start)
+    return X.graph.op("Add", _ensemble(X.graph, value, trees, n_outputs), start)
 
 
 def _boosted_classes(X: Tensor, raw: ir.Value, logits: ir.Value, *, binary: bool) -> Outputs:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from functools import singledispatch
 from typing import Any
 
-from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.ensemble import StackingClassifier, StackingRegressor, VotingClassifier, VotingRegressor
@@ -20,7 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from mmensemble._sklearn import BaseSearchCV
 from mmensemble.converters.functions import check_function
-from mmensemble.converters.skl2onnx import can_convert, without_probabilities
+from mmensemble.converters.skl2onnx import can_convert
 from mmensemble.converters.text import check_vectorizer
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import is_registered, to_generator_graph, to_graph
@@ -52,9 +51,6 @@ def check_exportable(estimator: Any) -> None:
             _check(part)
         except ExportError as error:
             raise ExportError(f"{path}: {error}" if path else str(error)) from error
-    votes = getattr(_last(estimator), "voting", None) == "hard"
-    if is_classifier(estimator) and not votes and not hasattr(estimator, "predict_proba"):
-        raise ExportError(without_probabilities(type(_last(estimator)).__name__))
 
 
 def _walk(path: str, estimator: Any) -> Iterator[tuple[str, Any]]:
@@ -157,13 +153,3 @@ def _(estimator: BaseSearchCV) -> Named:
 @_parts.register
 def _(estimator: FrozenEstimator) -> Named:
     return [("estimator", estimator.estimator)]
-
-
-def _last(estimator: Any) -> Any:
-    """Return what answers for pipelines, searches and frozen estimators."""
-    while isinstance(estimator, (Pipeline, BaseSearchCV, FrozenEstimator)):
-        parts = [part for _, part in _parts(estimator)]
-        if not parts or parts[-1] is None or isinstance(parts[-1], str):
-            break
-        estimator = parts[-1]
-    return estimator

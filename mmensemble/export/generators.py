@@ -17,10 +17,11 @@ from mmensemble.scoring.generation import Decoder, log_softmax
 from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.tasks import Generation
 
-__all__ = ["GeneratorCheck", "generator_of"]
+__all__ = ["GeneratorCheck", "check_made_prompts", "generator_of"]
 
 # Tokens that are written for each row of `verify`, and rows that are run at a time.
 STEPS = 16
+_MADE_PROMPTS = 4
 BATCH = 32
 
 _TOLERANCES = {"fp32": 1e-3, "fp16": 0.5, "int8": 0.1}
@@ -84,6 +85,7 @@ class GeneratorCheck:
             equal += int((scored.argmax(axis=-1) == tokens).sum())
             total += tokens.size
         measured = {
+            "rows": "given",
             "n_rows": self.n_rows,
             "n_tokens": total,
             "max_abs_difference": worst,
@@ -91,15 +93,37 @@ class GeneratorCheck:
             "tolerance": self.tolerance,
         }
         if self.precision == "int8":
-            return {**measured, "error": 1 - equal / total, "said": "int8 changes the most probable token, in a share"}
-        return {**measured, "error": worst, "said": "the log-probabilities of next tokens differ"}
+            return {
+                **measured,
+                "error": 1 - equal / total,
+                "reason": "int8 changes the most probable token, in a share",
+            }
+        return {**measured, "error": worst, "reason": "the log-probabilities of next tokens differ"}
 
     def accept(self, measured: dict[str, Any]) -> dict[str, Any]:
         """Return what is stored in the manifest, or raise `ParityError`."""
-        error, said = measured.pop("error"), measured.pop("said")
+        error, reason = measured.pop("error"), measured.pop("reason")
         if not error <= self.tolerance:
-            raise ParityError(f"{said} by {error:.2g}, more than tolerance={self.tolerance:g}; nothing was written")
+            raise ParityError(f"{reason} by {error:.2g}, more than tolerance={self.tolerance:g}; nothing was written")
         return measured
+
+
+def check_made_prompts(estimator: Any, task: Generation, path: Path) -> dict[str, Any]:
+    """Compare a float32 file with its estimator on prompts that the export makes itself.
+
+    Returns
+    -------
+    dict
+        What is stored in the manifest.
+
+    Raises
+    ------
+    ParityError
+        If a next token's log-probability differs.
+    """
+    (cells,) = estimator.preprocessor_.example_cells(_MADE_PROMPTS, np.random.default_rng(0))
+    check = GeneratorCheck(estimator, task, "fp32", cells, None)
+    return {**check.accept(check.measure(path)), "rows": "made"}
 
 
 def _follow(

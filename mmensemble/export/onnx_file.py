@@ -15,22 +15,22 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
-from mmensemble.exceptions import ConfigurationError, DataError, ExportError, MmensembleError, ParityError
+from mmensemble.exceptions import ConfigurationError, ExportError
 from mmensemble.export.branches import laid_open
 from mmensemble.export.check import check_exportable
-from mmensemble.export.generators import GeneratorCheck, generator_of
+from mmensemble.export.generators import GeneratorCheck, check_made_prompts, generator_of
+from mmensemble.export.parity import ParityCheck, check_made_rows
 from mmensemble.export.precision import PRECISIONS, Precision, convert, float_convolutions, int8_layers, sensitivities
 from mmensemble.frames import n_rows
-from mmensemble.graph import GENERATION_OPSET, Frame, Graph, Outputs, to_generator_graph, to_graph
-from mmensemble.learning.targets import exact_matches
+from mmensemble.graph import GENERATION_OPSET, Frame, Graph, Outputs, graph_votes, to_generator_graph, to_graph
+from mmensemble.preprocessing import TensorSpec
 from mmensemble.scoring.batching import input_batches
 from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
 from mmensemble.scoring.predictor import OnnxPredictor
-from mmensemble.tasks import Classification, Generation, Regression, Task
+from mmensemble.tasks import Classification, Decided, Generation, Regression, Task, Votes
 
 __all__ = ["export_onnx"]
 
@@ -66,9 +66,13 @@ def export_onnx(
     precision : {"fp32", "fp16", "int8"}, default="fp32"
         Of the encoders' weights and arithmetic; all else stays in float32. ``"fp16"`` is for GPUs. ``"int8"`` is for
         CPUs: matrix products with 8-bit weights, and convolutions too where there are rows to `calibrate` on.
-    verify : X, default=None
-        Rows to score with both; the largest difference is stored in the file. With ``"int8"`` the layers that cost too
-        much are left in float32, as far as these rows show it.
+    verify : X, False or None, default=None
+        Rows to score with both; the largest difference is stored in the file. None compares on rows that the export
+        makes itself from what the estimator has learned: numbers across and beyond their range, at thresholds and
+        beside them, known and unknown categories, texts, small pictures and the like, each modality missing. They
+        need some seconds; with ``"fp16"`` and ``"int8"`` they check the graph before it is converted. False compares
+        nothing, which is written into the file. With ``"int8"`` the layers that cost too much are left in float32, as
+        far as given rows show it.
     verify_y : array-like, default=None
         The labels, or targets, of `verify`: the score of both is stored in the file as well, and decides about int8.
     calibrate : X, default=None
@@ -101,7 +105,7 @@ def export_onnx(
     """
     if precision not in PRECISIONS:
         raise ConfigurationError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not {precision!r}")
-    if verify_y is not None and verify is None:
+    if verify_y is not None and (verify is None or verify is False):
         raise ConfigurationError("verify_y holds the labels of verify, which is not given")
     check_is_fitted(estimator)
     if verify_y is not None and generator_of(estimator) is not None:
@@ -120,12 +124,8 @@ def export_onnx(
         step = to_generator_graph(generator, source)
         task, model = step.task, source.graph.to_model(step.outputs)
     else:
-        outputs = to_graph(estimator, source)
-        value = outputs.probabilities if outputs.probabilities is not None else outputs.predictions
-        if value is None:
-            raise ExportError(f"{type(estimator).__name__} gives neither probabilities nor predictions")
-        task = _task(estimator, outputs, value)
-        model = source.graph.to_model({task.output: (value, task.width)})
+        task, values = _answers(estimator, to_graph(estimator, source))
+        model = source.graph.to_model(values)
     used = {value.name for value in model.graph.inputs}
     manifest = Manifest(
         task=task,
@@ -133,21 +133,34 @@ def export_onnx(
         provenance={**_provenance(estimator), "precision": precision},
     )
     check: _AnyCheck | None = None
-    if verify is not None and isinstance(task, Generation):
+    given = verify is not None and verify is not False
+    if given and isinstance(task, Generation):
         check = GeneratorCheck(generator, task, precision, verify, tolerance)
-    elif verify is not None:
-        check = _Check(estimator, task, precision, verify, verify_y, tolerance)
+    elif given:
+        check = ParityCheck(estimator, task, precision, verify, verify_y, tolerance)
     names = set()
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mmensemble-") as folder:
         draft = Path(folder) / path.name
         _write(model, manifest, draft)
         onnx.checker.check_model(draft, full_check=True)
+        if verify is False:
+            manifest.parity = {"rows": "none"}
+        elif not given and isinstance(task, Generation):
+            manifest.parity = check_made_prompts(generator, task, draft)
+        elif not given:
+            manifest.parity = check_made_rows(
+                estimator,
+                task,
+                manifest.feeds,
+                draft,
+                tolerance if precision == "fp32" else None,
+                may_tie=source.graph.may_tie,
+            )
         if precision != "fp32":
             model = _converted(model, draft, precision, manifest, check, calibrate)
         elif check is not None:
             manifest.parity = check.accept(check.measure(draft))
-        if check is not None or precision != "fp32":
-            _write(model, manifest, draft)
+        _write(model, manifest, draft)
         if precision != "fp32":
             onnx.checker.check_model(draft, full_check=True)
         for written in sorted(Path(folder).iterdir(), reverse=True):  # the weights before the file that names them
@@ -158,15 +171,28 @@ def export_onnx(
     return manifest
 
 
-def _task(estimator: Any, outputs: Outputs, value: ir.Value) -> Task:
-    if outputs.task is not None:
-        return outputs.task
-    if outputs.probabilities is not None:
-        return Classification(np.asarray(estimator.classes_))
-    width = value.shape[1] if value.shape is not None and len(value.shape) == 2 else None
-    if not isinstance(width, int):
-        width = 1
-    return Regression(width, one_dimensional=width == 1)
+def _answers(estimator: Any, outputs: Outputs) -> tuple[Task, dict[str, tuple[ir.Value, int | TensorSpec]]]:
+    """Return what a file says: its task, and each of the graph's outputs with its width, or dtype and shape."""
+    graph, task = outputs.graph, outputs.task
+    if outputs.predictions is not None and outputs.probabilities is None:
+        if task is None:
+            task = Regression(1, one_dimensional=True)
+        return task, {task.output: (outputs.predictions, task.width)}
+    classes = getattr(estimator, "classes_", None)
+    value = outputs.probabilities
+    if value is None and outputs.labels is not None:
+        task = task if isinstance(task, Votes) else Votes(np.asarray(classes))
+        value = graph_votes(graph, outputs.labels, task.width)
+    elif value is None:
+        raise ExportError(f"{type(estimator).__name__} gives neither probabilities nor labels nor numbers")
+    if task is None:
+        task = Classification(np.asarray(classes))
+    if type(task) is Classification and outputs.labels is not None:
+        task = Decided(task.classes)
+    answers: dict[str, tuple[ir.Value, int | TensorSpec]] = {task.output: (value, task.width)}
+    if task.n_decided and outputs.labels is not None:
+        answers["labels"] = (outputs.labels, TensorSpec("int64", ("batch", task.n_decided)))
+    return task, answers
 
 
 def _write(model: ir.Model, manifest: Manifest, path: Path) -> None:
@@ -265,93 +291,6 @@ def _state_names(task: Task) -> set[str]:
     return again | {f"next.{name}" for name in task.state} | {f"encoded.{name}" for name in task.encoded}
 
 
-class _Check:
-    """The comparison of a file's scores with the estimator's on given rows."""
-
-    def __init__(
-        self, estimator: Any, task: Task, precision: Precision, X: Any, y: Any, tolerance: float | None
-    ) -> None:
-        if n_rows(X) == 0:
-            raise ConfigurationError("verify has 0 rows; give it some to compare on")
-        self.task, self.precision, self.X, self.y = task, precision, X, y
-        self.tolerance = _default_tolerance(precision, y) if tolerance is None else tolerance
-        try:
-            self.expected = _scores(estimator, task, X)
-        except MmensembleError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise DataError(f"the estimator cannot score the rows of verify: {str(error).splitlines()[0]}") from error
-        self.reference = None if y is None else _score(task, y, self.expected)
-
-    def measure(self, path: Path) -> dict[str, Any]:
-        """Score the rows with the file and compare."""
-        predictor = OnnxPredictor(path, device="cpu")
-        scored = _scores(predictor, self.task, self.X)
-        difference = np.abs(self.expected - scored).max(axis=1)
-        if self.task.output == "predictions":
-            difference /= max(1.0, float(np.abs(self.expected).max()))
-        worst = int(difference.argmax())
-        measured: dict[str, Any] = {
-            "n_rows": len(scored),
-            "max_abs_difference": float(difference[worst]),
-            "tolerance": self.tolerance,
-            **_agreement(self.task, self.expected, scored),
-        }
-        if self.y is not None:
-            measured |= {"score": _score(self.task, self.y, scored), "reference_score": self.reference}
-        error, said = float(difference[worst]), f"row {worst}: the exported scores differ from the estimator's"
-        if self.precision == "int8":
-            error, said = self._loss(measured, scored)
-        return {**measured, "error": error, "said": said}
-
-    def _loss(self, measured: dict[str, Any], scored: np.ndarray) -> tuple[float, str]:
-        if self.y is not None:
-            return measured["reference_score"] - measured["score"], "int8 lowers the score"
-        if "equal_labels" in measured:
-            return 1 - measured["equal_labels"], "int8 changes labels, in a share of rows"
-        spread = np.maximum(self.expected.std(axis=0), np.finfo(np.float32).tiny)
-        error = float((np.abs(self.expected - scored) / spread).mean())
-        return error, "int8 moves the numbers, in standard deviations,"
-
-    def accept(self, measured: dict[str, Any]) -> dict[str, Any]:
-        """Return what is stored in the manifest, or raise `ParityError`."""
-        error, said = measured.pop("error"), measured.pop("said")
-        # NaN compares as False both ways, so ask for what is wanted.
-        if not error <= self.tolerance:
-            raise ParityError(f"{said} by {error:.2g}, more than tolerance={self.tolerance:g}; nothing was written")
-        return measured
-
-
-def _default_tolerance(precision: Precision, y: Any) -> float:
-    if precision == "int8":
-        return 0.05 if y is None else 0.01
-    return 1e-4 if precision == "fp32" else 1e-2
-
-
-def _score(task: Task, y: Any, outputs: np.ndarray) -> float:
-    """Return the accuracy, or R²."""
-    predicted = task.predict(outputs)
-    return float(r2_score(y, predicted)) if task.output == "predictions" else exact_matches(y, predicted)
-
-
-def _scores(model: Any, task: Task, X: Any) -> np.ndarray:
-    """Return probabilities side by side, or numbers, (n, width)."""
-    if task.output == "probabilities":
-        scores = model.predict_proba(X)
-        return np.hstack(scores) if isinstance(scores, list) else np.asarray(scores)
-    if task.output == "votes":  # of which an estimator says nothing but who wins
-        return (np.asarray(model.predict(X))[:, None] == task.classes[None]).astype(np.float64)
-    return np.asarray(model.predict(X)).reshape(n_rows(X), -1)
-
-
-def _agreement(task: Task, expected: np.ndarray, scored: np.ndarray) -> dict[str, float]:
-    """Return the share of rows whose labels are equal, where there are labels."""
-    if task.classes is None:
-        return {}
-    equal = task.predict(expected) == task.predict(scored)
-    return {"equal_labels": float(equal.reshape(len(equal), -1).all(axis=1).mean())}
-
-
 def _provenance(estimator: Any) -> dict[str, Any]:
     versions = {"python": platform.python_version()}
     for package in _VERSIONS_OF:
@@ -366,4 +305,4 @@ def _provenance(estimator: Any) -> dict[str, Any]:
     }
 
 
-_AnyCheck = _Check | GeneratorCheck
+_AnyCheck = ParityCheck | GeneratorCheck

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmensemble.graph.builder import ENCODER_SCOPE, GENERATION_OPSET, IR_VERSION, ML_OPSET, OPSET, Graph
 from mmensemble.graph.dispatch import add_itself, is_registered, to_generator_graph, to_graph
 from mmensemble.graph.operations import GraphOperations, GraphValue
-from mmensemble.graph.outputs import graph_labels, graph_outputs
+from mmensemble.graph.outputs import graph_labels, graph_outputs, graph_votes
 from mmensemble.graph.parts import Block, Frame, GeneratorGraph, Outputs, Source, Tensor, Terms, any_present
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "any_present",
     "graph_labels",
     "graph_outputs",
+    "graph_votes",
     "is_registered",
     "to_generator_graph",
     "to_graph",

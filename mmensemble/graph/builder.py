@@ -71,11 +71,13 @@ class Graph:
     (['features', 'present'], 'Halved/Mul_output')
     """
 
-    FLOAT, INT64 = ir.DataType.FLOAT.value, ir.DataType.INT64.value
+    FLOAT, DOUBLE, INT64 = ir.DataType.FLOAT.value, ir.DataType.DOUBLE.value, ir.DataType.INT64.value
 
     def __init__(self, opset: int = OPSET) -> None:
         self.opset = opset
         self.feeds: list[Feed] = []
+        # Whether an answer can hang on the order in which an estimator keeps what is equal, which no file repeats.
+        self.may_tie = False
         self._inputs: dict[str, dict[str, ir.Value]] = {}
         self._nodes: list[ir.Node] = []
         self._initializers: list[ir.Value] = []
@@ -189,6 +191,23 @@ class Graph:
         finally:
             self._scopes = scopes
 
+    def single(self, value: ir.Value) -> ir.Value:
+        """Return a value as float32, where it is float64."""
+        return self.op("Cast", value, to=self.FLOAT) if value.dtype == ir.DataType.DOUBLE else value
+
+    def double(self, value: ir.Value) -> ir.Value:
+        """Return a value as float64."""
+        return value if value.dtype == ir.DataType.DOUBLE else self.op("Cast", value, to=self.DOUBLE)
+
+    def alike(self, *values: ir.Value) -> list[ir.Value]:
+        """Return values as float64 where one of them is, or else as they are."""
+        doubles = any(value.dtype == ir.DataType.DOUBLE for value in values)
+        return [self.double(value) for value in values] if doubles else list(values)
+
+    def number(self, number: float, like: ir.Value) -> ir.Value:
+        """Return a constant of the type of a value: float64, or else float32."""
+        return self.constant(np.float64(number) if like.dtype == ir.DataType.DOUBLE else np.float32(number))
+
     def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
         """Add an operator with one output.
 
@@ -223,6 +242,8 @@ class Graph:
         node = ir.node(op_type, inputs, attributes or None, domain=domain, name=name, num_outputs=n_outputs)
         for number, output in enumerate(node.outputs):
             output.name = f"{name}_output{number or ''}"
+            if number == 0 and _gives_double(op_type, inputs, attributes):
+                output.type = ir.TensorType(ir.DataType.DOUBLE)
         self._nodes.append(node)
         return node.outputs
 
@@ -353,8 +374,14 @@ class Graph:
             opset_imports=self._opsets,
             name="mmensemble",
         )
+        for node in self._nodes:
+            for output in node.outputs:
+                if output.shape is None and not output.is_graph_output():
+                    output.type = None  # it said whether numbers are float64, and is no whole value_info
         model = ir.Model(graph, ir_version=IR_VERSION, producer_name="mmensemble")
         Sequential(
+            # First, for what nothing needs may be strings, which the passes below do not take.
+            passes.RemoveUnusedNodesPass(),
             passes.TopologicalSortPass(),
             passes.LiftConstantsToInitializersPass(),
             passes.DeduplicateHashedInitializersPass(size_limit=2**40),
@@ -369,6 +396,35 @@ class Graph:
         for value in [value for value in inputs if not value.uses()]:
             graph.inputs.remove(value)
         return model
+
+
+# Operators that give something else than numbers of the type that they take, or always float32.
+_OTHER_TYPES = {
+    "And",
+    "ArgMax",
+    "ArgMin",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "IsInf",
+    "IsNaN",
+    "Less",
+    "LessOrEqual",
+    "Not",
+    "Or",
+    "Shape",
+    "TreeEnsembleRegressor",
+    "TreeEnsembleClassifier",
+}
+
+
+def _gives_double(op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> bool:
+    """Tell whether an operator's output is float64."""
+    if op_type == "Cast":
+        return bool(attributes["to"] == ir.DataType.DOUBLE)
+    if op_type in _OTHER_TYPES:
+        return False
+    return any(value is not None and value.dtype == ir.DataType.DOUBLE for value in inputs)
 
 
 def _input(feed: str, tensor: str, spec: TensorSpec) -> ir.Value:

@@ -14,9 +14,10 @@ from mmensemble.tasks import Classification, Multilabel, Multioutput, Regression
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from mmensemble.graph.builder import Graph
     from mmensemble.graph.parts import Outputs
 
-__all__ = ["graph_labels", "graph_outputs"]
+__all__ = ["graph_labels", "graph_outputs", "graph_votes"]
 
 
 def graph_outputs(
@@ -104,3 +105,10 @@ def graph_labels(name: str, estimator: Any, outputs: Outputs) -> ir.Value:
     reached = graph.op("GreaterOrEqual", probability, graph.constant(np.float32(task.threshold)))
     positive, other = (graph.constant(np.asarray(number)) for number in (task.positive, 1 - task.positive))
     return graph.op("Where", reached, positive, other)
+
+
+def graph_votes(graph: Graph, labels: ir.Value, n_classes: int) -> ir.Value:
+    """Return 1 for the class of each number (batch, 1) and 0 for the others, (batch, n_classes) float32."""
+    flat = graph.op("Squeeze", labels, graph.constant(np.asarray([1])))
+    off_on = graph.constant(np.asarray([0, 1], dtype=np.float32))
+    return graph.op("OneHot", flat, graph.constant(np.asarray(n_classes)), off_on, axis=-1)

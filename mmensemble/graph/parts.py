@@ -84,7 +84,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A source in the graph: float32 of shape (batch, n_features), from an earlier step.
+    """A source in the graph: a matrix (batch, n_features) from an earlier step.
 
     Parameters
     ----------
@@ -94,12 +94,24 @@ class Tensor:
         Which rows have the modality, (batch, 1) bool.
     blocks : tuple of Block, default=()
         What `value` is put together from, where that is known.
+
+    Attributes
+    ----------
+    value : Value
+        float32, whatever was given.
+    exact : Value
+        What was given: float64 where numbers have come from their cells without being rounded.
     """
 
     graph: Graph
     value: ir.Value
     present: ir.Value | None = None
     blocks: tuple[Block, ...] = ()
+    exact: ir.Value = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "exact", self.value)
+        object.__setattr__(self, "value", self.graph.single(self.value))
 
 
 Source = Frame | Tensor
@@ -117,7 +129,7 @@ class Outputs:
     predictions : Value, default=None
         (batch, n_targets) float32, of a regressor.
     transformed : Value, default=None
-        (batch, n_features_out) float32, of an estimator with ``transform``.
+        (batch, n_features_out) float32 or float64, of an estimator with ``transform``.
     present : Value, default=None
         Which rows have the modality, (batch, 1) bool.
     task : Task, default=None
@@ -143,6 +155,13 @@ class Outputs:
     # Any, so that `Outputs(graph, **{task.output: value})` has a type.
     blocks: Any = ()
     frame: Any = None
+
+    def __post_init__(self) -> None:
+        # Numbers stay float64 up to the first operator that does not need them; what an estimator answers is float32.
+        for name in ("probabilities", "predictions", "decision"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, self.graph.single(value))
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,16 @@ class AudioPreprocessor(Preprocessor):
             real[: len(item)] = 1
         return {"input_values" if self.features == "waveform" else "input_features": values, "attention_mask": mask}
 
+    def example_cells(self, n: int, rng: np.random.Generator) -> list[list[Any]]:
+        """Return noises and tones, of several lengths."""
+        cells = []
+        for number, seconds in enumerate(rng.uniform(0.3, min(1.0, self.max_seconds), size=n)):
+            time = np.arange(int(seconds * self.sampling_rate)) / self.sampling_rate
+            noise = rng.normal(scale=0.1, size=len(time))
+            tone = np.sin(2 * np.pi * rng.uniform(80, 2000) * time)
+            cells.append((noise if number % 2 else 0.5 * tone + 0.1 * noise).astype(np.float32))
+        return [cells]
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "kind": self.kind,

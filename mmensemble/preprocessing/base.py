@@ -23,7 +23,7 @@ import numpy as np
 from mmensemble.exceptions import DataError
 from mmensemble.frames import Cells
 
-__all__ = ["PRESENT", "Encoded", "Preprocessor", "TensorSpec"]
+__all__ = ["PRESENT", "Encoded", "Preprocessor", "TensorSpec", "with_odd_texts"]
 
 PRESENT = "present"
 
@@ -171,6 +171,21 @@ class Preprocessor(ABC):
         rows = np.arange(len(encoded))[rows]
         return {**self.arrays(encoded, rows), PRESENT: encoded.present[rows]}
 
+    def example_cells(self, n: int, rng: np.random.Generator) -> list[list[Any]]:
+        """Return cells that the preprocessor can encode, usual and unusual ones, on which an export is tried out.
+
+        Parameters
+        ----------
+        n : int
+        rng : Generator
+
+        Returns
+        -------
+        list of list
+            `n` cells for each column; no list at all, as here, where it knows none.
+        """
+        return []
+
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-serialisable description from which `from_dict` rebuilds the preprocessor."""
@@ -185,3 +200,16 @@ class Preprocessor(ABC):
 
     def __hash__(self) -> int:
         return hash((type(self), repr(self.to_dict())))
+
+
+# Empty, foreign, of other scripts and signs, and longer than most networks read.
+_ODD_TEXTS = ("", "Zwölf Größen, naïve façade", "漢字 и кириллица 🦊", "a b\tc\nd", "word " * 300)
+
+
+def with_odd_texts(texts: list[str]) -> list[str]:
+    """Put unusual texts in the place of some, where there are many."""
+    step = 8
+    for number, odd in enumerate(_ODD_TEXTS, start=1):
+        if number * step < len(texts):
+            texts[number * step] = odd
+    return texts

@@ -102,6 +102,17 @@ class CategoryPreprocessor(Preprocessor):
     def arrays(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {CODES: encoded.items[rows]}
 
+    def example_cells(self, n: int, rng: np.random.Generator) -> list[list[Any]]:
+        """Return known categories, and an unknown one in some rows where those are no error."""
+        columns = []
+        for values in self.categories.values():
+            known = [value for value in values if not is_missing(value)] or ["a"]
+            cells = [known[number] for number in rng.integers(len(known), size=n)]
+            if self.unknown == "ignore" and all(isinstance(value, str) for value in known):
+                cells[n // 2 :: 8] = ["an unknown category"] * len(cells[n // 2 :: 8])
+            columns.append(cells)
+        return columns
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "kind": self.kind,

@@ -97,6 +97,13 @@ class ImagePreprocessor(Preprocessor):
     def arrays(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {"pixels": encoded.items[rows]}
 
+    def example_cells(self, n: int, rng: np.random.Generator) -> list[list[Any]]:
+        """Return small pictures of noise, in colour and grey, of several sizes."""
+        shapes = [
+            (*edges, 3) if number % 4 else tuple(edges) for number, edges in enumerate(rng.integers(4, 48, (n, 2)))
+        ]
+        return [[rng.integers(256, size=shape, dtype=np.uint8) for shape in shapes]]
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "kind": self.kind,

@@ -15,11 +15,12 @@ __all__ = ["TabularPreprocessor"]
 FEATURES = "features"
 
 ColumnType = Literal["float", "string"]
+FloatType = Literal["float32", "float64"]
 
 
 @register_preprocessor
 class TabularPreprocessor(Preprocessor):
-    """Columns of numbers and strings → one float32 matrix, or one array per column.
+    """Columns of numbers and strings → one matrix, or one array per column.
 
     A row is missing when all its columns are. Missing numbers stay NaN, for the estimator to impute, and missing
     strings become empty.
@@ -31,6 +32,9 @@ class TabularPreprocessor(Preprocessor):
     layout : {"matrix", "columns"}, default="matrix"
         ``"matrix"``: one array ``features`` (n, n_columns); numbers only, or strings only. ``"columns"``: one array
         (n, 1) per column, named as the column, as a ``ColumnTransformer`` takes them.
+    dtype : {"float32", "float64"}, default="float32"
+        Of numbers. Prices, coordinates and times do not survive float32, in which a tree's threshold may fall on the
+        other side of them.
 
     Examples
     --------
@@ -46,13 +50,20 @@ class TabularPreprocessor(Preprocessor):
     kind: ClassVar[str] = "tabular"
     usual_batch_size: ClassVar[int] = 2048
 
-    def __init__(self, columns: dict[str, ColumnType], *, layout: Literal["matrix", "columns"] = "matrix") -> None:
+    def __init__(
+        self,
+        columns: dict[str, ColumnType],
+        *,
+        layout: Literal["matrix", "columns"] = "matrix",
+        dtype: FloatType = "float32",
+    ) -> None:
         self.columns = columns
         self.layout = layout
+        self.dtype = dtype
 
     @property
     def tensors(self) -> dict[str, TensorSpec]:
-        dtypes = {name: "float32" if kind == "float" else "object" for name, kind in self.columns.items()}
+        dtypes = {name: self.dtype if kind == "float" else "object" for name, kind in self.columns.items()}
         if self.layout == "columns":
             return {name: TensorSpec(dtype, ("batch", 1)) for name, dtype in dtypes.items()}
         (dtype,) = set(dtypes.values())
@@ -66,8 +77,10 @@ class TabularPreprocessor(Preprocessor):
         for (name, kind), cells in zip(self.columns.items(), columns, strict=True):
             absent = missing_cells(cells)
             missing &= absent
-            read = _numbers if kind == "float" else _strings
-            values[name] = read(name, cells, absent, errors)
+            if kind == "float":
+                values[name] = _numbers(name, cells, absent, errors, self.dtype)
+            else:
+                values[name] = _strings(name, cells, absent, errors)
         present = ~missing
         present[list(errors)] = False
         for column in values.values():
@@ -80,14 +93,23 @@ class TabularPreprocessor(Preprocessor):
             return {name: column[:, None] for name, column in chosen.items()}
         return {FEATURES: np.column_stack(list(chosen.values()))}
 
+    def example_cells(self, n: int, rng: np.random.Generator) -> list[list[Any]]:
+        """Return numbers of many sizes, and short strings."""
+        sizes = 10.0 ** rng.integers(-2, 3, size=(len(self.columns), n))
+        numbers = np.where(rng.random(sizes.shape) < 0.5, np.round(sizes * rng.normal(size=sizes.shape)), sizes)
+        return [
+            row.tolist() if kind == "float" else [f"text {int(number)}" for number in row]
+            for kind, row in zip(self.columns.values(), numbers, strict=True)
+        ]
+
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "columns": self.columns, "layout": self.layout}
+        return {"kind": self.kind, "columns": self.columns, "layout": self.layout, "dtype": self.dtype}
 
 
-def _numbers(name: str, cells: Cells, absent: np.ndarray, errors: dict[int, str]) -> np.ndarray:
+def _numbers(name: str, cells: Cells, absent: np.ndarray, errors: dict[int, str], dtype: FloatType) -> np.ndarray:
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiub":
-        return cells.astype(np.float32)
-    column = np.full(len(cells), np.nan, dtype=np.float32)
+        return cells.astype(dtype)
+    column = np.full(len(cells), np.nan, dtype=dtype)
     for row, cell in enumerate(cells):
         if absent[row]:
             continue

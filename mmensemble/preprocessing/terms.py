@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from mmensemble.frames import Cells, is_missing
-from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
+from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec, with_odd_texts
 from mmensemble.preprocessing.registry import register_preprocessor
 
 __all__ = ["TermsPreprocessor"]
@@ -117,6 +117,14 @@ class TermsPreprocessor(Preprocessor):
             terms[row, : len(numbers)] = numbers
             counts[row, : len(numbers)] = times
         return {TERMS: terms, COUNTS: counts}
+
+    def example_cells(self, n: int, rng: np.random.Generator) -> list[list[Any]]:
+        """Return texts of the vocabulary's terms, few and many of them, and foreign ones."""
+        texts = [
+            " ".join(self.vocabulary[number] for number in rng.integers(len(self.vocabulary), size=size))
+            for size in rng.integers(1, 12, size=n)
+        ]
+        return [with_odd_texts(texts)]
 
     def to_dict(self) -> dict[str, Any]:
         return {

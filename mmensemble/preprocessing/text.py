@@ -12,7 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from mmensemble.frames import Cells, is_missing
-from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
+from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec, with_odd_texts
 from mmensemble.preprocessing.registry import register_preprocessor
 
 __all__ = ["TextPreprocessor"]
@@ -55,6 +55,12 @@ class TokenPreprocessor(Preprocessor):
     def tensors(self) -> dict[str, TensorSpec]:
         spec = TensorSpec("int64", ("batch", "length"))
         return {"input_ids": spec, "attention_mask": spec}
+
+    def example_cells(self, n: int, rng: np.random.Generator) -> list[list[Any]]:
+        """Return texts of the vocabulary's tokens, and foreign ones."""
+        sizes = rng.integers(1, 24, size=n)
+        texts = [self._tokenizer.decode(rng.integers(self.vocab_size, size=size).tolist()) for size in sizes]
+        return [with_odd_texts(texts)]
 
     def arrays(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         ids, mask = padded([encoded.items[row] for row in rows], self.pad_id, left=self.pads_left)

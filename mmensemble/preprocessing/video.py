@@ -134,6 +134,11 @@ class VideoPreprocessor(Preprocessor):
     def arrays(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {"frames": encoded.items[rows]}
 
+    def example_cells(self, n: int, rng: np.random.Generator) -> list[list[Any]]:
+        """Return short clips of noise, of several lengths and sizes."""
+        shapes = rng.integers((1, 4, 4), (self.n_frames + 3, 32, 32), size=(n, 3))
+        return [[rng.integers(256, size=(*shape, 3), dtype=np.uint8) for shape in shapes]]
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "kind": self.kind,

@@ -76,7 +76,7 @@ class ScoreColumns(AddedColumns):
                 f"{model.path} writes texts and has no scores; use generate_file (mmensemble generate)"
             )
         # The types of the predictions are those of the prediction for any outputs.
-        predicted = _columns(task.predict(np.zeros((1, task.width), dtype=np.float32)))
+        predicted = _columns(task.predict(np.zeros((1, task.n_columns), dtype=np.float32)))
         self.fields = [
             *(
                 pa.field(name, pa.array(column.tolist()).type)
@@ -95,7 +95,7 @@ class ScoreColumns(AddedColumns):
         # What a bad row would be predicted as does not matter, but NaN must not reach argmax and comparisons.
         outputs = np.where(bad[:, None], 0.0, window.outputs).astype(np.float32)
         predicted = _columns(self.task.predict(outputs))
-        probabilities = list(outputs.T) if self.task.probability_columns() else []
+        probabilities = list(outputs.T[: self.task.width]) if self.task.probability_columns() else []
         return [
             *(
                 pa.array(column.tolist(), field.type, mask=bad)

@@ -20,8 +20,9 @@ from mmensemble.tasks import Generation, Task, task_from_dict
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Feed", "Manifest", "model_bytes", "model_stamp", "read_manifest"]
 
 METADATA_KEY = "mmensemble"
+# 3: numbers may be float64, and the graph may decide labels. Files of 2 have neither.
 # 2: what writes texts keeps its state in buffers. Files of 1 that write no texts are as those of 2.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)

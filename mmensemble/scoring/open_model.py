@@ -78,7 +78,7 @@ class OpenModel:
         -------
         ndarray of float32, shape (n_rows, width)
         """
-        return _run(self._session(on_one_thread), self.device, self.input_names, arrays, self.manifest.task.output)
+        return _run(self._session(on_one_thread), self.device, self.input_names, arrays, self.manifest.task.outputs)
 
     def decoder(self, *, on_one_thread: bool = False) -> OnnxDecoder:
         """Return the graph as what the decoding loop drives, of a model that generates."""
@@ -99,8 +99,8 @@ class OpenModel:
         score_window(
             manifest.feeds,
             row,
-            lambda arrays: _run(session, device, _input_names(session), arrays, manifest.task.output),
-            width=manifest.task.width,
+            lambda arrays: _run(session, device, _input_names(session), arrays, manifest.task.outputs),
+            width=manifest.task.n_columns,
             batch_size=1,
         )
 
@@ -110,22 +110,28 @@ def _input_names(session: Any) -> list[str]:
 
 
 def _run(
-    session: Any, device: ResolvedDevice, names: list[str], arrays: dict[str, np.ndarray], output: str
+    session: Any, device: ResolvedDevice, names: list[str], arrays: dict[str, np.ndarray], outputs: list[str]
 ) -> np.ndarray:
     arrays = {name: arrays[name] for name in names}  # the exporter prunes inputs that the graph does not use
     try:
         # Binding takes no strings.
         if device == "cpu" or any(array.dtype == object for array in arrays.values()):
-            return np.asarray(session.run([output], arrays)[0])
+            return _side_by_side(session.run(outputs, arrays))
         binding = session.io_binding()
         for name, array in arrays.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        binding.bind_output(output)
+        for name in outputs:
+            binding.bind_output(name)
         session.run_with_iobinding(binding)
-        return np.asarray(binding.copy_outputs_to_cpu()[0])
+        return _side_by_side(binding.copy_outputs_to_cpu())
     except Exception as error:  # ONNX Runtime's errors have no other base class in common
         rows = len(next(iter(arrays.values()), []))
         raise MmensembleError(
             f"ONNX Runtime failed on {device!r} in a batch of {rows} rows ({error}); "
             "if memory ran out, a smaller batch_size needs less"
         ) from error
+
+
+def _side_by_side(outputs: list[np.ndarray]) -> np.ndarray:
+    """Put outputs side by side, float32; numbers of labels are small enough for it."""
+    return np.asarray(outputs[0]) if len(outputs) == 1 else np.hstack(outputs).astype(np.float32, copy=False)

@@ -177,14 +177,15 @@ class OnnxPredictor:
         """
         task = self.manifest.task
         outputs = self._outputs(X)
-        return task.split(outputs) if isinstance(task, Multioutput) else outputs
+        return task.split(outputs) if isinstance(task, Multioutput) else outputs[:, : task.width]
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the graph's output for all rows, float32 of shape (n_rows, width)."""
         task = self.manifest.task
         X = frame_with(X, self.manifest.columns)
         if n_rows(X) <= self.batch_size:
-            window = score_window(self.manifest.feeds, X, self._model.run, width=task.width, batch_size=self.batch_size)
+            feeds, width = self.manifest.feeds, task.n_columns
+            window = score_window(feeds, X, self._model.run, width=width, batch_size=self.batch_size)
             window.raise_for_errors(0)
             return window.outputs
         scored = []
@@ -237,7 +238,7 @@ class OnnxPredictor:
             model.manifest.feeds,
             frames,
             partial(model.run, on_one_thread=at_once),
-            width=model.manifest.task.width,
+            width=model.manifest.task.n_columns,
             batch_size=self.batch_size,
             n_threads=self.n_threads,
             run_in_threads=at_once,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from mmensemble.tasks.base import Task, names_or_numbers
 from mmensemble.tasks.classes import (
     Classification,
+    Decided,
     Multilabel,
+    MultilabelVotes,
     Multioutput,
     Thresholded,
     Votes,
@@ -17,8 +19,10 @@ from mmensemble.tasks.texts import Generation
 
 __all__ = [
     "Classification",
+    "Decided",
     "Generation",
     "Multilabel",
+    "MultilabelVotes",
     "Multioutput",
     "Regression",
     "Task",

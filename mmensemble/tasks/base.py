@@ -24,7 +24,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    output: ClassVar[str] = "probabilities"
+    output: str = "probabilities"
     width: int
 
     @abstractmethod
@@ -38,6 +38,21 @@ class Task(ABC):
     def probability_columns(self) -> list[str]:
         """Return the names that the outputs have in a file of scores; none where they are the predictions."""
         return []
+
+    @property
+    def outputs(self) -> list[str]:
+        """The graph's outputs; their columns stand side by side in what `predict` takes."""
+        return [self.output, "labels"] if self.n_decided else [self.output]
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of what `predict` takes."""
+        return self.width + self.n_decided
+
+    @property
+    def n_decided(self) -> int:
+        """Columns of labels that the graph decides itself, by their numbers in its output ``labels``."""
+        return 0
 
     @property
     def further_inputs(self) -> list[str]:

@@ -12,7 +12,17 @@ import numpy as np
 
 from mmensemble.tasks.base import Task, names_or_numbers
 
-__all__ = ["ONE_OF_CLASSES", "Classification", "Multilabel", "Multioutput", "Thresholded", "Votes", "placement"]
+__all__ = [
+    "ONE_OF_CLASSES",
+    "Classification",
+    "Decided",
+    "Multilabel",
+    "MultilabelVotes",
+    "Multioutput",
+    "Thresholded",
+    "Votes",
+    "placement",
+]
 
 
 class Classification(Task):
@@ -91,6 +101,25 @@ class Thresholded(Classification):
         return cls(_classes(state), state["threshold"], state["positive"])
 
 
+class Decided(Classification):
+    """One of several classes, which the model names beside their probabilities, for it need not be the most probable.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+    """
+
+    name = "decided"
+
+    @property
+    def n_decided(self) -> int:
+        return 1
+
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        labels: np.ndarray = self._classes[outputs[:, self.width].astype(np.intp)]
+        return labels
+
+
 class Votes(Classification):
     """One of several classes, by each one's share of the votes; there are no probabilities.
 
@@ -107,7 +136,9 @@ class Votes(Classification):
 
 
 # The kinds of task that a column of labels can be, by name.
-ONE_OF_CLASSES: dict[str, type[Classification]] = {kind.name: kind for kind in (Classification, Thresholded, Votes)}
+ONE_OF_CLASSES: dict[str, type[Classification]] = {
+    kind.name: kind for kind in (Classification, Decided, Thresholded, Votes)
+}
 
 
 class Multilabel(Task):
@@ -148,6 +179,23 @@ class Multilabel(Task):
         return cls(state["n_labels"], state.get("names"))
 
 
+class MultilabelVotes(Multilabel):
+    """Any of several labels at once, each of them 0 or 1; there are no probabilities.
+
+    Parameters
+    ----------
+    n_labels : int
+    names : sequence of str, default=None
+        Of the labels; None numbers them.
+    """
+
+    name = "multilabel_votes"
+    output = "votes"
+
+    def probability_columns(self) -> list[str]:
+        return []
+
+
 class Multioutput(Task):
     """Several columns of labels; their probabilities stand side by side.
 
@@ -162,6 +210,8 @@ class Multioutput(Task):
 
     def __init__(self, columns: list[Classification], names: Sequence[str] | None = None) -> None:
         self.columns = columns
+        if any(isinstance(column, Votes) for column in columns):
+            self.output = Votes.output
         self.names = names_or_numbers(len(columns), names)
         self.bounds = np.cumsum([0, *(column.width for column in columns)])
         self.width = int(self.bounds[-1])
@@ -175,12 +225,20 @@ class Multioutput(Task):
     def label_sets(self) -> list[np.ndarray]:
         return [column.classes for column in self.columns]
 
+    @property
+    def n_decided(self) -> int:
+        return sum(column.n_decided for column in self.columns)
+
     def split(self, outputs: np.ndarray) -> list[np.ndarray]:
         """Return the outputs of each column, (n, n_classes of the column)."""
-        return np.split(outputs, self.bounds[1:-1], axis=1)
+        return np.split(outputs[:, : self.width], self.bounds[1:-1], axis=1)
 
     def predict(self, outputs: np.ndarray) -> np.ndarray:
-        labels = [column.predict(part) for column, part in zip(self.columns, self.split(outputs), strict=True)]
+        parts, decided = self.split(outputs), iter(outputs[:, self.width :].T)
+        for number, column in enumerate(self.columns):
+            if column.n_decided:
+                parts[number] = np.column_stack([parts[number], next(decided)])
+        labels = [column.predict(part) for column, part in zip(self.columns, parts, strict=True)]
         if len({column.dtype.kind for column in labels}) > 1:
             labels = [column.astype(object) for column in labels]
         return np.column_stack(labels)
@@ -190,7 +248,8 @@ class Multioutput(Task):
 
     def probability_columns(self) -> list[str]:
         columns = zip(self.names, self.columns, strict=True)
-        return [f"probability_{name}_{label}" for name, column in columns for label in column.classes.tolist()]
+        what = "probability" if self.output == "probabilities" else "votes"
+        return [f"{what}_{name}_{label}" for name, column in columns for label in column.classes.tolist()]
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "columns": [column.to_dict() for column in self.columns], "names": self.names}

@@ -6,13 +6,13 @@ from typing import Any
 
 from mmensemble.exceptions import ModelFileError
 from mmensemble.tasks.base import Task
-from mmensemble.tasks.classes import ONE_OF_CLASSES, Multilabel, Multioutput
+from mmensemble.tasks.classes import ONE_OF_CLASSES, Multilabel, MultilabelVotes, Multioutput
 from mmensemble.tasks.numbers import Regression
 from mmensemble.tasks.texts import Generation
 
 __all__ = ["task_from_dict"]
 
-_OTHERS: tuple[type[Task], ...] = (Multilabel, Multioutput, Regression, Generation)
+_OTHERS: tuple[type[Task], ...] = (Multilabel, MultilabelVotes, Multioutput, Regression, Generation)
 _KINDS: dict[str, type[Task]] = {**ONE_OF_CLASSES, **{kind.name: kind for kind in _OTHERS}}
 
 

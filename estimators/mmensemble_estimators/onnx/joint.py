@@ -83,7 +83,7 @@ def joint_graph(fusion: JointFusion, source: Source | None = None) -> Outputs:
                     raise ExportError(
                         f"member {member.name!r} ({type(member.estimator).__name__}) gives no representation"
                     )
-                embedding, row_present = outputs.transformed, outputs.present
+                embedding, row_present = graph.single(outputs.transformed), outputs.present
                 encoder = network.encoders[number]
                 if isinstance(encoder, Standardize):
                     mean, scale = (graph.constant(b.cpu().numpy()[None], n) for n, b in encoder.named_buffers())

@@ -712,8 +712,6 @@ REFUSED = {
         lambda: TransformedTargetRegressor(text(Ridge()), transformer=PowerTransformer()),
         "transformer: the inverse_transform of PowerTransformer has no ONNX form",
     ),
-    "ridge": (lambda: facts(RidgeClassifier()), "RidgeClassifier has no predict_proba.*CalibratedClassifierCV"),
-    "svm": (lambda: GridSearchCV(text(LinearSVC()), {}, cv=2), "LinearSVC has no predict_proba"),
     "unknown": (
         lambda: MultimodalClassifier([("facts", make_pipeline(Unknown(), logistic()), ["mean"])]),
         "facts/unknown: Unknown has no ONNX form: skl2onnx does not know it",

@@ -97,11 +97,13 @@ def test_manifest(model: Any, folder: Path) -> None:
     assert manifest.task.name == "classification"
     assert manifest.task.classes.tolist() == ["down", "up"]
     assert manifest.feeds == [
-        Feed("left", ("a",), TabularPreprocessor({"a": "float"})),
-        Feed("right", ("b", "c"), TabularPreprocessor({"b": "float", "c": "float"})),
+        Feed("left", ("a",), TabularPreprocessor({"a": "float"}, dtype="float64")),
+        Feed("right", ("b", "c"), TabularPreprocessor({"b": "float", "c": "float"}, dtype="float64")),
     ]
     assert manifest.columns == ["a", "b", "c"]
-    assert manifest.parity == {}
+    assert manifest.parity["rows"] == "made"
+    assert manifest.parity["n_rows"] > 64
+    assert manifest.parity["max_abs_difference"] < 1e-6
     provenance = manifest.provenance
     assert provenance["estimator"] == repr(model)
     assert {"python", "scikit-learn", "onnx"} <= set(provenance["versions"])
@@ -119,6 +121,7 @@ def test_verify_stores_what_it_measured(model: Any, X: Any, folder: Path) -> Non
     scored = OnnxPredictor(folder / "model.onnx", device="cpu").predict_proba(X)
     difference = np.abs(scored - model.predict_proba(X)).max()
     assert manifest.parity == {
+        "rows": "given",
         "n_rows": 30,
         "max_abs_difference": pytest.approx(difference, rel=1e-6),
         "equal_labels": 1.0,
@@ -158,10 +161,12 @@ def test_the_tolerance_decides(model: Any, X: Any, folder: Path, monkeypatch: py
 
 
 def test_labels_that_differ_are_counted(model: Any, X: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = model.predict_proba
-    monkeypatch.setattr(model, "predict_proba", lambda X: honest(X)[:, ::-1])
+    honest = model.predict
+    monkeypatch.setattr(model, "predict", lambda X: honest(X)[::-1])
     manifest = export_onnx(model, folder / "model.onnx", verify=X, tolerance=2.0)
-    assert manifest.parity["equal_labels"] < 0.5
+    assert manifest.parity["equal_labels"] < 0.7
+    with pytest.raises(ParityError, match=r"the file predicts '(up|down)' and the estimator '(up|down)'"):
+        export_onnx(model, folder / "model.onnx", verify=X)
 
 
 def test_a_failure_leaves_the_existing_file(model: Any, X: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,6 +353,7 @@ def test_figures_of_a_regression(X: pd.DataFrame, folder: Path, columns: int) ->
     expected, scored = model.predict(X), OnnxPredictor(folder / "model.onnx", device="cpu").predict(X)
     relative = np.abs(expected - scored).max() / np.abs(expected).max()
     assert parity == {
+        "rows": "given",
         "n_rows": 30,
         "max_abs_difference": pytest.approx(relative, rel=1e-6),
         "tolerance": 1e-4,
@@ -379,5 +385,7 @@ def test_rows_to_verify_that_the_estimator_cannot_score(folder: Path, X: Any) ->
 
 
 def test_a_manifest_is_shown_in_one_line(model: Any, folder: Path, X: Any) -> None:
-    assert repr(export_onnx(model, folder / "model.onnx")).endswith("from 'a', 'b', 'c', not verified>")
+    unverified = export_onnx(model, folder / "model.onnx", verify=False)
+    assert repr(unverified).endswith("from 'a', 'b', 'c', not verified>")
+    assert unverified.parity == {"rows": "none"}
     assert "on 30 rows>" in repr(export_onnx(model, folder / "model.onnx", verify=X))

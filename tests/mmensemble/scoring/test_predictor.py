@@ -201,14 +201,14 @@ def test_binding_scores_as_running_does(predictor: OnnxPredictor, rows: Rows) ->
         arrays |= {f"{feed.name}.{k}": v for k, v in feed.preprocessor.collate(encoded, slice(None)).items()}
     session, names = predictor._model.session, predictor.input_names
     # A CPU session binds too, so the path that only a GPU takes is checked here.
-    bound = open_model._run(session, "cuda", names, arrays, "probabilities")
-    np.testing.assert_array_equal(bound, open_model._run(session, "cpu", names, arrays, "probabilities"))
+    bound = open_model._run(session, "cuda", names, arrays, ["probabilities"])
+    np.testing.assert_array_equal(bound, open_model._run(session, "cpu", names, arrays, ["probabilities"]))
 
 
 def test_a_batch_on_which_the_runtime_fails(predictor: OnnxPredictor) -> None:
     arrays = {node.name: np.zeros((2, 2)) for node in predictor._model.session.get_inputs()}
     with pytest.raises(MmensembleError, match="failed on 'cpu' in a batch of 2 rows"):
-        open_model._run(predictor._model.session, "cpu", list(arrays), arrays, "probabilities")
+        open_model._run(predictor._model.session, "cpu", list(arrays), arrays, ["probabilities"])
 
 
 def test_a_pickle_holds_no_session_and_opens_the_file_again(

@@ -1,0 +1,258 @@
+"""Every scikit-learn estimator, exported in every place where it can stand: the table of docs/guide/coverage.md.
+
+``python tests/coverage_matrix.py`` fits and exports all of them and prints the table.
+`tests/mmensemble/converters/test_coverage_matrix.py` tries a part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import is_classifier
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import BaggingClassifier, BaggingRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import all_estimators
+
+from mmensemble import (
+    DataError,
+    ExportError,
+    MultimodalClassifier,
+    MultimodalRegressor,
+    OnnxPredictor,
+    SoftVoting,
+    Stacking,
+    export_onnx,
+)
+
+N_ROWS = 120
+COLUMNS = ["weight", "price", "count", "share"]
+PAGE = Path(__file__).parent.parent / "docs" / "guide" / "coverage.md"
+
+# What takes an estimator, or a choice, that has no default.
+GIVEN: dict[str, dict[str, Any]] = {
+    "ClassifierChain": {"estimator": LogisticRegression()},
+    "FixedThresholdClassifier": {"estimator": LogisticRegression()},
+    "MultiOutputClassifier": {"estimator": LogisticRegression()},
+    "MultiOutputRegressor": {"estimator": Ridge()},
+    "OneVsOneClassifier": {"estimator": LogisticRegression()},
+    "OneVsRestClassifier": {"estimator": LogisticRegression()},
+    "OutputCodeClassifier": {"estimator": LogisticRegression(), "random_state": 0},
+    "RFE": {"estimator": Ridge()},
+    "RFECV": {"estimator": Ridge()},
+    "RegressorChain": {"estimator": Ridge()},
+    "SelectFromModel": {"estimator": Ridge()},
+    "SelfTrainingClassifier": {"estimator": LogisticRegression()},
+    "SequentialFeatureSelector": {"estimator": Ridge()},
+    "StackingClassifier": {"estimators": [("a", LogisticRegression()), ("b", LogisticRegression(C=0.1))], "cv": 2},
+    "StackingRegressor": {"estimators": [("a", Ridge()), ("b", Ridge(10.0))], "cv": 2},
+    "TunedThresholdClassifierCV": {"estimator": LogisticRegression(), "cv": 2},
+    "VotingClassifier": {"estimators": [("a", LogisticRegression()), ("b", LogisticRegression(C=0.1))]},
+    "VotingRegressor": {"estimators": [("a", Ridge()), ("b", Ridge(10.0))]},
+    "SparseCoder": {"dictionary": np.eye(4)},
+    "ColumnTransformer": {"transformers": [("scaled", StandardScaler(), COLUMNS)]},
+    "FeatureUnion": {"transformer_list": [("scaled", StandardScaler()), ("imputed", SimpleImputer())]},
+    "GridSearchCV": {"estimator": LogisticRegression(), "param_grid": {"C": [0.1, 1.0]}, "cv": 2},
+    "HalvingGridSearchCV": {"estimator": LogisticRegression(), "param_grid": {"C": [0.1, 1.0]}, "cv": 2},
+    "HalvingRandomSearchCV": {"estimator": LogisticRegression(), "param_distributions": {"C": [0.1, 1.0]}, "cv": 2},
+    "RandomizedSearchCV": {"estimator": LogisticRegression(), "param_distributions": {"C": [0.1, 1.0]}, "n_iter": 2},
+    "Pipeline": {"steps": [("scaled", StandardScaler())]},
+    "FrozenEstimator": {"estimator": LogisticRegression()},
+}
+# Fewer of what makes an estimator slow.
+SMALLER: dict[str, Any] = {
+    "n_estimators": 5,
+    "max_iter": 100,
+    "n_components": 2,
+    "n_init": 1,
+    "random_state": 0,
+    "n_clusters": 3,
+    "cv": 2,
+    "n_quantiles": 20,
+    "hidden_layer_sizes": (8,),
+}
+OWN = {"HistGradientBoostingClassifier": {"max_iter": 5}, "HistGradientBoostingRegressor": {"max_iter": 5}}
+
+
+def numbers(missing: float = 0.0) -> pd.DataFrame:
+    """Return columns of different sizes; cells are missing with a probability."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(
+        {
+            "weight": rng.normal(size=N_ROWS),
+            "price": rng.lognormal(3, 1, N_ROWS).round(2),
+            "count": rng.integers(0, 40, N_ROWS).astype(float),
+            "share": rng.random(N_ROWS),
+        }
+    )
+    return X.mask(rng.random(X.shape) < missing) if missing else X
+
+
+def targets(kind: str) -> Any:
+    """Return a target of a kind, which the columns tell something of."""
+    X = numbers()
+    score = X["weight"] + np.log(X["price"]) / 3 + X["share"]
+    binary = (score > score.median()).to_numpy()
+    classes = pd.qcut(score + X["count"] / 40, 3, labels=False).to_numpy()
+    made = {
+        "strings": np.array(["low", "middle", "high"])[classes],
+        "booleans": binary,
+        "gaps": np.array([3, 7, 20])[classes],
+        "two classes": np.where(binary, "yes", "no"),
+        "labels": np.column_stack([binary, classes > 0, X["count"] > 20]).astype(int),
+        "label columns": np.column_stack([np.where(binary, "yes", "no"), np.array(["a", "b", "c"])[classes]]),
+        "number": score.to_numpy() * 10,
+        "two numbers": np.column_stack([score, X["count"]]),
+    }
+    return made[kind]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place where an estimator can stand, and the target that it has there."""
+
+    name: str
+    target: str
+    build: Callable[[Any], Any]
+    missing: float = 0.0
+
+
+def _member(estimator: Any, fusion: Any) -> Any:
+    composition = MultimodalClassifier if is_classifier(estimator) else MultimodalRegressor
+    other = LogisticRegression() if is_classifier(estimator) else Ridge()
+    return composition([("own", estimator, COLUMNS[:3]), ("other", other, ["share"])], fusion=fusion)
+
+
+def _meta(estimator: Any) -> Any:
+    composition = MultimodalClassifier if is_classifier(estimator) else MultimodalRegressor
+    member = LogisticRegression() if is_classifier(estimator) else Ridge()
+    members = [("one", member, COLUMNS[:2]), ("two", member, COLUMNS[2:])]
+    return composition(members, fusion=Stacking(estimator, cv=2))
+
+
+def _behind(estimator: Any) -> Any:
+    return make_pipeline(SimpleImputer(), StandardScaler(), estimator)
+
+
+CLASSIFIERS = [
+    Place("alone, strings", "strings", lambda e: e),
+    Place("alone, booleans", "booleans", lambda e: e),
+    Place("alone, gaps", "gaps", lambda e: e),
+    Place("alone, labels", "labels", lambda e: e),
+    Place("alone, label columns", "label columns", lambda e: e),
+    Place("imputer, scaler", "strings", _behind, 0.1),
+    Place("missing numbers", "two classes", lambda e: e, 0.1),
+    Place("member", "strings", lambda e: _member(e, SoftVoting()), 0.0),
+    Place("stacked", "strings", lambda e: _member(e, Stacking(cv=2)), 0.0),
+    Place("meta-learner", "strings", _meta),
+    Place("bagged", "strings", lambda e: BaggingClassifier(e, 3, random_state=0)),
+    Place("calibrated", "two classes", lambda e: CalibratedClassifierCV(e, cv=2)),
+    Place("one-vs-rest", "strings", OneVsRestClassifier),
+    Place("multi-output", "label columns", MultiOutputClassifier),
+]
+REGRESSORS = [
+    Place("alone", "number", lambda e: e),
+    Place("alone, two numbers", "two numbers", lambda e: e),
+    Place("imputer, scaler", "number", _behind, 0.1),
+    Place("missing numbers", "number", lambda e: e, 0.1),
+    Place("member", "number", lambda e: _member(e, SoftVoting())),
+    Place("stacked", "number", lambda e: _member(e, Stacking(cv=2))),
+    Place("meta-learner", "number", _meta),
+    Place("bagged", "number", lambda e: BaggingRegressor(e, 3, random_state=0)),
+    Place("multi-output", "two numbers", MultiOutputRegressor),
+]
+TRANSFORMERS = [
+    Place("before a linear model", "strings", lambda e: make_pipeline(e, LogisticRegression())),
+    Place(
+        "behind imputer, scaler",
+        "strings",
+        lambda e: make_pipeline(SimpleImputer(), StandardScaler(), e, LogisticRegression()),
+        0.1,
+    ),
+    Place("missing numbers", "strings", lambda e: make_pipeline(e, SimpleImputer(), LogisticRegression()), 0.1),
+    Place("in a member", "strings", lambda e: _member(make_pipeline(e, LogisticRegression()), Stacking(cv=2))),
+    Place("before trees", "number", lambda e: make_pipeline(e, _forest())),
+]
+KINDS = {"classifier": CLASSIFIERS, "regressor": REGRESSORS, "transformer": TRANSFORMERS}
+
+
+def _forest() -> Any:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return HistGradientBoostingRegressor(max_iter=5)
+
+
+def instance(name: str, cls: Any) -> Any:
+    """Return an estimator of a class that is quick to fit."""
+    estimator = cls(**GIVEN.get(name, {}))
+    known = estimator.get_params(deep=False)
+    settings = {k: v for k, v in SMALLER.items() if k in known and k not in GIVEN.get(name, {})}
+    return estimator.set_params(**{**settings, **OWN.get(name, {})})
+
+
+def cells(kind: str) -> Iterator[tuple[str, Any, Place]]:
+    """Yield the name, an estimator, and a place, for every cell of a kind's table."""
+    for name, cls in all_estimators(type_filter=kind):
+        if cls.__module__.startswith("sklearn.utils") or name in ("CCA", "PLSSVD"):
+            continue
+        for place in KINDS[kind]:
+            yield name, cls, place
+
+
+def outcome(name: str, cls: Any, place: Place, folder: Path) -> tuple[str, str]:
+    """Return what became of a cell: equal, refused, unfitted, wrong or crash; and why."""
+    X, y = numbers(place.missing), targets(place.target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model = place.build(instance(name, cls)).fit(X, y)
+            model.predict(X[:3])
+        except Exception as error:  # whatever it says to such data
+            return "unfitted", str(error).splitlines()[0] if str(error) else repr(error)
+        path = folder / "model.onnx"
+        try:
+            export_onnx(model, path)
+            export_onnx(model, path, verify=X)
+            expected, scored = np.asarray(model.predict(X)), OnnxPredictor(path, device="cpu").predict(X)
+        except (ExportError, DataError) as error:
+            return "refused", str(error)
+        except Exception as error:
+            return "crash", f"{type(error).__name__}: {error}"
+    return ("equal", "") if scored.shape == expected.shape else ("wrong", f"{scored.shape}, not {expected.shape}")
+
+
+def main() -> None:
+    """Try all cells, or those of some estimators, and print what became of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="of estimators; all where none is given")
+    parser.add_argument("--kind", choices=list(KINDS), action="append")
+    arguments = parser.parse_args()
+    total: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in arguments.kind or KINDS:
+            for name, cls, place in cells(kind):
+                if arguments.names and name not in arguments.names:
+                    continue
+                what, why = outcome(name, cls, place, Path(folder))
+                total[what] += 1
+                if what not in ("equal", "unfitted"):
+                    print(f"{what:8} {kind:11} {name:28} {place.name:24} {why[:130]}", flush=True)
+    print(dict(total))
+
+
+if __name__ == "__main__":
+    main()

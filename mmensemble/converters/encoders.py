@@ -18,9 +18,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
 from sklearn.utils.validation import check_is_fitted
 
+from mmensemble.converters.fallback.skl2onnx import convert
 from mmensemble.converters.linear import matrix
 from mmensemble.converters.scalers import impute
-from mmensemble.converters.skl2onnx import convert
 from mmensemble.converters.text import dense
 from mmensemble.exceptions import ExportError
 from mmensemble.frames import is_missing

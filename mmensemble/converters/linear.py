@@ -14,7 +14,7 @@ from sklearn.naive_bayes import ComplementNB, MultinomialNB
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble._sklearn import BaseSGDRegressor, LinearClassifierMixin, LinearModel
-from mmensemble.converters.skl2onnx import as_tensor, convert
+from mmensemble.converters.fallback.skl2onnx import as_tensor, convert
 from mmensemble.graph import Frame, Outputs, Source, Tensor, to_graph
 from mmensemble.tasks import Regression
 

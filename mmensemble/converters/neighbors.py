@@ -11,8 +11,8 @@ from sklearn.impute import KNNImputer
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from mmensemble._sklearn import fitting_rows, fitting_targets, imputed_columns
+from mmensemble.converters.fallback.skl2onnx import convert
 from mmensemble.converters.linear import matrix
-from mmensemble.converters.skl2onnx import convert
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Graph, Outputs, Source, Tensor, to_graph
 from mmensemble.tasks import Classification, Multioutput, Regression

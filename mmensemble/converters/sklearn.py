@@ -17,8 +17,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble._sklearn import BaseSearchCV, column_indices
+from mmensemble.converters.fallback.skl2onnx import as_tensor
 from mmensemble.converters.functions import add_function
-from mmensemble.converters.skl2onnx import as_tensor
 from mmensemble.converters.text import dense
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Block, Frame, Graph, Outputs, Source, Tensor, Terms, any_present, to_graph

@@ -16,8 +16,8 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 
 from mmensemble._sklearn import kernel_width
+from mmensemble.converters.fallback.skl2onnx import convert, refusing_nan
 from mmensemble.converters.linear import matrix
-from mmensemble.converters.skl2onnx import convert, refusing_nan
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Graph, Outputs, Source, Tensor, to_graph
 from mmensemble.tasks import Regression

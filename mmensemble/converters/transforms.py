@@ -11,8 +11,8 @@ from sklearn.kernel_approximation import Nystroem, RBFSampler
 from sklearn.neural_network import BernoulliRBM
 from sklearn.preprocessing import Binarizer, KBinsDiscretizer
 
+from mmensemble.converters.fallback.skl2onnx import refusing_nan
 from mmensemble.converters.linear import matrix, sigmoid
-from mmensemble.converters.skl2onnx import refusing_nan
 from mmensemble.converters.svm import kernel_matrix
 from mmensemble.graph import Graph, Outputs, Source, to_graph
 

@@ -22,8 +22,8 @@ from sklearn.ensemble import (
 from sklearn.tree import BaseDecisionTree
 
 from mmensemble._sklearn import BaseForest, baseline_scores, histogram_trees
+from mmensemble.converters.fallback.skl2onnx import convert, refusing_nan
 from mmensemble.converters.linear import matrix, one_class_and_the_other, sigmoid
-from mmensemble.converters.skl2onnx import convert, refusing_nan
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Frame, Graph, Outputs, Source, Tensor, to_graph
 from mmensemble.tasks import Classification, Multioutput, Regression

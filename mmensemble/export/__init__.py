@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmensemble.converters  # noqa: F401 - registers scikit-learn's classes with `to_graph`
-from mmensemble.converters.skl2onnx import as_tensor
+from mmensemble.converters.fallback.skl2onnx import as_tensor
 from mmensemble.export.onnx_file import export_onnx
 from mmensemble.graph import Frame, GeneratorGraph, Graph, Outputs, Tensor, to_generator_graph, to_graph
 

@@ -18,8 +18,8 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from mmensemble._sklearn import BaseSearchCV
+from mmensemble.converters.fallback.skl2onnx import can_convert
 from mmensemble.converters.functions import check_function
-from mmensemble.converters.skl2onnx import can_convert
 from mmensemble.converters.text import check_vectorizer
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import is_registered, to_generator_graph, to_graph

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmensemble.converters.numbers import numbers_for
+from mmensemble.converters.fallback.numbers import numbers_for
 from mmensemble.frames import is_missing
 from mmensemble.preprocessing import CategoryPreprocessor, TabularPreprocessor
 from mmensemble.scoring.manifest import Feed

@@ -13,8 +13,8 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from mmensemble.converters.numbers import holds_trees
-from mmensemble.converters.tried_out import Wanted
+from mmensemble.converters.fallback.numbers import holds_trees
+from mmensemble.converters.fallback.tried_out import Wanted
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import ML_OPSET, OPSET, Frame, Graph, Outputs, Source, Tensor, add_itself, to_graph
 from mmensemble.preprocessing.tabular import FEATURES, TabularPreprocessor

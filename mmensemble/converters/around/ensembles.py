@@ -11,7 +11,7 @@ from sklearn.ensemble import StackingClassifier, StackingRegressor, VotingClassi
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble._sklearn import stacked_width
-from mmensemble.converters.skl2onnx import as_tensor
+from mmensemble.converters.fallback.skl2onnx import as_tensor
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import (
     Block,

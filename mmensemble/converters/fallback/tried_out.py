@@ -10,7 +10,7 @@ import onnx
 from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 from sklearn.utils import get_tags
 
-from mmensemble.converters.numbers import numbers_for
+from mmensemble.converters.fallback.numbers import numbers_for
 from mmensemble.exceptions import ExportError
 from mmensemble.tasks import Classification, Multilabel, MultilabelVotes, Multioutput, Regression, Task
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.pipeline import Pipeline
 
 from mmensemble._sklearn import histogram_trees
@@ -157,6 +158,12 @@ def _matrices(estimator: Any, n_features: int) -> Iterator[np.ndarray]:
         for predictor in stage if isinstance(stage, list) else [stage]:
             split = predictor.nodes[predictor.nodes["is_leaf"] == 0]
             yield from _thresholds(split["feature_idx"].astype(int), split["num_threshold"], n_features)
+
+
+def _first_trees(estimator: Any) -> Any:
+    """Return trees of a histogram gradient boosting."""
+    boosted = isinstance(estimator, (HistGradientBoostingClassifier, HistGradientBoostingRegressor))
+    return histogram_trees(estimator)[:8] if boosted else []
 
 
 def _thresholds(feature: np.ndarray, threshold: np.ndarray, n_features: int) -> Iterator[np.ndarray]:

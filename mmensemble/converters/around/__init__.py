@@ -1,0 +1,1 @@
+"""Estimators around other estimators: ensembles, one per class or target, calibration, chains."""

@@ -21,6 +21,7 @@ from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 
 from mmensemble.exceptions import ExportError
+from mmensemble.graph.values import gives_double, graph_input
 from mmensemble.preprocessing import PRESENT, Preprocessor, TensorSpec
 from mmensemble.preprocessing.registry import check_registered
 from mmensemble.scoring.manifest import Feed
@@ -139,12 +140,12 @@ class Graph:
         unique = next(n for n in (name, *(f"{name}_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
         self.feeds.append(Feed(unique, tuple(columns), preprocessor))
         specs = {**preprocessor.tensors, PRESENT: TensorSpec("bool", ("batch",))}
-        self._inputs[unique] = {tensor: _input(unique, tensor, spec) for tensor, spec in specs.items()}
+        self._inputs[unique] = {tensor: graph_input(unique, tensor, spec) for tensor, spec in specs.items()}
         return self._inputs[unique]
 
     def further_input(self, group: str, tensor: str, spec: TensorSpec) -> ir.Value:
         """Return a new input ``<group>.<tensor>`` that no preprocessor fills."""
-        value = _input(group, tensor, spec)
+        value = graph_input(group, tensor, spec)
         self._inputs.setdefault(group, {})[tensor] = value
         return value
 
@@ -242,7 +243,7 @@ class Graph:
         node = ir.node(op_type, inputs, attributes or None, domain=domain, name=name, num_outputs=n_outputs)
         for number, output in enumerate(node.outputs):
             output.name = f"{name}_output{number or ''}"
-            if number == 0 and _gives_double(op_type, inputs, attributes):
+            if number == 0 and gives_double(op_type, inputs, attributes):
                 output.type = ir.TensorType(ir.DataType.DOUBLE)
         self._nodes.append(node)
         return node.outputs
@@ -396,39 +397,3 @@ class Graph:
         for value in [value for value in inputs if not value.uses()]:
             graph.inputs.remove(value)
         return model
-
-
-# Operators that give something else than numbers of the type that they take, or always float32.
-_OTHER_TYPES = {
-    "And",
-    "ArgMax",
-    "ArgMin",
-    "Equal",
-    "Greater",
-    "GreaterOrEqual",
-    "IsInf",
-    "IsNaN",
-    "Less",
-    "LessOrEqual",
-    "Not",
-    "Or",
-    "Shape",
-    "TreeEnsembleRegressor",
-    "TreeEnsembleClassifier",
-}
-
-
-def _gives_double(op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> bool:
-    """Tell whether an operator's output is float64."""
-    if op_type == "Cast":
-        return bool(attributes["to"] == ir.DataType.DOUBLE)
-    if op_type in _OTHER_TYPES:
-        return False
-    return any(value is not None and value.dtype == ir.DataType.DOUBLE for value in inputs)
-
-
-def _input(feed: str, tensor: str, spec: TensorSpec) -> ir.Value:
-    """Make a graph input; all feeds share the axis ``batch``, any other dynamic axis is the feed's own."""
-    dtype = ir.DataType.STRING if spec.dtype == "object" else ir.DataType.from_numpy(np.dtype(spec.dtype))
-    shape = [axis if isinstance(axis, int) or axis == "batch" else f"{feed}.{axis}" for axis in spec.shape]
-    return ir.Value(name=f"{feed}.{tensor}", shape=ir.Shape(shape), type=ir.TensorType(dtype))

@@ -8,6 +8,7 @@ from mmensemble.exceptions import MissingDependencyError as MissingDependencyErr
 from mmensemble.exceptions import MmensembleError as MmensembleError
 from mmensemble.exceptions import ModelFileError as ModelFileError
 from mmensemble.exceptions import ParityError as ParityError
+from mmensemble.export import can_export as can_export
 from mmensemble.export import export_onnx as export_onnx
 from mmensemble.export import to_graph as to_graph
 from mmensemble.fusion import EnsembleSelection as EnsembleSelection

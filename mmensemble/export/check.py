@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
@@ -22,13 +23,70 @@ from mmensemble.converters.fallback.skl2onnx import can_convert
 from mmensemble.converters.functions import check_function
 from mmensemble.converters.text import check_vectorizer
 from mmensemble.exceptions import ExportError
+from mmensemble.fusion import Fusion
 from mmensemble.graph import is_registered, to_generator_graph, to_graph
 from mmensemble.learning.columns import ColumnSelector
 from mmensemble.multimodal import MultimodalClassifier, MultimodalRegressor
 
-__all__ = ["check_exportable"]
+__all__ = ["Exportability", "can_export", "check_exportable"]
 
 Named = Iterable[tuple[str, Any]]
+
+
+@dataclass(frozen=True)
+class Exportability:
+    """What `can_export` answers; it is true where nothing stands against an export.
+
+    Parameters
+    ----------
+    reasons : tuple of str
+        Which parts have no ONNX form, and why.
+    """
+
+    reasons: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return not self.reasons
+
+
+def can_export(estimator: Any) -> Exportability:
+    """Tell whether an estimator can be exported, before it is fitted.
+
+    Each part is looked at by itself: what it lets pass is still compared with the estimator when it is exported.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted or not: a composition, a leaf, a scikit-learn estimator with others inside.
+
+    Returns
+    -------
+    Exportability
+        True, or false with the reasons.
+
+    Examples
+    --------
+    >>> from sklearn.feature_extraction.text import TfidfVectorizer
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from mmensemble import can_export
+    >>> bool(can_export(make_pipeline(TfidfVectorizer(), LogisticRegression())))
+    True
+    >>> can_export(make_pipeline(TfidfVectorizer(tokenizer=str.split), LogisticRegression())).reasons[0][:56]
+    'tfidfvectorizer: TfidfVectorizer(tokenizer=...) is Pytho'
+    """
+    parts = {"": estimator}
+    if hasattr(estimator, "get_params"):
+        parts |= {name.replace("__", "/"): value for name, value in estimator.get_params(deep=True).items()}
+    reasons = []
+    for path, part in parts.items():
+        if isinstance(part, type) or not hasattr(part, "fit") or isinstance(part, Fusion):
+            continue
+        try:
+            _check(part)
+        except ExportError as error:
+            reasons.append(f"{path}: {error}" if path else str(error))
+    return Exportability(tuple(dict.fromkeys(reasons)))
 
 
 def check_exportable(estimator: Any) -> None:

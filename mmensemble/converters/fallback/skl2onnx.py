@@ -35,9 +35,7 @@ def can_convert(estimator: Any) -> bool:
     """Tell whether skl2onnx knows an estimator's class, or it may turn out to multiply by a matrix."""
     from skl2onnx._supported_operators import sklearn_operator_name_map
 
-    return type(estimator) in sklearn_operator_name_map or (
-        hasattr(estimator, "transform") and hasattr(estimator, "n_features_in_")
-    )
+    return type(estimator) in sklearn_operator_name_map or hasattr(estimator, "transform")
 
 
 def convert(estimator: Any, source: Source) -> Outputs:

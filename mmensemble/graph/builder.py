@@ -168,7 +168,7 @@ class Graph:
         -------
         Value
         """
-        array = np.asarray(value)
+        array = np.asarray(value, order="C")
         if name == "constant" and array.size <= _FEW and array.dtype.kind in "biuf":
             key = (array.dtype, array.shape, array.tobytes())
             if key not in self._few:

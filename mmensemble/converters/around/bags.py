@@ -152,8 +152,6 @@ def _output_code(estimator: OutputCodeClassifier, source: Source | None = None) 
             digits.append(graph.double(_confidence(member, to_graph(member, X))))
     with graph.scope("OutputCodeClassifier"):
         codes = np.asarray(estimator.code_book_, dtype=np.float64)
-        product = graph.op(
-            "MatMul", graph.op("Concat", *digits, axis=1), graph.constant(np.ascontiguousarray(-2 * codes.T))
-        )
+        product = graph.op("MatMul", graph.op("Concat", *digits, axis=1), graph.constant(-2 * codes.T))
         distance = graph.op("Add", product, graph.constant((codes**2).sum(axis=1)[None]))
         return Outputs(graph, present=X.present, labels=graph.op("ArgMin", distance, axis=1, keepdims=1))

@@ -144,7 +144,8 @@ def _one_hot(estimator: OneHotEncoder, source: Source | None = None) -> Outputs:
             values = graph.op("Where", graph.op("Equal", codes, sizes), graph.constant(np.float32(np.nan)), values)
         terms = Terms(graph.op("Max", chosen, graph.constant(np.asarray(0))), values)
         block = dense(graph, terms, int(starts[-1]))
-        return Outputs(graph, transformed=block.value, present=present, blocks=(block,))
+        sparse = bool(estimator.sparse_output)
+        return Outputs(graph, transformed=block.value, present=present, blocks=(block,), sparse=sparse)
 
 
 @to_graph.register(OrdinalEncoder)

@@ -42,7 +42,7 @@ def linear(source: Tensor, weight: np.ndarray, bias: np.ndarray) -> ir.Value:
     intercepts = graph.constant(np.asarray(bias, dtype=np.float32), "intercept")
     total, start = None, 0
     for block in source.blocks:
-        dtype = np.float64 if block.value.dtype == ir.DataType.DOUBLE else np.float32
+        dtype = np.float64 if block.terms is None and block.value.dtype == ir.DataType.DOUBLE else np.float32
         part = np.ascontiguousarray(weight[start : start + block.width], dtype=dtype)
         coefficients = graph.constant(part, "coef")
         start += block.width
@@ -50,7 +50,7 @@ def linear(source: Tensor, weight: np.ndarray, bias: np.ndarray) -> ir.Value:
             product = graph.single(graph.op("MatMul", block.value, coefficients))
         else:
             rows = graph.op("Gather", coefficients, block.terms.columns, axis=0)
-            across = graph.op("Unsqueeze", block.terms.values, graph.constant(np.asarray([1])))
+            across = graph.op("Unsqueeze", graph.single(block.terms.values), graph.constant(np.asarray([1])))
             product = graph.op("Squeeze", graph.op("MatMul", across, rows), graph.constant(np.asarray([1])))
         total = product if total is None else graph.op("Add", total, product)
     return graph.op("Add", total, intercepts)

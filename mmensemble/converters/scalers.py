@@ -33,24 +33,24 @@ def _scaled(X: Tensor, shift: Any, scale: Any, *, multiply: bool = False, clip: 
             value = graph.op(operation, value, number)
     if clip is not None:
         value = graph.op("Clip", value, *(graph.constant(np.float64(limit)) for limit in clip))
-    return Outputs(graph, transformed=value, present=X.present)
+    return Outputs(graph, transformed=value, present=X.present, sparse=X.sparse)
 
 
 def _scaled_terms(X: Tensor, scale: np.ndarray) -> Outputs:
     """Divide columns where 0 stays 0."""
     graph, blocks, start = X.graph, [], 0
     for block in X.blocks:
-        divisor = graph.constant(scale[start : start + block.width].astype(np.float32), "scale")
+        divisor = graph.constant(scale[start : start + block.width].astype(np.float64), "scale")
         start += block.width
         if block.terms is None:
-            blocks.append(Block(block.width, graph.op("Div", *graph.alike(block.value, divisor))))
+            blocks.append(Block(block.width, graph.op("Div", graph.double(block.value), divisor)))
         else:
             divisors = graph.op("Gather", divisor, block.terms.columns, axis=0)
-            terms = Terms(block.terms.columns, graph.op("Div", block.terms.values, divisors))
+            terms = Terms(block.terms.columns, graph.op("Div", graph.double(block.terms.values), divisors))
             blocks.append(dense(graph, terms, block.width))
     values = [block.value for block in blocks]
-    value = values[0] if len(values) == 1 else graph.op("Concat", *graph.alike(*values), axis=1)
-    return Outputs(graph, transformed=value, present=X.present, blocks=tuple(blocks))
+    value = values[0] if len(values) == 1 else graph.op("Concat", *values, axis=1)
+    return Outputs(graph, transformed=value, present=X.present, blocks=tuple(blocks), sparse=X.sparse)
 
 
 @to_graph.register
@@ -133,4 +133,4 @@ def impute(estimator: Any, X: Tensor) -> Outputs:
             features = graph.constant(np.asarray(estimator.indicator_.features_, dtype=np.int64))
             indicator = graph.op("Cast", graph.op("Gather", absent, features, axis=1), to=Graph.FLOAT)
             filled = graph.op("Concat", *graph.alike(filled, indicator), axis=1)
-        return Outputs(graph, transformed=filled, present=X.present)
+        return Outputs(graph, transformed=filled, present=X.present, sparse=X.sparse)

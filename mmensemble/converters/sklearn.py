@@ -6,6 +6,7 @@ skl2onnx gives every part the same one input; here each part brings its own colu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from mmensemble.converters.text import dense
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Block, Frame, Graph, Outputs, Source, Tensor, Terms, any_present, to_graph
 from mmensemble.learning.columns import ColumnSelector
+from mmensemble.learning.pipelines import prediction_steps
 from mmensemble.preprocessing import CategoryPreprocessor
 
 __all__: list[str] = []
@@ -33,7 +35,7 @@ def _pipeline(estimator: Pipeline, source: Source | None = None) -> Outputs:
     source = Frame() if source is None else source
     check_is_fitted(estimator)
     outputs = None
-    steps = [(name, step) for name, step in estimator.steps if step not in (None, "passthrough")]
+    steps = prediction_steps(estimator)
     for position, (name, step) in enumerate(steps):
         with source.graph.scope(name):
             if isinstance(step, ColumnSelector):
@@ -43,8 +45,7 @@ def _pipeline(estimator: Pipeline, source: Source | None = None) -> Outputs:
             if position < len(steps) - 1:
                 source = _next_source(step, outputs)
     if outputs is None:
-        source = as_tensor(estimator, source)
-        outputs = Outputs(source.graph, transformed=source.exact, present=source.present, blocks=source.blocks)
+        outputs = as_tensor(estimator, source).outputs()
     return outputs
 
 
@@ -60,7 +61,7 @@ def _next_source(step: Any, outputs: Outputs) -> Source:
         return outputs.frame
     if outputs.transformed is None:
         raise ExportError(f"{type(step).__name__} has no ONNX form of its transform")
-    return Tensor(outputs.graph, outputs.transformed, outputs.present, outputs.blocks)
+    return Tensor(outputs.graph, outputs.transformed, outputs.present, outputs.blocks, outputs.sparse)
 
 
 @to_graph.register
@@ -84,7 +85,7 @@ def _function(estimator: FunctionTransformer, source: Source | None = None) -> O
     X = as_tensor(estimator, source)
     with X.graph.scope("FunctionTransformer"):
         value = X.exact if estimator.func is None else add_function(X.graph, X.exact, estimator.func, "func")
-        return Outputs(X.graph, transformed=value, present=X.present)
+        return replace(X.outputs(), transformed=value, blocks=())
 
 
 @to_graph.register
@@ -101,8 +102,7 @@ def _column_transformer(estimator: ColumnTransformer, source: Source | None = No
             continue
         with graph.scope(name):
             if isinstance(source, Tensor):
-                chosen = graph.constant(np.asarray(indices, dtype=np.int64))
-                inner: Source = Tensor(graph, graph.op("Gather", source.exact, chosen, axis=1), source.present)
+                inner: Source = source.some(indices)
             else:
                 labels = [names[index] for index in indices]
                 read.update(labels)
@@ -115,8 +115,10 @@ def _column_transformer(estimator: ColumnTransformer, source: Source | None = No
         # A row counts as present where any of the columns is there, those that nothing reads included.
         columns_feed = CategoryPreprocessor({name: [] for name in names})
         everything = graph.present(graph.feed(f"{source.name or 'tabular'}.columns", names, columns_feed))
-        return _side_by_side(graph, parts, everything)
-    return _side_by_side(graph, parts, source.present if isinstance(source, Tensor) else None)
+        joined = _side_by_side(graph, parts, everything)
+    else:
+        joined = _side_by_side(graph, parts, source.present if isinstance(source, Tensor) else None)
+    return replace(joined, sparse=estimator.sparse_output_)
 
 
 def _input_names(estimator: ColumnTransformer, source: Source) -> list[str]:
@@ -156,13 +158,11 @@ _Part = tuple[Outputs, int | None]
 def _transform(transformer: Any, source: Source, weight: float | None, width: int | None) -> _Part:
     """Add a transformer of a union; return what it makes, and how wide it is where that is known."""
     if isinstance(transformer, str):  # "passthrough"
-        X = as_tensor(transformer, source)
-        outputs = Outputs(X.graph, transformed=X.exact, present=X.present, blocks=X.blocks)
+        outputs = as_tensor(transformer, source).outputs()
     else:
         outputs = to_graph(transformer, source)
         if outputs.frame is not None:
-            X = as_tensor(transformer, outputs.frame)
-            outputs = Outputs(X.graph, transformed=X.exact, present=X.present)
+            outputs = as_tensor(transformer, outputs.frame).outputs()
         if outputs.transformed is None:
             raise ExportError(f"{type(transformer).__name__} has no ONNX form of its transform")
     if weight is not None:
@@ -183,7 +183,7 @@ def _scaled(outputs: Outputs, weight: float) -> Outputs:
             )
             blocks.append(dense(graph, terms, block.width))
     value = graph.op("Mul", outputs.transformed, graph.number(weight, outputs.transformed))
-    return Outputs(graph, transformed=value, present=outputs.present, blocks=tuple(blocks))
+    return replace(outputs, transformed=value, blocks=tuple(blocks))
 
 
 def _side_by_side(graph: Graph, parts: Sequence[_Part], present: ir.Value | None) -> Outputs:
@@ -195,6 +195,7 @@ def _side_by_side(graph: Graph, parts: Sequence[_Part], present: ir.Value | None
     there = [outputs.present for outputs, _ in parts if outputs.present is not None]
     if present is None and there:
         present = any_present(graph, there)
+    sparse = any(outputs.sparse for outputs, _ in parts)
     blocks: list[Block] = []
     for outputs, width in parts:
         if outputs.blocks:
@@ -202,5 +203,5 @@ def _side_by_side(graph: Graph, parts: Sequence[_Part], present: ir.Value | None
         elif width is not None and outputs.transformed is not None:
             blocks.append(Block(width, outputs.transformed))
         else:
-            return Outputs(graph, transformed=value, present=present)
-    return Outputs(graph, transformed=value, present=present, blocks=tuple(blocks))
+            return Outputs(graph, transformed=value, present=present, sparse=sparse)
+    return Outputs(graph, transformed=value, present=present, blocks=tuple(blocks), sparse=sparse)

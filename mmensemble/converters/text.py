@@ -76,9 +76,9 @@ def _count_vectorizer(estimator: CountVectorizer, source: Source | None = None) 
         if isinstance(estimator, TfidfVectorizer):
             counts = _weighted(graph, counts, inputs[TERMS], estimator)
         # scikit-learn refuses a row without a text; where only this modality is missing, this value is not looked at.
-        values = graph.op("Where", present, counts, graph.constant(np.float32(np.nan)))
+        values = graph.op("Where", present, counts, graph.number(np.nan, counts))
         block = dense(graph, Terms(inputs[TERMS], values), len(preprocessor.vocabulary))
-        return Outputs(graph, transformed=block.value, present=present, blocks=(block,))
+        return Outputs(graph, transformed=block.value, present=present, blocks=(block,), sparse=True)
 
 
 @to_graph.register
@@ -95,26 +95,30 @@ def _tfidf_transformer(estimator: TfidfTransformer, source: Source | None = None
             terms = X.blocks[0].terms
             values = _weighted(graph, terms.values, terms.columns, estimator)
             block = dense(graph, Terms(terms.columns, values), X.blocks[0].width)
-            return Outputs(graph, transformed=block.value, present=X.present, blocks=(block,))
-        return Outputs(graph, transformed=_weighted(graph, X.value, None, estimator), present=X.present)
+            return Outputs(graph, transformed=block.value, present=X.present, blocks=(block,), sparse=True)
+        value = _weighted(graph, X.value, None, estimator)
+        return Outputs(graph, transformed=value, present=X.present, sparse=True)
 
 
 def _weighted(
     graph: Graph, counts: ir.Value, terms: ir.Value | None, tfidf: TfidfTransformer | TfidfVectorizer
 ) -> ir.Value:
-    """Weigh counts (batch, length) of terms, or of all terms in order, and normalise each row."""
-    one = graph.constant(np.float32(1))
+    """Weigh counts (batch, length) of terms, or of all terms in order, and normalise each row, in float64.
+
+    A tree's threshold may be a weight that was met in fit.
+    """
+    counts, one = graph.double(counts), graph.constant(np.float64(1))
     if tfidf.sublinear_tf:
         logarithm = graph.op("Add", graph.op("Log", graph.op("Max", counts, one)), one)
         counts = graph.op("Mul", graph.op("Sign", counts), logarithm)
     if tfidf.use_idf:
-        idf = graph.constant(np.asarray(tfidf.idf_, dtype=np.float32), "idf")
+        idf = graph.constant(np.asarray(tfidf.idf_, dtype=np.float64), "idf")
         counts = graph.op("Mul", counts, idf if terms is None else graph.op("Gather", idf, terms, axis=0))
     if tfidf.norm is None:
         return counts
     axis = graph.constant(np.asarray([1]))
     norm = graph.op("ReduceL2" if tfidf.norm == "l2" else "ReduceL1", counts, axis, keepdims=1)
-    nothing = graph.op("Equal", norm, graph.constant(np.float32(0)))
+    nothing = graph.op("Equal", norm, graph.constant(np.float64(0)))
     return graph.op("Div", counts, graph.op("Where", nothing, one, norm))
 
 
@@ -122,6 +126,6 @@ def dense(graph: Graph, terms: Terms, width: int) -> Block:
     """Write terms out as whole rows, for those who need them."""
     rows = graph.op("Gather", graph.op("Shape", terms.columns), graph.constant(np.asarray([0])), axis=0)
     shape = graph.op("Concat", rows, graph.constant(np.asarray([width])), axis=0)
-    zeros = graph.op("Expand", graph.constant(np.float32(0)), shape)
+    zeros = graph.op("Expand", graph.number(0, terms.values), shape)
     value = graph.op("ScatterElements", zeros, terms.columns, terms.values, axis=1, reduction="add")
     return Block(width, value, terms)

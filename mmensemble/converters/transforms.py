@@ -22,8 +22,7 @@ __all__: list[str] = []
 @to_graph.register
 def _selected(estimator: SelectorMixin, source: Source | None = None) -> Outputs:
     X = matrix(estimator, source)
-    chosen = X.graph.constant(np.flatnonzero(estimator.get_support()))
-    return Outputs(X.graph, transformed=X.graph.op("Gather", X.exact, chosen, axis=1), present=X.present)
+    return X.some(np.flatnonzero(estimator.get_support())).outputs()
 
 
 @to_graph.register
@@ -33,7 +32,7 @@ def _binarizer(estimator: Binarizer, source: Source | None = None) -> Outputs:
     with graph.scope("Binarizer"):
         above = graph.op("Greater", X.exact, graph.number(estimator.threshold, X.exact))
         value = refusing_nan(X, graph.op("Cast", above, to=Graph.FLOAT))
-        return Outputs(graph, transformed=value, present=X.present)
+        return Outputs(graph, transformed=value, present=X.present, sparse=X.sparse)
 
 
 @to_graph.register
@@ -55,7 +54,8 @@ def _bins(estimator: KBinsDiscretizer, source: Source | None = None) -> Outputs:
                 of_bin = graph.constant(np.arange(int(estimator.n_bins_[number]), dtype=np.float64)[None])
                 bins = graph.op("Cast", graph.op("Equal", bins, of_bin), to=Graph.DOUBLE)
             columns.append(bins)
-        return Outputs(graph, transformed=refusing_nan(X, graph.op("Concat", *columns, axis=1)), present=X.present)
+        value = refusing_nan(X, graph.op("Concat", *columns, axis=1))
+        return Outputs(graph, transformed=value, present=X.present, sparse=estimator.encode == "onehot")
 
 
 @to_graph.register(KMeans)

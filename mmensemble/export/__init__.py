@@ -6,7 +6,7 @@ import mmensemble.converters  # noqa: F401 - registers scikit-learn's classes wi
 from mmensemble.converters.fallback.skl2onnx import as_tensor
 from mmensemble.export.check import Exportability, can_export
 from mmensemble.export.onnx_file import export_onnx
-from mmensemble.graph import Frame, GeneratorGraph, Graph, Outputs, Tensor, to_generator_graph, to_graph
+from mmensemble.graph import Frame, GeneratorGraph, Graph, Outputs, Tensor, class_named, to_generator_graph, to_graph
 
 __all__ = [
     "Exportability",
@@ -17,6 +17,7 @@ __all__ = [
     "Tensor",
     "as_tensor",
     "can_export",
+    "class_named",
     "export_onnx",
     "to_generator_graph",
     "to_graph",

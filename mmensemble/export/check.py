@@ -26,6 +26,7 @@ from mmensemble.exceptions import ExportError
 from mmensemble.fusion import Fusion
 from mmensemble.graph import is_registered, to_generator_graph, to_graph
 from mmensemble.learning.columns import ColumnSelector
+from mmensemble.learning.pipelines import prediction_steps
 from mmensemble.multimodal import MultimodalClassifier, MultimodalRegressor
 
 __all__ = ["Exportability", "can_export", "check_exportable"]
@@ -153,7 +154,7 @@ def _parts(estimator: Any) -> Named:
 
 @_parts.register
 def _(estimator: Pipeline) -> Named:
-    return estimator.steps
+    return prediction_steps(estimator)
 
 
 @_parts.register

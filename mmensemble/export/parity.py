@@ -19,7 +19,7 @@ from mmensemble.frames import n_rows
 from mmensemble.learning.targets import exact_matches
 from mmensemble.scoring.manifest import Feed
 from mmensemble.scoring.predictor import OnnxPredictor
-from mmensemble.tasks import Regression, Task
+from mmensemble.tasks import Classification, Regression, Task
 
 __all__ = ["ParityCheck", "check_made_rows"]
 
@@ -48,6 +48,8 @@ class _Answers:
     @classmethod
     def _of(cls, model: Any, task: Task, X: Any) -> _Answers:
         predicted = np.asarray(model.predict(X))
+        if isinstance(task, Classification):
+            predicted = predicted.reshape(len(predicted))  # of several classes, catboost gives a column
         if task.output != "probabilities":
             numbers = predicted.reshape(len(predicted), -1) if task.output == "predictions" else None
             return cls(predicted, numbers)

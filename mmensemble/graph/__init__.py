@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmensemble.graph.builder import ENCODER_SCOPE, GENERATION_OPSET, IR_VERSION, ML_OPSET, OPSET, Graph
-from mmensemble.graph.dispatch import add_itself, is_registered, to_generator_graph, to_graph
+from mmensemble.graph.dispatch import add_itself, class_named, is_registered, to_generator_graph, to_graph
 from mmensemble.graph.operations import GraphOperations, GraphValue
 from mmensemble.graph.outputs import graph_labels, graph_outputs, graph_votes
 from mmensemble.graph.parts import Block, Frame, GeneratorGraph, Outputs, Source, Tensor, Terms, any_present
@@ -26,6 +26,7 @@ __all__ = [
     "Terms",
     "add_itself",
     "any_present",
+    "class_named",
     "graph_labels",
     "graph_outputs",
     "graph_votes",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from functools import singledispatch
 from typing import Any, Protocol
 
 from mmensemble.exceptions import ExportError
 from mmensemble.graph.parts import Frame, GeneratorGraph, Outputs, Source
 
-__all__ = ["add_itself", "is_registered", "to_generator_graph", "to_graph"]
+__all__ = ["add_itself", "class_named", "is_registered", "to_generator_graph", "to_graph"]
 
 
 class Dispatch(Protocol):
@@ -23,7 +24,8 @@ def to_graph(estimator: Any, source: Source | None = None) -> Outputs:
     """Add a fitted estimator to a graph.
 
     It is a `functools.singledispatch`: register a function for a class of your own with ``to_graph.register``, or give
-    the class a method ``__onnx_graph__(self, source) -> Outputs``. What has neither is converted by skl2onnx.
+    the class a method ``__onnx_graph__(self, source) -> Outputs``. What has neither is converted by skl2onnx. A class
+    whose package is not to be imported for that is registered by its name, with `class_named`.
 
     Parameters
     ----------
@@ -105,3 +107,29 @@ def to_generator_graph(estimator: Any, source: Source) -> GeneratorGraph:
 def is_registered(dispatch: Dispatch, estimator: Any) -> bool:
     """Tell whether `to_graph`, or `to_generator_graph`, has a function for an estimator's class."""
     return dispatch.dispatch(type(estimator)) is not dispatch.dispatch(object)
+
+
+def class_named(name: str) -> type:
+    """Stand for a class that need not be imported, and all that derives from it, where functions are registered.
+
+    Parameters
+    ----------
+    name : str
+        The module that defines the class, and the class: ``"xgboost.sklearn.XGBModel"``.
+
+    Returns
+    -------
+    type
+        An abstract class, which counts as their base.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> issubclass(Fraction, class_named("numbers.Rational")), issubclass(int, class_named("numbers.Rational"))
+    (True, False)
+    """
+
+    def derives(cls: type, other: type) -> bool:
+        return any(f"{base.__module__}.{base.__qualname__}" == name for base in other.__mro__)
+
+    return ABCMeta(name.rpartition(".")[2], (), {"__subclasshook__": classmethod(derives)})

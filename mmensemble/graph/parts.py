@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from mmensemble.graph.builder import Graph
@@ -57,7 +58,7 @@ class Terms:
     columns : Value
         (batch, length) int64: the columns of each row that are not 0.
     values : Value
-        (batch, length) float32: what is there.
+        (batch, length) float32 or float64: what is there.
     """
 
     columns: ir.Value
@@ -72,7 +73,7 @@ class Block:
     ----------
     width : int
     value : Value
-        (batch, width) float32.
+        (batch, width) float32 or float64.
     terms : Terms, default=None
         The same, where most of it is 0. Who makes use of them never has the whole rows made.
     """
@@ -94,6 +95,9 @@ class Tensor:
         Which rows have the modality, (batch, 1) bool.
     blocks : tuple of Block, default=()
         What `value` is put together from, where that is known.
+    sparse : bool, default=False
+        Whether the estimator's X is a sparse matrix here, which stores no 0; xgboost reads what is not stored as
+        missing.
 
     Attributes
     ----------
@@ -107,11 +111,21 @@ class Tensor:
     value: ir.Value
     present: ir.Value | None = None
     blocks: tuple[Block, ...] = ()
+    sparse: bool = False
     exact: ir.Value = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exact", self.value)
         object.__setattr__(self, "value", self.graph.single(self.value))
+
+    def some(self, features: Any) -> Tensor:
+        """Return some of the features, given their numbers."""
+        chosen = self.graph.constant(np.asarray(features, dtype=np.int64))
+        return Tensor(self.graph, self.graph.op("Gather", self.exact, chosen, axis=1), self.present, sparse=self.sparse)
+
+    def outputs(self) -> Outputs:
+        """Return the matrix as what a transformer gives that changes nothing."""
+        return Outputs(self.graph, transformed=self.exact, present=self.present, blocks=self.blocks, sparse=self.sparse)
 
 
 Source = Frame | Tensor
@@ -140,6 +154,8 @@ class Outputs:
         (batch, 1) int64, the number of the predicted class where the probabilities do not tell it.
     blocks : tuple of Block, default=()
         What `transformed` is put together from, where that is known.
+    sparse : bool, default=False
+        Whether ``transform`` gives a sparse matrix.
     frame : Frame, default=None
         What an estimator with ``transform`` gives where that still are columns on the host.
     """
@@ -154,6 +170,7 @@ class Outputs:
     labels: ir.Value | None = None
     # Any, so that `Outputs(graph, **{task.output: value})` has a type.
     blocks: Any = ()
+    sparse: Any = False
     frame: Any = None
 
     def __post_init__(self) -> None:

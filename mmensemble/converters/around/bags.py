@@ -13,7 +13,7 @@ from sklearn.multiclass import OneVsOneClassifier, OutputCodeClassifier
 from mmensemble.converters.linear import matrix
 from mmensemble.converters.svm import one_against_the_rest
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import Graph, Outputs, Source, Tensor, graph_labels, graph_outputs, to_graph
+from mmensemble.graph import Graph, Outputs, Source, graph_labels, graph_outputs, to_graph
 from mmensemble.tasks import Classification, Regression
 
 __all__: list[str] = []
@@ -34,7 +34,7 @@ def _bagging(estimator: Any, source: Source | None = None) -> Outputs:
         with graph.scope(f"{name}/estimator_{number}"):
             inner = X
             if not np.array_equal(features, everything):
-                inner = Tensor(graph, graph.op("Gather", X.exact, graph.constant(features), axis=1), X.present)
+                inner = X.some(features)
             value = _answer(member, to_graph(member, inner), n_classes)
             total = value if total is None else graph.op("Add", total, value)
     with graph.scope(name):

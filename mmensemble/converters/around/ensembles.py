@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from sklearn.base import is_classifier
 from sklearn.ensemble import StackingClassifier, StackingRegressor, VotingClassifier, VotingRegressor
 from sklearn.utils.validation import check_is_fitted
 
@@ -163,7 +164,8 @@ def _stacked(estimator: Any, source: Source, *, binary: bool) -> Tensor:
         if X is None:
             return Tensor(graph, stacked, present)
         blocks = (Block(stacked_width(estimator), stacked), *X.blocks) if X.blocks else ()
-        return Tensor(graph, graph.op("Concat", *graph.alike(stacked, X.exact), axis=1), present, blocks)
+        value = graph.op("Concat", *graph.alike(stacked, X.exact), axis=1)
+        return Tensor(graph, value, present, blocks, X.sparse)
 
 
 def _feature(name: str, member: Any, outputs: Outputs, method: str, *, binary: bool) -> ir.Value:
@@ -176,7 +178,7 @@ def _feature(name: str, member: Any, outputs: Outputs, method: str, *, binary: b
         if outputs.decision is None:
             raise ExportError(f"member {name!r} ({type(member).__name__}) has no ONNX form of its decision_function")
         return outputs.decision
-    if not hasattr(member, "classes_"):
+    if not is_classifier(member):
         return graph_outputs(f"member {name!r}", member, outputs, _ONE_NUMBER)
     labels = graph_labels(f"member {name!r}", member, outputs)
     try:

@@ -20,7 +20,7 @@ from mmensemble._sklearn import positive_label
 from mmensemble.converters.functions import add_inverse
 from mmensemble.converters.linear import matrix, normalised, one_class_and_the_other
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import Frame, Graph, Outputs, Source, Tensor, graph_labels, graph_outputs, graph_votes, to_graph
+from mmensemble.graph import Frame, Graph, Outputs, Source, graph_labels, graph_outputs, graph_votes, to_graph
 from mmensemble.tasks import (
     Classification,
     Decided,
@@ -98,10 +98,9 @@ def _by_decisions(estimator: OneVsRestClassifier, outputs: Outputs) -> Outputs:
 def _selected_features(estimator: RFE, source: Source | None = None) -> Outputs:
     """Select columns for the estimator within, whose answers are its own."""
     X = matrix(estimator, source)
-    chosen = X.graph.constant(np.flatnonzero(estimator.support_))
-    inner = Tensor(X.graph, X.graph.op("Gather", X.exact, chosen, axis=1), X.present)
+    inner = X.some(np.flatnonzero(estimator.support_))
     outputs = to_graph(estimator.estimator_, inner)
-    return replace(outputs, transformed=inner.value, blocks=(), frame=None)
+    return replace(outputs, transformed=inner.exact, blocks=(), sparse=inner.sparse, frame=None)
 
 
 @to_graph.register

@@ -7,22 +7,26 @@ taken back through the scalers before them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import singledispatch
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 
-from mmensemble._sklearn import histogram_trees
 from mmensemble.learning.columns import ColumnSelector, as_list
+from mmensemble.learning.pipelines import prediction_steps
 
-__all__ = ["holds_trees", "numbers_for"]
+__all__ = ["holds_trees", "numbers_for", "splits"]
 
-# Rows of one kind at most: of a fitted array, and thresholds of one feature.
+# Rows of one kind at most: of a fitted array, and thresholds of one tree.
 _MOST = 64
+# Trees whose thresholds are tried.
+_MOST_TREES = 8
 
 Back = Callable[[np.ndarray], np.ndarray]
 
@@ -63,6 +67,12 @@ def numbers_for(estimator: Any, columns: Sequence[str], rng: np.random.Generator
     return numbers
 
 
+@singledispatch
+def splits(estimator: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the features and the thresholds at which each tree of a fitted estimator splits rows; of most, none."""
+    yield from ()
+
+
 def holds_trees(estimator: Any) -> bool:
     """Tell whether an estimator is a tree or made of trees."""
     return hasattr(estimator, "tree_") or any(holds_trees(part) for part in _parts(estimator))
@@ -71,7 +81,7 @@ def holds_trees(estimator: Any) -> bool:
 def _seen(estimator: Any, names: list[str], back: Back) -> Iterator[tuple[list[str], np.ndarray]]:
     """Yield rows of numbers that a fitted estimator holds about its features, as they were in X."""
     if isinstance(estimator, Pipeline):
-        yield from _seen_in_steps([step for _, step in estimator.steps], names, back)
+        yield from _seen_in_steps([step for _, step in prediction_steps(estimator)], names, back)
         return
     if isinstance(estimator, ColumnTransformer):
         for _, transformer, columns in getattr(estimator, "transformers_", []):
@@ -93,7 +103,7 @@ def _seen(estimator: Any, names: list[str], back: Back) -> Iterator[tuple[list[s
     subsets = getattr(estimator, "estimators_features_", None)
     for number, part in enumerate(_parts(estimator)):
         features = names if subsets is None or number >= len(subsets) else [names[i] for i in subsets[number]]
-        if len(features) == len(names):
+        if len(features) == getattr(part, "n_features_in_", len(names)) == len(names):
             yield from _seen(part, features, back)
 
 
@@ -101,8 +111,6 @@ def _seen_in_steps(steps: Sequence[Any], names: list[str], back: Back) -> Iterat
     for step in steps:
         if isinstance(step, ColumnSelector):
             names = as_list(step.columns)
-            continue
-        if step in (None, "passthrough"):
             continue
         yield from _seen(step, names, back)
         if getattr(step, "n_features_in_", None) != len(names) or not hasattr(step, "transform"):
@@ -121,13 +129,19 @@ def _through(inverse: Back, back: Back) -> Back:
 
 def _parts(estimator: Any) -> Iterator[Any]:
     """Yield the fitted estimators that an estimator is made of, of each kind some."""
-    for name, value in vars(estimator).items() if hasattr(estimator, "__dict__") else ():
-        if name.startswith("__") or name in ("estimator", "estimators", "base_estimator", "regressor", "transformer"):
-            continue
+    for value in vars(estimator).values() if hasattr(estimator, "__dict__") else ():
         for part in islice(_flat(value), 8):
             part = getattr(part, "estimator", part)  # of scikit-learn's calibrated pairs
-            if isinstance(part, BaseEstimator):
+            if hasattr(part, "fit") and _is_fitted(part):
                 yield part
+
+
+def _is_fitted(estimator: Any) -> bool:
+    try:
+        check_is_fitted(estimator)
+    except (NotFittedError, TypeError):  # of a class
+        return False
+    return True
 
 
 def _flat(value: Any) -> Iterator[Any]:
@@ -141,35 +155,15 @@ def _flat(value: Any) -> Iterator[Any]:
 
 def _matrices(estimator: Any, n_features: int) -> Iterator[np.ndarray]:
     """Yield arrays (n, n_features) of what an estimator has learned of each feature."""
-    if not isinstance(estimator, BaseEstimator):
-        return
-    for name, value in vars(estimator).items():
+    learned = vars(estimator) if isinstance(estimator, BaseEstimator) else {}
+    for name, value in learned.items():
         array = value.toarray() if hasattr(value, "toarray") else value
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or name.startswith(("coef", "feature_")):
             continue
         if array.shape == (n_features,) or (array.ndim == 2 and array.shape[1] == n_features):
             yield np.atleast_2d(array).astype(np.float64)
-    tree = getattr(estimator, "tree_", None)
-    if tree is not None:
-        yield from _thresholds(np.asarray(tree.feature), np.asarray(tree.threshold), n_features)
-    for stage in (histogram_trees(estimator) if hasattr(estimator, "_predictors") else [])[
-        :8
-    ]:  # of histogram gradient boosting
-        for predictor in stage if isinstance(stage, list) else [stage]:
-            split = predictor.nodes[predictor.nodes["is_leaf"] == 0]
-            yield from _thresholds(split["feature_idx"].astype(int), split["num_threshold"], n_features)
-
-
-def _first_trees(estimator: Any) -> Any:
-    """Return trees of a histogram gradient boosting."""
-    boosted = isinstance(estimator, (HistGradientBoostingClassifier, HistGradientBoostingRegressor))
-    return histogram_trees(estimator)[:8] if boosted else []
-
-
-def _thresholds(feature: np.ndarray, threshold: np.ndarray, n_features: int) -> Iterator[np.ndarray]:
-    """Yield the thresholds of splits, in rows that hold NaN for every other feature."""
-    splits = np.flatnonzero(feature >= 0)[:_MOST]
-    if len(splits):
-        matrix = np.full((len(splits), n_features), np.nan)
-        matrix[np.arange(len(splits)), feature[splits]] = threshold[splits]
+    for features, thresholds in islice(splits(estimator), _MOST_TREES):
+        # One row for each, which holds NaN for every other feature.
+        matrix = np.full((min(len(features), _MOST), n_features), np.nan)
+        matrix[np.arange(len(matrix)), features[:_MOST]] = thresholds[:_MOST]
         yield matrix

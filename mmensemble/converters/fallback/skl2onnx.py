@@ -14,7 +14,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.converters.fallback.numbers import holds_trees
-from mmensemble.converters.fallback.tried_out import Wanted
+from mmensemble.converters.fallback.tried_out import Wanted, gives_sparse
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import ML_OPSET, OPSET, Frame, Graph, Outputs, Source, Tensor, add_itself, to_graph
 from mmensemble.preprocessing.tabular import FEATURES, TabularPreprocessor
@@ -93,7 +93,8 @@ def convert(estimator: Any, source: Source) -> Outputs:
             }
         if "labels" in values:
             values["labels"] = _numbers_of_labels(graph, values["labels"], estimator.classes_)
-        return Outputs(graph, **values, present=source.present, task=wanted.task)
+        sparse = "transformed" in values and gives_sparse(estimator, wanted.rows, sparse=source.sparse)
+        return Outputs(graph, **values, present=source.present, task=wanted.task, sparse=sparse)
     raise ExportError(f"skl2onnx cannot convert {name}: {failures[-1]}")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
+from scipy.sparse import csr_array, issparse
 from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 from sklearn.utils import get_tags
 
@@ -14,7 +15,7 @@ from mmensemble.converters.fallback.numbers import numbers_for
 from mmensemble.exceptions import ExportError
 from mmensemble.tasks import Classification, Multilabel, MultilabelVotes, Multioutput, Regression, Task
 
-__all__ = ["Wanted"]
+__all__ = ["Wanted", "gives_sparse"]
 
 _N_ROWS = 48
 # A transformer of more is not asked for each of them whether it multiplies by a matrix.
@@ -38,8 +39,8 @@ class Wanted:
     """
 
     task: Task | None
-    answers: dict[str, np.ndarray] = field(default_factory=dict)
-    rows: np.ndarray | None = None
+    answers: dict[str, np.ndarray]
+    rows: np.ndarray
 
     @classmethod
     def of(cls, estimator: Any) -> Wanted:
@@ -93,7 +94,6 @@ class Wanted:
         """
         import onnxruntime
 
-        assert self.rows is not None  # noqa: S101 - narrows the type
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -112,6 +112,11 @@ class Wanted:
             else:
                 raise ExportError(f"what it gives are other {what} than the estimator's")
         return found
+
+
+def gives_sparse(estimator: Any, rows: np.ndarray, *, sparse: bool) -> bool:
+    """Tell whether a transformer gives a sparse matrix, of rows that come as one or as an array."""
+    return issparse(_quietly(estimator.transform, csr_array(rows) if sparse else rows))
 
 
 def _rows(estimator: Any) -> list[np.ndarray]:

@@ -6,8 +6,7 @@ as there; where it compares in float64, so does the graph. Every split sends NaN
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,100 +21,34 @@ from sklearn.ensemble import (
 from sklearn.tree import BaseDecisionTree
 
 from mmensemble._sklearn import BaseForest, baseline_scores, histogram_trees
+from mmensemble.converters.fallback.numbers import splits
 from mmensemble.converters.fallback.skl2onnx import convert, refusing_nan
 from mmensemble.converters.linear import matrix, one_class_and_the_other, sigmoid
+from mmensemble.converters.trees.ensemble import Tree, add_trees, raw_scores, rounded_down
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import Frame, Graph, Outputs, Source, Tensor, to_graph
+from mmensemble.graph import Frame, Outputs, Source, Tensor, to_graph
 from mmensemble.tasks import Classification, Multioutput, Regression
 
 __all__: list[str] = []
 
 
-@dataclass
-class _Tree:
-    """One tree: arrays over its nodes, a leaf's children being negative, and what each node adds (n_nodes, n_outputs).
-
-    `first_output` is the output that the tree's first column adds to.
-    """
-
-    feature: np.ndarray
-    threshold: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    missing_left: np.ndarray
-    value: np.ndarray
-    first_output: int = 0
-
-
-def _ensemble(graph: Graph, X: ir.Value, trees: Sequence[_Tree], n_outputs: int) -> ir.Value:
-    """Add up trees: (batch, n_outputs)."""
-    leaves = [tree.left < 0 for tree in trees]
-    ids = [np.arange(len(leaf)) for leaf in leaves]
-    of_tree = [np.full(len(leaf), number) for number, leaf in enumerate(leaves)]
-    targets, weights, target_trees, target_nodes = [], [], [], []
-    for number, (tree, leaf) in enumerate(zip(trees, leaves, strict=True)):
-        nodes = np.flatnonzero(leaf)
-        width = tree.value.shape[1]
-        targets.append(np.tile(np.arange(width), len(nodes)) + tree.first_output)
-        weights.append(tree.value[nodes].ravel())
-        target_nodes.append(np.repeat(nodes, width))
-        target_trees.append(np.full(len(nodes) * width, number))
-
-    def of_splits(arrays: Sequence[np.ndarray]) -> np.ndarray:
-        return np.where(np.concatenate(leaves), 0, np.concatenate(arrays))
-
-    def integers(values: np.ndarray) -> list[int]:
-        return values.astype(np.int64).tolist()
-
-    thresholds, added = of_splits([tree.threshold for tree in trees]), np.concatenate(weights)
-    if X.dtype == ir.DataType.DOUBLE:
-        numbers: dict[str, Any] = {
-            "nodes_values_as_tensor": ir.tensor(thresholds.astype(np.float64)),
-            "target_weights_as_tensor": ir.tensor(added.astype(np.float64)),
-        }
-    else:
-        numbers = {
-            "nodes_values": thresholds.astype(np.float32).tolist(),
-            "target_weights": added.astype(np.float32).tolist(),
-        }
-    return graph.op(
-        "TreeEnsembleRegressor",
-        X,
-        domain="ai.onnx.ml",
-        n_targets=n_outputs,
-        aggregate_function="SUM",
-        post_transform="NONE",
-        nodes_treeids=integers(np.concatenate(of_tree)),
-        nodes_nodeids=integers(np.concatenate(ids)),
-        nodes_featureids=integers(of_splits([tree.feature for tree in trees])),
-        nodes_modes=np.where(np.concatenate(leaves), "LEAF", "BRANCH_LEQ").tolist(),
-        nodes_truenodeids=integers(of_splits([tree.left for tree in trees])),
-        nodes_falsenodeids=integers(of_splits([tree.right for tree in trees])),
-        nodes_missing_value_tracks_true=integers(of_splits([tree.missing_left for tree in trees])),
-        target_treeids=integers(np.concatenate(target_trees)),
-        target_nodeids=integers(np.concatenate(target_nodes)),
-        target_ids=integers(np.concatenate(targets)),
-        **numbers,
-    )
-
-
-def _rounded_down(thresholds: np.ndarray) -> np.ndarray:
-    """Return the largest float32 that is not above each threshold: x <= t falls the same for every float32 x."""
-    rounded = thresholds.astype(np.float32)
-    return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
-
-
-def _grown(tree: Any, value: np.ndarray, first_output: int = 0) -> _Tree:
+def _grown(tree: Any, value: np.ndarray, first_output: int = 0) -> Tree:
     """Read scikit-learn's own tree, which casts its rows to float32 before it compares."""
-    return _Tree(
+    return Tree(
         tree.feature,
-        _rounded_down(tree.threshold),
+        rounded_down(tree.threshold),
         tree.children_left,
         tree.children_right,
         tree.missing_go_to_left,
         value,
         first_output,
     )
+
+
+@splits.register
+def _splits_of_tree(estimator: BaseDecisionTree) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    inner = estimator.tree_.children_left >= 0
+    yield estimator.tree_.feature[inner], estimator.tree_.threshold[inner]
 
 
 @to_graph.register(BaseDecisionTree)
@@ -135,7 +68,7 @@ def _forest(estimator: Any, source: Source | None = None) -> Outputs:
                 _grown(tree, np.hstack([tree.value[:, output, :size] for output, size in enumerate(sizes)]))
                 for tree in trees
             ]
-        total = _ensemble(graph, X.value, grown, grown[0].value.shape[1])
+        total = add_trees(graph, X.value, grown, grown[0].value.shape[1])
         # Divided at the end, as in scikit-learn: sums of pure leaves stay exact, and ties stay ties.
         mean = graph.op("Div", total, graph.constant(np.float32(len(trees)))) if len(trees) > 1 else total
         if is_regressor(estimator):
@@ -165,11 +98,20 @@ def _gradient_boosting(estimator: Any, source: Source | None = None) -> Outputs:
     ]
     base = baseline_scores(estimator)
     with X.graph.scope(type(estimator).__name__):
-        raw = refusing_nan(X, _raw_scores(X, X.value, grown, n_raw, base))
+        raw = refusing_nan(X, raw_scores(X, X.value, grown, n_raw, base))
         if is_regressor(estimator):
             return Outputs(X.graph, predictions=raw, present=X.present)
         twice = estimator.loss == "exponential"
         return _boosted_classes(X, raw, X.graph.op("Add", raw, raw) if twice else raw, binary=n_raw == 1)
+
+
+@splits.register(HistGradientBoostingClassifier)
+@splits.register(HistGradientBoostingRegressor)
+def _splits_of_histograms(estimator: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for stage in histogram_trees(estimator):
+        for predictor in stage:
+            inner = predictor.nodes[predictor.nodes["is_leaf"] == 0]
+            yield inner["feature_idx"].astype(int), inner["num_threshold"]
 
 
 @to_graph.register(HistGradientBoostingClassifier)
@@ -193,24 +135,14 @@ def _hist_gradient_boosting(estimator: Any, source: Source | None = None) -> Out
                 # It compares in float64. What a row is rounded to keeps its side if the threshold is rounded alike.
                 threshold = threshold.astype(np.float32)
             value = nodes["value"][:, None]
-            grown.append(
-                _Tree(nodes["feature_idx"], threshold, left, right, nodes["missing_go_to_left"], value, output)
-            )
+            grown.append(Tree(nodes["feature_idx"], threshold, left, right, nodes["missing_go_to_left"], value, output))
     with X.graph.scope(name):
         base = baseline_scores(estimator)
-        raw = _raw_scores(X, X.exact, grown, base.shape[1], base)
+        raw = raw_scores(X, X.exact, grown, base.shape[1], base)
         if is_regressor(estimator):
             logarithmic = estimator.loss in ("poisson", "gamma")
             return Outputs(X.graph, predictions=X.graph.op("Exp", raw) if logarithmic else raw, present=X.present)
         return _boosted_classes(X, raw, raw, binary=base.shape[1] == 1)
-
-
-def _raw_scores(X: Tensor, value: ir.Value, trees: Sequence[_Tree], n_outputs: int, base: np.ndarray) -> ir.Value:
-    start = X.graph.constant(base.astype(np.float32))
-    if not trees:
-        nothing = X.graph.op("ReduceSum", X.value, X.graph.constant(np.asarray([1])), keepdims=1)
-        return X.graph.op("Add", X.graph.op("Mul", nothing, X.graph.constant(np.float32(0))), start)
-    return X.graph.op("Add", _ensemble(X.graph, value, trees, n_outputs), start)
 
 
 def _boosted_classes(X: Tensor, raw: ir.Value, logits: ir.Value, *, binary: bool) -> Outputs:

@@ -10,6 +10,7 @@ EXAMPLES_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+ALL_INSTALLED := $(VENV)/.installed-large
 
 # The lower bounds of pyproject.toml, and the tests of what depends on versions.
 LOWEST := .venv-lowest
@@ -41,6 +42,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'setuptools>=77.0.3'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+# What tests alone need: large, so the demo goes without.
+$(ALL_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev-large]'
 	@touch $@
 
 install: $(INSTALLED)  ## create .venv with the project and all its extras
@@ -85,7 +91,7 @@ examples: $(INSTALLED)  ## run the other examples, each some minutes; writes exa
 		echo "== $$script"; $(BIN)/python $$script $(EXAMPLES_ARGS) || exit 1; \
 	done
 
-test: $(INSTALLED)  ## run the tests, and the examples in docstrings and README
+test: $(ALL_INSTALLED)  ## run the tests, and the examples in docstrings and README
 	$(BIN)/python -m pytest --doctest-modules mmensemble estimators tests $(PYTEST_ARGS)
 
 $(LOWEST_INSTALLED): pyproject.toml constraints-lowest.txt

@@ -123,6 +123,22 @@ def test_base_install_is_the_scoring_side():
     assert not names_of(PROJECT["dependencies"]) & heavy
 
 
+def test_what_is_large_is_installed_for_tests_alone():
+    def reached(extra):
+        for requirement in map(Requirement, EXTRAS[extra]):
+            yield canonicalize_name(requirement.name)
+            for inner in requirement.extras if requirement.name == "mmensemble" else ():
+                yield from reached(inner)
+
+    assert not set(reached("dev")) & names_of(EXTRAS["dev-large"])
+    # One module in two distributions that overwrite each other.
+    assert "xgboost" not in names_of(EXTRAS["dev-large"])
+
+
+def test_export_knows_boosters_without_importing_them():
+    assert not loaded_by("import mmensemble.export") & {"xgboost", "lightgbm", "catboost", "imblearn"}
+
+
 def test_public_names_can_be_imported():
     for name in mmensemble.__all__:
         assert getattr(mmensemble, name).__name__ == name

@@ -1,4 +1,4 @@
-"""scikit-learn's estimators as parts of a graph; importing this registers them with `to_graph`."""
+"""scikit-learn's estimators, and boosters, as parts of a graph; importing this registers them with `to_graph`."""
 
 from __future__ import annotations
 

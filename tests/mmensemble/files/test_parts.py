@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from mmensemble.files import parts as parts_module
 from mmensemble.files.parts import Parts
 from mmensemble.files.writing import open_writer
 
@@ -44,3 +45,44 @@ def test_bytes_are_on_the_disk_before_a_file_has_its_name(tmp_path: Path, monkey
                 writer.write(part)
         parts.remove()
     assert named == {"job.json": True, "part-00000.arrow": True, "out.parquet": True}
+
+
+def names(parts: Parts) -> list[str]:
+    return sorted(path.name for path in parts.folder.glob("part-*"))
+
+
+@pytest.mark.parametrize(("bound", "n_parts"), [({"_PART_SECONDS": 0.0}, 3), ({"_PART_ROWS": 4}, 1), ({}, 0)])
+def test_a_part_ends_after_some_seconds_or_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: dict[str, float], n_parts: int
+) -> None:
+    for name, value in bound.items():
+        monkeypatch.setattr(parts_module, name, value)
+    with Parts(tmp_path / "out.parquet", SCHEMA, {}) as parts:
+        for _ in range(3):
+            parts.write(table(range(2)))
+        assert sum(name.endswith(".arrow") for name in names(parts)) == n_parts
+
+
+def test_what_is_left_of_a_removal_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts_module, "_PART_ROWS", 1)
+    parts = Parts(tmp_path / "out.parquet", SCHEMA, {})
+    with parts:
+        for _ in range(3):
+            parts.write(table(range(2)))
+    unlink, n_deleted = Path.unlink, 0
+
+    def die_after_two(path: Path, missing_ok: bool = False) -> None:
+        nonlocal n_deleted
+        n_deleted += 1
+        if n_deleted > 2:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", die_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            parts.remove()
+    assert len(names(parts)) == 2
+    with Parts(parts.output, SCHEMA, {}) as again:
+        assert again.n_rows == 0
+        assert names(again) == []

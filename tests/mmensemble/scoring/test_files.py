@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -240,11 +242,13 @@ def test_a_killed_process_leaves_parts_that_the_next_one_takes_over(
     out = tmp_path / "out.parquet"
     done = subprocess.run([sys.executable, "-c", _KILLED, model_path, parquet, out], capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    (tmp_path / ".out.parquet.parts" / "part-00007.arrow.partial").write_bytes(b"half a part")
+    parts = tmp_path / ".out.parquet.parts"
+    (parts / f"part-{len(list(parts.glob('*.arrow'))):05}.arrow.partial").write_bytes(b"half a part")
     report = score_file(model_path, parquet, out, device="cpu", n_threads=2)
     assert (report.n_rows, report.n_resumed) == (1500, 512)
     score_file(model_path, parquet, tmp_path / "whole.parquet", device="cpu", n_threads=2)
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert left_behind(tmp_path) == [out.name, "whole.parquet"]
 
 
 def test_one_process_writes_at_a_time(
@@ -272,16 +276,35 @@ def test_one_process_writes_at_a_time(
 
 
 def test_parts_of_another_job_are_not_taken(
-    predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_path: Path, predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, changed = tmp_path / "out.parquet", tmp_path / "changed.parquet"
+    out, changed, again = tmp_path / "out.parquet", tmp_path / "changed.parquet", tmp_path / "again.parquet"
     pq.write_table(pq.read_table(parquet).slice(0, 1400), changed, row_group_size=400)
-    for source, keep in ((changed, []), (parquet, ["id"])):
-        with monkeypatch.context() as patched:
-            interrupt_at(patched, 12)
-            with pytest.raises(KeyboardInterrupt):
-                score_file(predictor, parquet, out, overwrite=True)
-        assert score_file(predictor, source, out, keep=keep, overwrite=True).n_resumed == 0
+    shutil.copy2(parquet, again)
+    others: list[dict[str, Any]] = [
+        {"input": changed},
+        {"input": again},
+        {"keep": ["id"]},
+        {"on_error": "raise"},
+        {"model": OnnxPredictor(model_path, device="cpu", batch_size=predictor.batch_size + 1)},
+        {"model": OnnxPredictor(model_path, device="cpu", n_threads=predictor.n_threads + 1)},
+    ]
+    job = {"model": predictor, "input": parquet, "output": out, "overwrite": True}
+    for other in others:
+        interrupted(monkeypatch, **job)
+        assert score_file(**job | other).n_resumed == 0, f"{other} is another job"
+    interrupted(monkeypatch, **job | {"input": again})
+    os.utime(again, (0, 0))
+    assert score_file(**job | {"input": again}).n_resumed == 0, "the file was written again"
+    interrupted(monkeypatch, **job)
+    assert score_file(**job).n_resumed > 0
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, **job: Any) -> None:
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 12)
+        with pytest.raises(KeyboardInterrupt):
+            score_file(**job)
 
 
 def test_an_error_in_the_data_leaves_nothing_behind(

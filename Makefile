@@ -18,8 +18,8 @@ LOWEST_INSTALLED := $(LOWEST)/.installed
 LOWEST_TESTS := tests/old_files tests/mmensemble/fusion tests/mmensemble/export/test_coverage.py \
 	tests/mmensemble/export/test_sklearn.py tests/mmensemble/test_cli.py tests/mmensemble/test_multimodal.py \
 	tests/estimators/test_storage.py tests/test_common.py::test_html tests/test_common.py::test_scikit_learn_check \
-	'tests/test_common.py::test_exported_model_gives_the_probabilities_and_labels[text-64]' \
-	'tests/test_common.py::test_exported_model_gives_the_probabilities_and_labels[image-64]'
+	'tests/test_common.py::test_exported_model_gives_the_probabilities_and_labels[text-7]' \
+	'tests/test_common.py::test_exported_model_gives_the_probabilities_and_labels[image-7]'
 
 # Where `mmensemble.datasets` looks for data that no Python package carries.
 DATA := $(or $(MMENSEMBLE_DATA),$(HOME)/.cache/mmensemble)

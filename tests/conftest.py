@@ -15,7 +15,7 @@ import wave
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -151,17 +151,34 @@ def fitted(_items_and_labels: tuple[pd.DataFrame, np.ndarray]) -> Callable[[str]
 
 
 @pytest.fixture(scope="session")
-def exported(fitted: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Instance id → the model file of the fitted estimator, which the first of pytest's workers to need it writes."""
+def scored(
+    fitted: Callable[[str], Any], _items_and_labels: tuple[pd.DataFrame, np.ndarray]
+) -> Callable[[str], np.ndarray]:
+    """Instance id → what the fitted estimator predicts for `items`, as (n, width) numbers that cannot be written."""
+    frame, _ = _items_and_labels
+
+    @cache
+    def score(instance_id: str) -> np.ndarray:
+        instance = BY_ID[instance_id]
+        scores = instance.scores(fitted(instance_id), instance.of(frame.copy()))
+        scores.flags.writeable = False
+        return scores
+
+    return score
+
+
+@pytest.fixture(scope="session")
+def exported(fitted: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Instance id, precision → the fitted estimator's model file, by the first of pytest's workers to need it."""
     ours = tmp_path_factory.mktemp("exporting")
     shared = ours.parents["PYTEST_XDIST_WORKER" in os.environ] / "exported"
     shared.mkdir(exist_ok=True)
 
     @cache
-    def export(instance_id: str) -> Path:
-        path = shared / f"{instance_id}.onnx"
+    def export(instance_id: str, precision: Literal["fp32", "fp16", "int8"] = "fp32") -> Path:
+        path = shared / f"{instance_id}.{precision}.onnx"
         if not path.exists():
-            export_onnx(fitted(instance_id), ours / path.name)
+            export_onnx(fitted(instance_id), ours / path.name, precision=precision)
             os.replace(ours / path.name, path)
         return path
 

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
 from onnx import NodeProto, TensorProto
 
-from mmensemble import export_onnx
 from mmensemble.graph import GENERATION_OPSET, OPSET
 from tests.instances import BY_ID, INSTANCES
 from tests.mmensemble.export.cuda_kernels import CUDA_KERNELS, GENERATION_KERNELS, LATER_KERNELS, WITHOUT_KERNEL
 
-# Instance → the operators for which its rows leave the GPU. The network that is the default for images has a MaxPool.
-_DEFAULT_IMAGE_NETWORK = [
+# Instance → the operators for which its rows leave the GPU. Networks of pictures have a MaxPool.
+_WITH_PICTURES = [
     "attention_fusion",
     "bilinear_fusion",
     "calibrated",
     "captioner",
     "concat_fusion",
     "cross_attention_fusion",
-    "cross_attention_fusion_with_clip",
     "grid_search",
     "hard_voting",
     "image",
+    "image_callable",
     "image_on_column",
     "image_regressor",
     "image_regressor_of_two",
@@ -38,11 +36,10 @@ _DEFAULT_IMAGE_NETWORK = [
     "stacking_classifier",
     "stacking_with_passthrough",
     "video",
-    "video_regressor",
     "voting_classifier",
 ]
 ON_CPU = {
-    **{name: {"MaxPool"} for name in [*_DEFAULT_IMAGE_NETWORK, "image_callable"]},
+    **{name: {"MaxPool"} for name in _WITH_PICTURES},
     "mixed_columns": {"TreeEnsembleRegressor"},
     "nested_with_forest": {"MaxPool", "TreeEnsembleRegressor"},
 }
@@ -117,10 +114,9 @@ def test_operators_of_generators_have_cuda_kernels(instance_id: str, exported: C
 
 
 @pytest.mark.parametrize("instance_id", ["image_callable", "soft_voting", "concat_fusion"])
-def test_half_precision_never_leaves_the_gpu(instance_id: str, fitted: Callable[[str], Any], tmp_path: Path) -> None:
+def test_half_precision_never_leaves_the_gpu(instance_id: str, exported: Callable[..., Path]) -> None:
     assert ON_CPU[instance_id] == {"MaxPool"}
-    export_onnx(fitted(instance_id), tmp_path / "model.onnx", precision="fp16")
-    proto = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "model.onnx"))
+    proto = onnx.shape_inference.infer_shapes(onnx.load(exported(instance_id, "fp16")))
     types = types_of_values(proto.graph)
     assert [node.op_type for node in proto.graph.node if not takes(node, types)] == []
 

@@ -25,16 +25,16 @@ from mmensemble_estimators.onnx.form import take_single_operators
 from tests.instances import image_of, text_of
 
 Fitted = Callable[[str], Any]
-Exported = Callable[[str], Path]
+Exported = Callable[..., Path]
 
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 TRANSFORMERS: dict[str, tuple[PreTrainedConfig, set[str]]] = {
     "bert": (BertConfig(max_position_embeddings=24, **SIZES), {"Gelu"}),
     # Its activation is "gelu_new", which transformers spells out.
-    "gpt2": (GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=24), {"Gelu"}),
+    "gpt2": (GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=24), {"Gelu"}),
     "llama": (LlamaConfig(num_key_value_heads=1, max_position_embeddings=24, **SIZES), {"RotaryEmbedding"}),
     "t5": (
-        T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu"),
+        T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu"),
         {"Gelu", "RMSNormalization"},
     ),
     "vit": (ViTConfig(image_size=32, patch_size=16, **SIZES), {"Gelu"}),
@@ -61,8 +61,8 @@ def test_attention_and_activations_of_any_transformer_are_single_operators(
     X = items["picture" if isinstance(model, ImageClassifier) else "name"]
     export_onnx(model.fit(X, labels), tmp_path / "model.onnx", verify=X, tolerance=1e-5)
     found = operators(tmp_path / "model.onnx", inside=True)
-    assert found["Attention"] == 2
-    assert all(found[other] >= 2 for other in others)
+    assert found["Attention"] == 1
+    assert others <= found.keys()
     assert not found.keys() & CHAINS
 
 
@@ -74,13 +74,13 @@ def test_attention_and_gelu_of_the_own_backbones_are_single_operators(exported: 
 
 
 def test_an_lstm_is_one_operator_however_often_it_is_exported(
-    fitted: Fitted, exported: Exported, items: pd.DataFrame, tmp_path: Path
+    fitted: Fitted, items: pd.DataFrame, tmp_path: Path
 ) -> None:
     # torch's exporter manages that once in a process.
-    model = fitted("text_lstm")
-    for path in (exported("text_lstm"), tmp_path / "again.onnx", tmp_path / "fp16.onnx"):
-        if not path.exists():
-            export_onnx(model, path, verify=items["name"], precision="fp16" if path.stem == "fp16" else "fp32")
+    precisions: list[Any] = ["fp32", "fp16"]
+    for precision in precisions:
+        path = tmp_path / f"{precision}.onnx"
+        export_onnx(fitted("text_lstm"), path, verify=items["name"], precision=precision)
         assert operators(path, inside=True)["LSTM"] == 2
         assert not operators(path, inside=True)["Loop"]
 
@@ -122,13 +122,9 @@ def test_linear_heads_and_meta_learners_are_gemm_and_softmax(exported: Exported,
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-@pytest.mark.parametrize("instance_id", ["soft_voting", "product_of_experts", "stacking"])
-def test_votes_are_counted_in_float32_at_every_precision(
-    fitted: Fitted, items: pd.DataFrame, tmp_path: Path, instance_id: str, precision: Any
-) -> None:
-    path = tmp_path / "model.onnx"
-    export_onnx(fitted(instance_id), path, precision=precision)
-    graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
+@pytest.mark.parametrize("instance_id", ["soft_voting", "stacking"])
+def test_votes_are_counted_in_float32_at_every_precision(exported: Exported, instance_id: str, precision: Any) -> None:
+    graph = onnx.shape_inference.infer_shapes(onnx.load(exported(instance_id, precision))).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
     assert {TensorProto.FLOAT16, TensorProto.INT8} & set(types.values()), "the encoders are converted"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,21 @@ class TestExternalData:
         (folder / "model.onnx.data").unlink()
         with pytest.raises(ModelFileError, match=r"has its weights in model\.onnx\.data, which is not beside it"):
             OnnxPredictor(folder / "model.onnx", device="cpu")
+
+    def test_the_weights_are_there_before_the_file_that_names_them(
+        self, heavy: Any, wide: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        placed: list[str] = []
+        replace = os.replace
+
+        def recording(source: Any, target: Any) -> None:
+            if Path(target).parent == folder:
+                placed.append(Path(target).name)
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", recording)
+        self.export(heavy, wide, folder / "model.onnx", 0, monkeypatch)
+        assert placed == ["model.onnx.data", "model.onnx"]
 
     def test_a_failure_leaves_neither(
         self, heavy: Any, wide: Any, folder: Path, monkeypatch: pytest.MonkeyPatch

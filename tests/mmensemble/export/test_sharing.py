@@ -20,7 +20,7 @@ from mmensemble_estimators import ConcatFusion, TextClassifier
 NETWORK = BertConfig(
     vocab_size=400,
     hidden_size=96,
-    num_hidden_layers=2,
+    num_hidden_layers=1,
     num_attention_heads=4,
     intermediate_size=384,
     max_position_embeddings=24,

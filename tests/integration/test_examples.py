@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,18 +48,16 @@ def test_all_are_known() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_example(name: str, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_example(name: str, tmp_path: Path, run_example: Callable[[str, Path], str]) -> None:
     absent = [data for data in NEEDS.get(name, []) if not data_folder(None, data).exists()]
     if absent:
         pytest.skip(f"needs {' and '.join(absent)}, which `make data` fetches")
-    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--fast", "--output", str(tmp_path / "output")]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    printed = run_example(name, tmp_path)
     written = sorted(path.name for path in (tmp_path / "output").iterdir())
     assert written == sorted([f"{name}.json", f"{name}.png", *ALSO_WRITES.get(name, [])])
     assert [path.name for path in tmp_path.iterdir()] == ["output"]
-    assert "held-out" in done.stdout
-    assert f"{name}.png; all of it took" in done.stdout
+    assert "held-out" in printed
+    assert f"{name}.png; all of it took" in printed
     results = json.loads((tmp_path / "output" / f"{name}.json").read_text(encoding="utf-8"))
     assert results
     with Image.open(tmp_path / "output" / f"{name}.png") as image:

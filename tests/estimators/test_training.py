@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from typing import Any
 
@@ -85,6 +86,26 @@ def test_first_epoch_loss_is_the_cross_entropy(network: Linear, points: np.ndarr
         expected = nn.functional.cross_entropy(network(torch.from_numpy(points)), torch.from_numpy(target)).item()
     history = fit(network, data_of(points, target), settings(1, batch_size=N))
     assert history["train_loss"].iloc[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_each_step_has_its_rate_and_a_clipped_gradient(
+    network: Linear, points: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates, norms = [], []
+    step = torch.optim.AdamW.step
+
+    def recording(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        result = step(self, *args, **kwargs)
+        norms.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]).norm().item())
+        return result
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", recording)
+    target = (points[:, 0] > 0).astype(int)
+    fit(network, data_of(1000 * points, target), settings(4, warmup_fraction=0.25), learning_rate=0.1)
+    falling = [0.05 * (1 + math.cos(math.pi * i / 9)) for i in range(9)]
+    assert rates == pytest.approx([0.025, 0.05, 0.075, *falling])
+    assert max(norms) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_only_the_given_rows_are_used(network: Linear, points: np.ndarray) -> None:

@@ -10,7 +10,14 @@ import polars as pl
 import pytest
 from sklearn.ensemble import StackingClassifier, StackingRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeCV
-from sklearn.model_selection import KFold, PredefinedSplit, ShuffleSplit, StratifiedKFold, cross_val_predict
+from sklearn.model_selection import (
+    KFold,
+    PredefinedSplit,
+    RepeatedKFold,
+    ShuffleSplit,
+    StratifiedKFold,
+    cross_val_predict,
+)
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB
@@ -311,11 +318,11 @@ def test_meta_learner_of_another_kind() -> None:
     assert "final_estimator" in caught.value.__notes__[0]
 
 
-def test_folds_that_are_no_partition() -> None:
+@pytest.mark.parametrize("cv", [ShuffleSplit(3, random_state=0), RepeatedKFold(n_splits=3, n_repeats=2)])
+def test_folds_that_are_no_partition(cv: Any) -> None:
     X, y = rows()
-    fusion = Stacking(cv=ShuffleSplit(3, random_state=0))
-    with pytest.raises(ConfigurationError, match=r"cv must leave each row out once.*ShuffleSplit"):
-        MultimodalClassifier(MEMBERS, fusion=fusion).fit(X, y)
+    with pytest.raises(ConfigurationError, match=f"cv must leave each row out once.*{type(cv).__name__}"):
+        MultimodalClassifier(MEMBERS, fusion=Stacking(cv=cv)).fit(X, y)
 
 
 @pytest.mark.parametrize("cv", [1, 0, np.int64(1)])

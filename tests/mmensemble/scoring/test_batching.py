@@ -127,6 +127,17 @@ def test_all_rows_bad() -> None:
     assert None not in window.errors
 
 
+def test_a_row_for_which_the_model_gives_nan_is_bad() -> None:
+    def run(arrays: dict[str, np.ndarray]) -> np.ndarray:
+        return np.log(arrays["x.features"])
+
+    with np.errstate(invalid="ignore"):
+        (window,) = score_windows(NUMBERS, [{"x": [1.0, -1.0, 1.0]}], run, width=1, batch_size=2)
+    assert [error is None for error in window.errors] == [True, False, True]
+    with pytest.raises(DataError, match="row 1: the model gives NaN for this row"):
+        window.raise_for_errors(0)
+
+
 def test_errors_name_the_column(manifest: Manifest) -> None:
     X: dict[str, list[Any]] = {
         "title": ["a", 5, "a", "a"],

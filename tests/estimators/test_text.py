@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.exceptions import DataConversionWarning
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import cross_val_score
 from sklearn.utils import Bunch, compute_sample_weight
 
 from mmensemble import ConfigurationError, DataError, DeviceError
@@ -129,15 +129,6 @@ def test_cross_val_score() -> None:
     scores = cross_val_score(classifier(), np.array(TEXTS, dtype=object), KINDS, cv=2, error_score="raise")
     assert scores.shape == (2,)
     assert np.isfinite(scores).all()
-
-
-def test_grid_search_in_two_processes() -> None:
-    grid = {"pooling": ["mean", "last"]}
-    X = pd.DataFrame({"name": TEXTS})
-    search = GridSearchCV(classifier(), grid, cv=2, n_jobs=2, scoring="neg_log_loss", error_score="raise").fit(X, KINDS)
-    one = GridSearchCV(classifier(), grid, cv=2, scoring="neg_log_loss", error_score="raise").fit(X, KINDS)
-    np.testing.assert_allclose(search.cv_results_["mean_test_score"], one.cv_results_["mean_test_score"], rtol=1e-4)
-    assert search.best_params_ == one.best_params_
 
 
 def test_set_output() -> None:

@@ -5,10 +5,12 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,6 @@ from mmensemble.cache import Store, embed_rows, is_active, is_storing, row_store
 from mmensemble.learning.members import fit_member
 
 CV = 2
-ROOT = Path(__file__).parents[2]
 SIZE = 64
 
 
@@ -347,7 +348,7 @@ def test_a_search_where_all_strategies_learn_shares_the_folds(
     assert n_fits(log) == 3 * (2 + 2 * CV)
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+@pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_jobs_of_a_search_give_the_same(model: MultimodalClassifier, X: Any, y: Any, backend: str) -> None:
     grid = {"fusion": [SoftVoting(), Stacking(cv=CV)], "a__C": [0.1, 1.0]}
     expected = GridSearchCV(clone(model).set_params(cache=None), grid, cv=2).fit(X, y)
@@ -532,26 +533,28 @@ def test_a_forked_process_opens_the_embeddings_anew(tmp_path: Path) -> None:
 # Several processes, and processes that are killed
 
 
-def start(code: str, folder: Path) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "estimators")])
-    program = f"from tests.mmensemble.test_caching import *; folder = Path({str(folder)!r})\n{code}"
-    return subprocess.Popen(
-        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True
-    )
+def start(work: Callable[[Path, Connection], None], folder: Path) -> tuple[BaseProcess, Connection]:
+    """Let another process work in a folder; it sends something after each step."""
+    context = multiprocessing.get_context("fork")
+    steps, sender = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(folder, sender))
+    process.start()
+    sender.close()
+    return process, steps
 
 
-EMBEDS = """
-with Store.of(folder).active():
+def embed(folder: Path, steps: Connection, n_steps: int | None = None) -> None:
+    with Store.of(folder).active():
+        for i in itertools.islice(itertools.count(), n_steps):
+            squares(20 * i, 20 * i + 20)
+            steps.send(i)
+
+
+def fit(folder: Path, steps: Connection) -> None:
+    X, y = small()
     for i in itertools.count():
-        squares(20 * i, 20 * i + 20)
-        print(i, flush=True)
-"""
-FITS = """
-X, y = small()
-for i in itertools.count():
-    Store.of(folder).call(fit_member, Heavy(i), X, y, [])
-    print(i, flush=True)
-"""
+        Store.of(folder).call(fit_member, Heavy(i), X, y, [])
+        steps.send(i)
 
 
 def small() -> tuple[pd.DataFrame, np.ndarray]:
@@ -559,30 +562,27 @@ def small() -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def test_processes_write_at_once(tmp_path: Path) -> None:
-    once = EMBEDS.replace("itertools.count()", "range(40)")
-    for process in [start(once, tmp_path), start(once, tmp_path)]:
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
-        assert output.count("\n") == 40
+    for process, steps in [start(partial(embed, n_steps=40), tmp_path) for _ in range(2)]:
+        assert [steps.recv() for _ in range(40)] == list(range(40))
+        process.join()
+        assert process.exitcode == 0
     with Store.of(tmp_path).active():
         assert squares(0, 800) == []
 
 
-def kill_three(code: str, folder: Path, *, n_steps: int, delay: float) -> None:
-    """Run a program three times at once, and kill each at another moment after some steps."""
-    processes = [start(code, folder) for _ in range(3)]
-    for number, process in enumerate(processes):
-        assert process.stdout is not None
+def kill_three(work: Callable[[Path, Connection], None], folder: Path, *, n_steps: int, delay: float) -> None:
+    """Let three processes work at once, and kill each at another moment after some steps."""
+    for number, (process, steps) in enumerate([start(work, folder) for _ in range(3)]):
         for _ in range(n_steps):
-            assert process.stdout.readline()
+            steps.recv()
         time.sleep(number * delay)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
 
 
 def test_embeddings_survive_a_kill(tmp_path: Path) -> None:
-    kill_three(EMBEDS, tmp_path, n_steps=20, delay=0.0007)
+    kill_three(embed, tmp_path, n_steps=20, delay=0.0007)
     with Store.of(tmp_path).active():
         assert squares(0, 400) == [], "what was committed is there, and is right"
         squares(0, 2000)
@@ -591,7 +591,7 @@ def test_embeddings_survive_a_kill(tmp_path: Path) -> None:
 
 def test_members_survive_a_kill(tmp_path: Path) -> None:
     X, y = small()
-    kill_three(FITS, tmp_path, n_steps=1, delay=0.03)  # a fit and its 20 MB take about 0.1 s
+    kill_three(fit, tmp_path, n_steps=1, delay=0.03)  # a fit and its 20 MB take about 0.1 s
     for seed in range(3):
         fitted, _ = Store.of(tmp_path).call(fit_member, Heavy(seed), X, y, [])
         np.testing.assert_array_equal(fitted.numbers_, Heavy(seed).fit(X, y).numbers_)

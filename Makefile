@@ -15,9 +15,9 @@ ALL_INSTALLED := $(VENV)/.installed-large
 # The lower bounds of pyproject.toml, and the tests of what depends on versions.
 LOWEST := .venv-lowest
 LOWEST_INSTALLED := $(LOWEST)/.installed
-LOWEST_TESTS := tests/old_files tests/mmensemble/fusion tests/mmensemble/export/test_coverage.py \
-	tests/mmensemble/export/test_sklearn.py tests/mmensemble/test_cli.py tests/mmensemble/test_multimodal.py \
-	tests/estimators/test_storage.py tests/test_common.py::test_html tests/test_common.py::test_scikit_learn_check \
+LOWEST_TESTS := tests/old_files tests/mmensemble/fusion tests/mmensemble/converters tests/mmensemble/multimodal \
+	tests/mmensemble/test_cli.py tests/estimators/storage \
+	tests/test_common.py::test_html tests/test_common.py::test_scikit_learn_check \
 	'tests/test_common.py::test_exported_model_gives_the_probabilities_and_labels[text-7]' \
 	'tests/test_common.py::test_exported_model_gives_the_probabilities_and_labels[image-7]'
 

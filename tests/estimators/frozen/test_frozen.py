@@ -47,9 +47,9 @@ from mmensemble_estimators import (
 )
 from mmensemble_estimators.frozen import encoders as frozen_encoders
 from mmensemble_estimators.frozen import stamps
-from tests.estimators.test_pretrained import save_wordpiece
+from tests.estimators.backbones.test_pretrained import save_wordpiece
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 N_ROWS = 24
 IMAGE_SIZE = 32
 SEEDED = {"random_state": 0, "device": "cpu"}
@@ -483,7 +483,7 @@ def test_another_process(folder: str, tmp_path: Path, X: Any, y: Any) -> None:
     joblib.dump(fitted, tmp_path / "fitted.joblib")
     before = sorted((tmp_path / "cache").rglob("output.pkl"))
     program = f"""
-from tests.estimators.test_frozen import *
+from tests.estimators.frozen.test_frozen import *
 import shutil
 
 folder = Path({str(tmp_path)!r})

@@ -16,7 +16,7 @@ from transformers import AutoModel
 
 from mmensemble import ConfigurationError, ModelFileError
 from mmensemble_estimators import ImageClassifier, ImageRegressor, TextClassifier, TextRegressor
-from tests.estimators import test_pretrained
+from tests.estimators.backbones import test_pretrained
 from tests.estimators.test_sklearn_checks import WordSum
 from tests.instances import Convolution, WordVectors, convnext, distilbert
 

@@ -24,7 +24,7 @@ from mmensemble.converters.functions import check_function
 from mmensemble.converters.text import check_vectorizer
 from mmensemble.exceptions import ExportError
 from mmensemble.fusion import Fusion
-from mmensemble.graph import is_registered, to_generator_graph, to_graph
+from mmensemble.graph import class_named, is_registered, to_generator_graph, to_graph
 from mmensemble.learning.columns import ColumnSelector
 from mmensemble.learning.pipelines import prediction_steps
 from mmensemble.multimodal import MultimodalClassifier, MultimodalRegressor
@@ -133,6 +133,11 @@ def _check(estimator: Any) -> None:
 @_check.register
 def _(estimator: ColumnSelector) -> None:
     """Let it pass: a pipeline reads it."""
+
+
+@_check.register(class_named("imblearn.base.SamplerMixin"))
+def _(estimator: Any) -> None:
+    """Let it pass: a pipeline passes over it."""
 
 
 @_check.register

@@ -23,7 +23,7 @@ from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, OneHotEncoder, StandardScaler
 
-from mmensemble import MultimodalClassifier, OnnxPredictor, Stacking, export_onnx, on_column
+from mmensemble import MultimodalClassifier, OnnxPredictor, Stacking, can_export, export_onnx, on_column
 from mmensemble.cli import main
 from mmensemble.exceptions import ExportError
 
@@ -212,6 +212,11 @@ def test_trees_of_one_leaf(tmp_path: Path, library: str) -> None:
 
 
 LIBRARIES = list(PREFIX)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_export_is_promised_before_fit(library: str) -> None:
+    assert can_export(scaled(booster(library, "Classifier")))
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -419,5 +424,6 @@ def test_samplers_do_nothing_at_prediction(tmp_path: Path) -> None:
         ("facts", with_sampler(*steps, LogisticRegression()), NUMBERS),
         ("words", words(LogisticRegression()), "text"),
     ]
+    assert can_export(MultimodalClassifier(members))
     assert_equal_file(MultimodalClassifier(members).fit(X, y), new, tmp_path)
     assert_equal_file(with_sampler(*steps, LogisticRegression()).fit(X[NUMBERS], y), new[NUMBERS], tmp_path)

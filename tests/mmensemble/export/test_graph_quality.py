@@ -118,7 +118,10 @@ def test_linear_heads_and_meta_learners_are_gemm_and_softmax(exported: Exported,
     makers = {output: node for node in nodes for output in node.output}
     heads = [node for node in nodes if node.op_type == "Softmax" and ENCODER_SCOPE not in node.name.split("/")]
     assert heads
-    assert {makers[head.input[0]].op_type for head in heads} == {"Gemm"}
+    before = [makers[head.input[0]] for head in heads]
+    # What is computed in float64, of numbers in a table, is rounded behind the product.
+    before = [makers[node.input[0]] if node.op_type == "Cast" else node for node in before]
+    assert {node.op_type for node in before} == {"Gemm"}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

@@ -345,8 +345,9 @@ def export(
         calibrate=None if calibrate is None else _read_frame(calibrate),
     )
     measured = ", ".join(f"{name} {value:.3g}" for name, value in manifest.parity.items() if isinstance(value, float))
-    note = measured if verify is not None else "not verified: give rows by --verify"
-    click.echo(f"{model}  {model.stat().st_size / 2**20:.1f} MiB, {note}")
+    rows_of = "given rows" if verify is not None else "rows made by the export"
+    compared = f"compared on {manifest.parity['n_rows']} {rows_of}"
+    click.echo(f"{model}  {model.stat().st_size / 2**20:.1f} MiB, {compared}, {measured}")
 
 
 def _load_estimator(path: Path) -> Any:

@@ -1,7 +1,7 @@
 """Every scikit-learn estimator, exported in every place where it can stand.
 
-``python tests/coverage_matrix.py`` fits and exports all of them, which takes some ten minutes, and prints each cell that
-is not equal, with the reason, and how many there are of each outcome. Names of estimators, or ``--kind``, choose some.
+``python tests/coverage_matrix.py`` fits and exports all of them, which takes some ten minutes, and prints each cell
+that is not equal, with the reason, and how many there are of each outcome. Names of estimators choose some.
 """
 
 from __future__ import annotations

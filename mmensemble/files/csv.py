@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -48,7 +48,11 @@ class CsvFormat(FileFormat):
     def read_frame(self, path: Path) -> pd.DataFrame:
         import pandas as pd
 
-        return pd.read_csv(path)  # all cells are text, and pandas finds the numbers among them
+        frame = super().read_frame(path)  # all cells are text
+        for column in frame.columns[~frame.columns.duplicated(keep=False)]:
+            with suppress(ValueError, TypeError):  # it holds something else than numbers
+                frame[column] = pd.to_numeric(frame[column])
+        return frame
 
 
 class CsvReader:

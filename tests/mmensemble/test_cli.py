@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import joblib
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -194,8 +195,8 @@ def test_export(exported: SimpleNamespace, tmp_path: Path) -> None:
     frame.to_json(tmp_path / "holdout.jsonl", orient="records", lines=True)
 
     result = run("export", tmp_path / "model.joblib", tmp_path / "model.onnx")
-    said = f"{tmp_path / 'model.onnx'}  0.0 MiB, not verified: give rows by --verify\n"
-    assert (result.exit_code, result.output) == (0, said)
+    compared = "compared on 2 rows made by the export, equal_labels 0.988"
+    assert (result.exit_code, result.output) == (0, f"{tmp_path / 'model.onnx'}  0.0 MiB, {compared}\n")
     assert exported.estimator == {"an": "estimator"}
     assert exported.options == {"precision": "fp32", "verify": None, "verify_y": None, "calibrate": None}
     arguments = ["export", tmp_path / "model.joblib", tmp_path / "model.onnx"]
@@ -203,7 +204,10 @@ def test_export(exported: SimpleNamespace, tmp_path: Path) -> None:
     for suffix in ("csv", "jsonl", "parquet"):
         holdout = tmp_path / f"holdout.{suffix}"
         result = run(*arguments, "--overwrite", "--verify", holdout)
-        assert (result.exit_code, result.output.split(" MiB")[1]) == (0, ", equal_labels 0.988\n")
+        assert (result.exit_code, result.output.split(" MiB")[1]) == (
+            0,
+            ", compared on 2 given rows, equal_labels 0.988\n",
+        )
         assert exported.options["verify"]["title"].tolist() == ["a", "b"]
     options = ["--overwrite", "--precision", "int8", "--verify", holdout, "--target", "kind", "--calibrate", holdout]
     assert run(*arguments, *options).exit_code == 0
@@ -214,6 +218,17 @@ def test_export(exported: SimpleNamespace, tmp_path: Path) -> None:
     result = run(*arguments, "--overwrite", "--verify", holdout, "--target", "sort")
     assert_one_line_error(result, "--target sort names no column")
     assert run(*arguments, "--overwrite", "--precision", "int4").exit_code == 2
+
+
+def test_export_reads_cells_of_csv_as_scoring_does(exported: SimpleNamespace, tmp_path: Path) -> None:
+    joblib.dump({}, tmp_path / "model.joblib")
+    (tmp_path / "rows.csv").write_text('title,weight,share\nNA,1,0.5\n"",2,\nnull,,x\n', encoding="utf-8")
+    path = tmp_path / "rows.csv"
+    assert run("export", tmp_path / "model.joblib", tmp_path / "m.onnx", "--verify", path, "--calibrate", path).output
+    for rows in (exported.options["verify"], exported.options["calibrate"]):
+        assert rows["title"].tolist() == ["NA", "", "null"]
+        np.testing.assert_array_equal(rows["weight"], [1, 2, np.nan])
+        assert rows["share"].tolist()[::2] == ["0.5", "x"]
 
 
 def test_export_verifies_the_rows_that_are_scored(exported: SimpleNamespace, model_path: Path, tmp_path: Path) -> None:

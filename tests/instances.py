@@ -485,7 +485,6 @@ INSTANCES = [
         lambda: multimodal_of_labels(EnsembleSelection(n_rounds=5, cv=2), MultiOutputClassifier(LogisticRegression())),
         ("name", *NUMBERS),
         target="columns",
-        not_exported=("name",),  # the text is too weak to be selected
     ),
     Instance(
         "stacking_of_labels",

@@ -277,7 +277,7 @@ def test_members_of_compositions(text_classifier: TextClassifier) -> None:
     frame = pd.DataFrame({"text": TEXTS[:8], "image": PICTURES})
     members = [("text", TextClassifier(backbone="lstm", **TEXT), "text"), ("image", ImageClassifier(**IMAGE), "image")]
     late = MultimodalClassifier(members).fit(frame, SIDES)
-    assert len(token_attributions(late.named_estimators_["text"], frame["text"][:2], "left")) == 2
+    assert len(token_attributions(late.named_estimators_["text"], frame["text"][:2], 0)) == 2
     joint = MultimodalClassifier(members, fusion=ConcatFusion(max_epochs=1)).fit(frame, SIDES)
     with pytest.raises(NotFittedError, match="joint fusion"):
         token_attributions(joint.named_estimators_["text"], frame["text"])

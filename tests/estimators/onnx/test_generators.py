@@ -277,5 +277,5 @@ def test_verify_that_cannot_pass(tmp_path: Path) -> None:
 
 
 def test_without_a_classifier_behind_it_a_pipeline_has_nothing_to_give(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="neither probabilities nor predictions"):
+    with pytest.raises(ExportError, match="neither probabilities nor labels nor numbers"):
         export_onnx(make_pipeline(FrozenEstimator(fitted("gpt"))), tmp_path / "model.onnx")

@@ -117,6 +117,8 @@ def test_int8_loses_less_than_a_point_on_rows_held_out(
 ) -> None:
     model, _ = trained[name]
     frame, target = shuffled(emoji)
+    if name in ("text", "image"):  # a member has learned the labels' numbers
+        target = np.unique(target, return_inverse=True)[1]
     # Which layers stay in float is decided on other rows than those that are counted here.
     held_out, known = slice(N_TRAINED + 400, None), slice(N_TRAINED, N_TRAINED + 400)
     X, y = of(name, frame[held_out]), target[held_out]

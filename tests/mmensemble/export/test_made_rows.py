@@ -72,7 +72,7 @@ CASES = {
         MLPRegressor(hidden_layer_sizes=(8,), max_iter=30),
         (DIABETES.data, np.c_[DIABETES.target, DIABETES.data["bmi"]]),
     ),
-    "a linear kernel": (SVR(kernel="linear"), (WINE.data, WINE.target.astype(float))),
+    "a linear kernel": (scaled(SVR(kernel="linear")), (WINE.data, WINE.target.astype(float))),
     "imputed by neighbours": (
         make_pipeline(KNNImputer(), LogisticRegression(max_iter=500)),
         (WINE.data.mask(RNG.random(WINE.data.shape) < 0.1), WINE.target),
@@ -141,7 +141,7 @@ def test_a_difference_at_a_threshold_alone_is_found(tmp_path, monkeypatch):
     X = pd.DataFrame({"a": np.arange(200) / 10})
     model = DecisionTreeClassifier(max_depth=1).fit(X, X["a"] > 9.95)
     monkeypatch.setattr(
-        "mmensemble.converters.trees._rounded_down", lambda t: np.nextafter(np.float32(t), np.float32(9))
+        "mmensemble.converters.trees.scikit_learn.rounded_down", lambda t: np.nextafter(np.float32(t), np.float32(9))
     )
     with pytest.raises(ParityError, match="for the row"):
         export_onnx(model, tmp_path / "m.onnx")

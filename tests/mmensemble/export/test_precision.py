@@ -175,7 +175,7 @@ def test_members_may_be_called_what_a_state_is_called(tmp_path: Path) -> None:
     manifest = export_onnx(model, tmp_path / "fp16.onnx", precision="fp16", verify=X)
     assert manifest.parity["max_abs_difference"] < 1e-2
     session = onnxruntime.InferenceSession(tmp_path / "fp16.onnx", providers=["CPUExecutionProvider"])
-    assert {node.name: node.type for node in session.get_inputs()}["state.features"] == "tensor(float)"
+    assert {node.name: node.type for node in session.get_inputs()}["state.features"] == "tensor(double)"
 
 
 @pytest.mark.parametrize("with_text", [False, True])

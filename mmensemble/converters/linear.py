@@ -18,13 +18,38 @@ from mmensemble.converters.fallback.skl2onnx import as_tensor, convert
 from mmensemble.graph import Frame, Outputs, Source, Tensor, to_graph
 from mmensemble.tasks import Regression
 
-__all__ = ["linear", "matrix", "normalised", "one_class_and_the_other", "sigmoid"]
+__all__ = [
+    "linear",
+    "matrix",
+    "normalised",
+    "one_class_and_the_other",
+    "refuse_infinity",
+    "refuse_nan",
+    "sigmoid",
+]
 
 
 def matrix(estimator: Any, source: Source | None) -> Tensor:
     """Return the matrix that an estimator takes."""
     check_is_fitted(estimator)
     return as_tensor(estimator, source)
+
+
+def refuse_infinity(X: Tensor) -> None:
+    """Refuse rows with an infinite number, as scikit-learn does where it takes NaN."""
+    graph = X.graph
+    beyond = graph.op("Greater", graph.op("Abs", X.value), graph.constant(np.finfo(np.float32).max))
+    count = graph.op("Cast", beyond, to=graph.FLOAT)
+    total = graph.op("ReduceSum", count, graph.constant(np.asarray([1])), keepdims=1)
+    graph.refusals.append(graph.op("Greater", total, graph.constant(np.float32(0))))
+
+
+def refuse_nan(X: Tensor) -> None:
+    """Refuse rows with NaN or an infinite number, where what an estimator answers does not show it."""
+    graph = X.graph
+    total = graph.op("ReduceSum", X.value, graph.constant(np.asarray([1])), keepdims=1)
+    nothing = graph.op("Mul", total, graph.constant(np.float32(0)))
+    graph.refusals.append(graph.op("IsNaN", nothing))
 
 
 def linear(source: Tensor, weight: np.ndarray, bias: np.ndarray) -> ir.Value:

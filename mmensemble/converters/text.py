@@ -77,6 +77,7 @@ def _count_vectorizer(estimator: CountVectorizer, source: Source | None = None) 
             counts = _weighted(graph, counts, inputs[TERMS], estimator)
         # scikit-learn refuses a row without a text; where only this modality is missing, this value is not looked at.
         values = graph.op("Where", present, counts, graph.number(np.nan, counts))
+        graph.refusals.append(graph.op("Not", present))
         block = dense(graph, Terms(inputs[TERMS], values), len(preprocessor.vocabulary))
         return Outputs(graph, transformed=block.value, present=present, blocks=(block,), sparse=True)
 

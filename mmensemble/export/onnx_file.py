@@ -24,7 +24,17 @@ from mmensemble.export.generators import GeneratorCheck, check_made_prompts, gen
 from mmensemble.export.parity import ParityCheck, check_made_rows
 from mmensemble.export.precision import PRECISIONS, Precision, convert, float_convolutions, int8_layers, sensitivities
 from mmensemble.frames import n_rows
-from mmensemble.graph import GENERATION_OPSET, Frame, Graph, Outputs, graph_votes, to_generator_graph, to_graph
+from mmensemble.graph import (
+    GENERATION_OPSET,
+    Frame,
+    Graph,
+    Outputs,
+    any_present,
+    graph_votes,
+    refused_answers,
+    to_generator_graph,
+    to_graph,
+)
 from mmensemble.preprocessing import TensorSpec
 from mmensemble.scoring.batching import input_batches
 from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
@@ -105,6 +115,8 @@ def export_onnx(
     """
     if precision not in PRECISIONS:
         raise ConfigurationError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not {precision!r}")
+    if verify is True:
+        raise ConfigurationError("verify must be rows, None for rows that the export makes, or False, not True")
     if verify_y is not None and (verify is None or verify is False):
         raise ConfigurationError("verify_y holds the labels of verify, which is not given")
     check_is_fitted(estimator)
@@ -125,6 +137,7 @@ def export_onnx(
         task, model = step.task, source.graph.to_model(step.outputs)
     else:
         task, values = _answers(estimator, to_graph(estimator, source))
+        values[task.output] = _refusing(source.graph, *values[task.output])
         model = source.graph.to_model(values)
     used = {value.name for value in model.graph.inputs}
     manifest = Manifest(
@@ -183,6 +196,7 @@ def _answers(estimator: Any, outputs: Outputs) -> tuple[Task, dict[str, tuple[ir
     if value is None and outputs.labels is not None:
         task = task if isinstance(task, Votes) else Votes(np.asarray(classes))
         value = graph_votes(graph, outputs.labels, task.width)
+        graph.refusals += refused_answers(outputs)
     elif value is None:
         raise ExportError(f"{type(estimator).__name__} gives neither probabilities nor labels nor numbers")
     if task is None:
@@ -193,6 +207,14 @@ def _answers(estimator: Any, outputs: Outputs) -> tuple[Task, dict[str, tuple[ir
     if task.n_decided and outputs.labels is not None:
         answers["labels"] = (outputs.labels, TensorSpec("int64", ("batch", task.n_decided)))
     return task, answers
+
+
+def _refusing(graph: Graph, value: ir.Value, width: Any) -> tuple[ir.Value, Any]:
+    """Give NaN, which scoring reports as an error of the row, where a part of the estimator refuses a row."""
+    if not graph.refusals:
+        return value, width
+    nothing = graph.constant(np.float32(np.nan))
+    return graph.op("Where", any_present(graph, graph.refusals), nothing, value), width
 
 
 def _write(model: ir.Model, manifest: Manifest, path: Path) -> None:

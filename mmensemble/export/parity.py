@@ -117,7 +117,7 @@ class ParityCheck:
             wrong = np.flatnonzero(~equal & (self.margin > self.tolerance))
             if len(wrong) and error <= self.tolerance:
                 row = int(wrong[0])
-                expected, other = (answers.predicted[row].tolist() for answers in (self.expected, scored))
+                expected, other = (np.asarray(answers.predicted[row]).tolist() for answers in (self.expected, scored))
                 reason = (
                     f"row {row}: the file predicts {other!r} and the estimator {expected!r}; labels differ in a share"
                 )
@@ -202,7 +202,7 @@ def check_made_rows(
             difference[wrong] = 0.0
             wrong = wrong[:0]
         for row in wrong[:1]:
-            one, other = (answers.predicted[row].tolist() for answers in (expected, scored))
+            one, other = (np.asarray(answers.predicted[row]).tolist() for answers in (expected, scored))
             what = f"the scores differ by {difference[row]:.2g}, more than tolerance={tolerance:g}"
             if difference[row] <= tolerance:
                 what = f"the file predicts {other!r} and the estimator {one!r}"

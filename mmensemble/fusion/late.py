@@ -26,7 +26,7 @@ from mmensemble.cache import HashedRows, Store
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError
 from mmensemble.fusion.rows import FrameRows, GraphRows, Rows
 from mmensemble.fusion.strategy import Fusion, Member
-from mmensemble.graph import Frame, GraphOperations, Outputs, any_present, graph_outputs, to_graph
+from mmensemble.graph import Frame, GraphOperations, Outputs, any_present, graph_outputs, refuse_where_present, to_graph
 from mmensemble.learning.columns import Columns, as_list
 from mmensemble.learning.folds import member_fold, out_of_fold, split_rows
 from mmensemble.learning.members import fit_member, takes_groups
@@ -250,12 +250,14 @@ class LateFusion(Fusion):
         xp = GraphOperations(graph)
         values, present = [], []
         for member in self.members_:
+            before = len(graph.refusals)
             with graph.scope(member.name):
                 outputs = to_graph(member.estimator, source.member(member.name, member.columns, member.kinds))
                 if outputs.present is None:
                     raise ExportError(
                         f"member {member.name!r} ({type(member.estimator).__name__}) does not tell where it is missing"
                     )
+                refuse_where_present(graph, before, outputs.present)
             value = graph_outputs(f"member {member.name!r}", member.estimator, outputs, self.task_, member.labels)
             values.append(xp.of(value))
             present.append(xp.of(outputs.present))

@@ -5,8 +5,18 @@ from __future__ import annotations
 from mmensemble.graph.builder import ENCODER_SCOPE, GENERATION_OPSET, IR_VERSION, ML_OPSET, OPSET, Graph
 from mmensemble.graph.dispatch import add_itself, class_named, is_registered, to_generator_graph, to_graph
 from mmensemble.graph.operations import GraphOperations, GraphValue
-from mmensemble.graph.outputs import graph_labels, graph_outputs, graph_votes
-from mmensemble.graph.parts import Block, Frame, GeneratorGraph, Outputs, Source, Tensor, Terms, any_present
+from mmensemble.graph.outputs import graph_labels, graph_outputs, graph_votes, refused_answers
+from mmensemble.graph.parts import (
+    Block,
+    Frame,
+    GeneratorGraph,
+    Outputs,
+    Source,
+    Tensor,
+    Terms,
+    any_present,
+    refuse_where_present,
+)
 
 __all__ = [
     "ENCODER_SCOPE",
@@ -31,6 +41,8 @@ __all__ = [
     "graph_outputs",
     "graph_votes",
     "is_registered",
+    "refuse_where_present",
+    "refused_answers",
     "to_generator_graph",
     "to_graph",
 ]

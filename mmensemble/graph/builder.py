@@ -79,6 +79,7 @@ class Graph:
         self.feeds: list[Feed] = []
         # Whether an answer can hang on the order in which an estimator keeps what is equal, which no file repeats.
         self.may_tie = False
+        self.refusals: list[ir.Value] = []  # rows (batch, 1) bool that a part would refuse; see `refuse_where_present`
         self._inputs: dict[str, dict[str, ir.Value]] = {}
         self._nodes: list[ir.Node] = []
         self._initializers: list[ir.Value] = []

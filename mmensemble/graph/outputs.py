@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmensemble.graph.builder import Graph
     from mmensemble.graph.parts import Outputs
 
-__all__ = ["graph_labels", "graph_outputs", "graph_votes"]
+__all__ = ["graph_labels", "graph_outputs", "graph_votes", "refused_answers"]
 
 
 def graph_outputs(
@@ -105,6 +105,16 @@ def graph_labels(name: str, estimator: Any, outputs: Outputs) -> ir.Value:
     reached = graph.op("GreaterOrEqual", probability, graph.constant(np.float32(task.threshold)))
     positive, other = (graph.constant(np.asarray(number)) for number in (task.positive, 1 - task.positive))
     return graph.op("Where", reached, positive, other)
+
+
+def refused_answers(outputs: Outputs) -> list[ir.Value]:
+    """Return in which rows, (batch, 1) bool, the answers behind labels are NaN, which labels do not show."""
+    graph = outputs.graph
+    behind = outputs.decision if outputs.decision is not None else outputs.probabilities
+    if behind is None:
+        return []
+    total = graph.op("ReduceSum", behind, graph.constant(np.asarray([1])), keepdims=1)
+    return [graph.op("IsNaN", graph.op("Mul", total, graph.number(0, total)))]
 
 
 def graph_votes(graph: Graph, labels: ir.Value, n_classes: int) -> ir.Value:

@@ -14,7 +14,17 @@ from mmensemble.learning.columns import Columns, as_list
 from mmensemble.preprocessing import TensorSpec
 from mmensemble.tasks import Generation, Task
 
-__all__ = ["Block", "Frame", "GeneratorGraph", "Outputs", "Source", "Tensor", "Terms", "any_present"]
+__all__ = [
+    "Block",
+    "Frame",
+    "GeneratorGraph",
+    "Outputs",
+    "Source",
+    "Tensor",
+    "Terms",
+    "any_present",
+    "refuse_where_present",
+]
 
 
 @dataclass(frozen=True)
@@ -194,6 +204,22 @@ class GeneratorGraph:
 
     task: Generation
     outputs: dict[str, tuple[ir.Value, TensorSpec]]
+
+
+def refuse_where_present(graph: Graph, before: int, present: ir.Value) -> None:
+    """Let what a member has added to a graph's refusals count only in rows that have its modality.
+
+    Parameters
+    ----------
+    graph : Graph
+    before : int
+        How many refusals there were before the member.
+    present : Value
+        (batch, 1) bool.
+    """
+    own = graph.refusals[before:]
+    if own:
+        graph.refusals[before:] = [graph.op("And", present, any_present(graph, own))]
 
 
 def any_present(graph: Graph, present: Sequence[ir.Value]) -> ir.Value:

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import ENCODER_SCOPE, Frame, GraphOperations, Outputs, Source, any_present, to_graph
+from mmensemble.graph import (
+    ENCODER_SCOPE,
+    Frame,
+    GraphOperations,
+    Outputs,
+    Source,
+    any_present,
+    refuse_where_present,
+    to_graph,
+)
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.base.estimator import TorchEstimator
 from mmensemble_estimators.joint.fusion import JointFusion
@@ -78,11 +87,13 @@ def joint_graph(fusion: JointFusion, source: Source | None = None) -> Outputs:
                 parts[str(number)] = typed(states, ["batch", length, size], ir.DataType.FLOAT)
                 parts[f"{number}.mask"] = typed(mask, ["batch", length], ir.DataType.BOOL)
             else:
+                before = len(graph.refusals)
                 outputs = to_graph(member.estimator, inner)
                 if outputs.transformed is None or outputs.present is None:
                     raise ExportError(
                         f"member {member.name!r} ({type(member.estimator).__name__}) gives no representation"
                     )
+                refuse_where_present(graph, before, outputs.present)
                 embedding, row_present = graph.single(outputs.transformed), outputs.present
                 encoder = network.encoders[number]
                 if isinstance(encoder, Standardize):

@@ -10,7 +10,7 @@ from sklearn.base import is_regressor
 from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier, BaggingRegressor
 from sklearn.multiclass import OneVsOneClassifier, OutputCodeClassifier
 
-from mmensemble.converters.linear import matrix
+from mmensemble.converters.linear import matrix, refuse_nan
 from mmensemble.converters.svm import one_against_the_rest
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Graph, Outputs, Source, graph_labels, graph_outputs, to_graph
@@ -65,6 +65,7 @@ def _answer(member: Any, outputs: Outputs, n_classes: int | None) -> ir.Value:
 def _boosted_by_weights(estimator: AdaBoostClassifier, source: Source | None = None) -> Outputs:
     """Add up weighted votes, of which the probabilities are a softmax (Zhu et al. 2009)."""
     X = matrix(estimator, source)
+    refuse_nan(X)
     graph, n_classes = X.graph, len(estimator.classes_)
     weights = np.asarray(estimator.estimator_weights_, dtype=np.float64)[: len(estimator.estimators_)]
     total = None
@@ -140,6 +141,7 @@ def _confidence(member: Any, outputs: Outputs) -> ir.Value:
 def _output_code(estimator: OutputCodeClassifier, source: Source | None = None) -> Outputs:
     """Take the class whose code is nearest to what the estimators of its digits say."""
     X = matrix(estimator, source)
+    refuse_nan(X)
     graph = X.graph
     digits = []
     for number, member in enumerate(estimator.estimators_):

@@ -24,6 +24,7 @@ from mmensemble.graph import (
     any_present,
     graph_labels,
     graph_outputs,
+    refused_answers,
     to_graph,
 )
 from mmensemble.tasks import Classification, Regression, Task, Thresholded, Votes
@@ -80,6 +81,7 @@ def _votes(graph: Graph, members: Sequence[tuple[str, Any, Outputs]], weights: A
     weights = np.ones(len(members)) if weights is None else np.asarray(weights, dtype=float)
     total = None
     for (name, member, outputs), weight in zip(members, weights, strict=True):
+        graph.refusals += refused_answers(outputs)
         # In float64 and one after the other, as in scikit-learn: 0.1 + 0.2 is more than 0.3 there.
         ballots = (np.asarray(member.classes_)[:, None] == np.arange(n_classes)).astype(np.float64) * weight
         labels = graph.op("Squeeze", graph_labels(f"member {name!r}", member, outputs), graph.constant(np.asarray([1])))

@@ -23,7 +23,7 @@ from sklearn.tree import BaseDecisionTree
 from mmensemble._sklearn import BaseForest, baseline_scores, histogram_trees
 from mmensemble.converters.fallback.numbers import splits
 from mmensemble.converters.fallback.skl2onnx import convert, refusing_nan
-from mmensemble.converters.linear import matrix, one_class_and_the_other, sigmoid
+from mmensemble.converters.linear import matrix, one_class_and_the_other, refuse_infinity, sigmoid
 from mmensemble.converters.trees.ensemble import Tree, add_trees, raw_scores, rounded_down
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Frame, Outputs, Source, Tensor, to_graph
@@ -58,6 +58,8 @@ def _forest(estimator: Any, source: Source | None = None) -> Outputs:
         return convert(estimator, Frame() if source is None else source)
     X = matrix(estimator, source)
     graph = X.graph
+    if not any(block.terms for block in X.blocks):
+        refuse_infinity(X)
     trees = [tree.tree_ for tree in getattr(estimator, "estimators_", [estimator])]
     with graph.scope(type(estimator).__name__):
         if is_regressor(estimator):

@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_diabetes, load_wine, make_multilabel_classification
-from sklearn.ensemble import BaggingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    VotingClassifier,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.feature_selection import RFE
 from sklearn.impute import KNNImputer
@@ -22,6 +28,7 @@ from sklearn.svm import SVC, SVR, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from mmensemble import (
+    DataError,
     ExportError,
     MultimodalClassifier,
     OnnxPredictor,
@@ -192,3 +199,60 @@ def test_can_export_answers_before_fit():
     answer = can_export(MultimodalClassifier(members))
     assert not answer
     assert "TfidfVectorizer(analyzer=...) is Python code" in answer.reasons[0]
+
+
+NUMBERS_REFUSED = {
+    "svm": scaled(LinearSVC()),
+    "ridge": scaled(RidgeClassifier()),
+    "hinge": scaled(SGDClassifier(random_state=0)),
+    "kernel": scaled(SVC()),
+    "boosted votes": scaled(AdaBoostClassifier(n_estimators=3)),
+    "codes": scaled(OutputCodeClassifier(LogisticRegression(), random_state=0)),
+    "pairs": scaled(OneVsOneClassifier(LogisticRegression())),
+    "hard vote": VotingClassifier([("a", scaled(LinearSVC())), ("b", scaled(SVC()))]),
+}
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", NUMBERS_REFUSED)
+def test_a_row_that_the_estimator_refuses_is_an_error_of_the_file(name, number, tmp_path):
+    model = NUMBERS_REFUSED[name].fit(WINE.data, WINE.target)
+    export_onnx(model, tmp_path / "m.onnx")
+    rows = WINE.data[:3].copy()
+    rows.iloc[1, 2] = number
+    with pytest.raises(ValueError, match=r"NaN|infinity"):
+        model.predict(rows)
+    file = OnnxPredictor(tmp_path / "m.onnx", device="cpu")
+    with pytest.raises(DataError) as refused:
+        file.predict(rows)
+    assert refused.value.row == 1
+    assert file.predict(rows.drop(index=1)).tolist() == model.predict(rows.drop(index=1)).tolist()
+
+
+@pytest.mark.parametrize("final", [LinearSVC(), SVC(), DecisionTreeClassifier(), RandomForestClassifier(3)])
+def test_a_text_that_is_missing_is_an_error_of_the_file(final, tmp_path):
+    X = pd.DataFrame({"text": ["ripe apple", "steel saw"] * 10, "weight": [1.0, 2.0] * 10})
+    model = on_column("text", make_pipeline(TfidfVectorizer(), final)).fit(X, ["fruit", "tool"] * 10)
+    export_onnx(model, tmp_path / "m.onnx")
+    file = OnnxPredictor(tmp_path / "m.onnx", device="cpu")
+    with pytest.raises(DataError) as refused:
+        file.predict(pd.DataFrame({"text": ["apple", None]}))
+    assert refused.value.row == 1
+
+
+def test_a_missing_text_of_a_member_is_no_error(tmp_path):
+    X = pd.DataFrame({"text": ["ripe apple", "steel saw"] * 10, "weight": [1.0, 2.0] * 10})
+    members = [("text", make_pipeline(TfidfVectorizer(), DecisionTreeClassifier()), "text")]
+    members.append(("weight", RandomForestClassifier(3), ["weight"]))
+    model = MultimodalClassifier(members).fit(X, ["fruit", "tool"] * 10)
+    export_onnx(model, tmp_path / "m.onnx")
+    rows = pd.DataFrame({"text": ["apple", None, None], "weight": [1.0, 2.0, np.nan]})
+    file = OnnxPredictor(tmp_path / "m.onnx", device="cpu")
+    np.testing.assert_allclose(file.predict_proba(rows), model.predict_proba(rows), rtol=0, atol=1e-6)
+
+
+def test_a_difference_of_labels_that_are_words_is_told(tmp_path):
+    X, _ = two_numbers()
+    model = Shifted().fit(X, pd.Series(np.where(X["a"] > 0, "yes", "no")))
+    with pytest.raises(ParityError, match=r"differ by 0\.001"):
+        export_onnx(model, tmp_path / "m.onnx")

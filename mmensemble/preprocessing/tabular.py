@@ -35,6 +35,8 @@ class TabularPreprocessor(Preprocessor):
     dtype : {"float32", "float64"}, default="float32"
         Of numbers. Prices, coordinates and times do not survive float32, in which a tree's threshold may fall on the
         other side of them.
+    finite : bool, default=False
+        Whether an infinite number is an error of its row, as for most of scikit-learn's estimators.
 
     Examples
     --------
@@ -56,10 +58,12 @@ class TabularPreprocessor(Preprocessor):
         *,
         layout: Literal["matrix", "columns"] = "matrix",
         dtype: FloatType = "float32",
+        finite: bool = False,
     ) -> None:
         self.columns = columns
         self.layout = layout
         self.dtype = dtype
+        self.finite = finite
 
     @property
     def tensors(self) -> dict[str, TensorSpec]:
@@ -79,6 +83,9 @@ class TabularPreprocessor(Preprocessor):
             missing &= absent
             if kind == "float":
                 values[name] = _numbers(name, cells, absent, errors, self.dtype)
+                if self.finite:
+                    for row in np.flatnonzero(np.isinf(values[name])).tolist():
+                        errors.setdefault(row, f"column {name!r}: a number must be finite, not {values[name][row]}")
             else:
                 values[name] = _strings(name, cells, absent, errors)
         present = ~missing
@@ -103,7 +110,8 @@ class TabularPreprocessor(Preprocessor):
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "columns": self.columns, "layout": self.layout, "dtype": self.dtype}
+        state = {"kind": self.kind, "columns": self.columns, "layout": self.layout, "dtype": self.dtype}
+        return {**state, "finite": self.finite}
 
 
 def _numbers(name: str, cells: Cells, absent: np.ndarray, errors: dict[int, str], dtype: FloatType) -> np.ndarray:

@@ -13,7 +13,7 @@ from sklearn.multiclass import OneVsOneClassifier, OutputCodeClassifier
 from mmensemble.converters.linear import matrix, refuse_nan
 from mmensemble.converters.svm import one_against_the_rest
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import Graph, Outputs, Source, graph_labels, graph_outputs, to_graph
+from mmensemble.graph import Graph, Outputs, Source, graph_labels, graph_outputs, refused_answers, to_graph
 from mmensemble.tasks import Classification, Regression
 
 __all__: list[str] = []
@@ -56,6 +56,7 @@ def _answer(member: Any, outputs: Outputs, n_classes: int | None) -> ir.Value:
     wanted = Classification(np.arange(n_classes))
     if hasattr(member, "predict_proba"):
         return graph_outputs("a member", member, outputs, wanted)
+    graph.refusals += refused_answers(outputs)
     ballots = (np.asarray(member.classes_)[:, None] == np.arange(n_classes)).astype(np.float32)
     labels = graph.op("Squeeze", graph_labels("a member", member, outputs), graph.constant(np.asarray([1])))
     return graph.op("Gather", graph.constant(ballots, "ballots"), labels, axis=0)

@@ -14,13 +14,24 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble._sklearn import positive_label
 from mmensemble.converters.functions import add_inverse
-from mmensemble.converters.linear import matrix, normalised, one_class_and_the_other
+from mmensemble.converters.linear import matrix, normalised, one_class_and_the_other, refuse_nan
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import Frame, Graph, Outputs, Source, graph_labels, graph_outputs, graph_votes, to_graph
+from mmensemble.graph import (
+    Frame,
+    Graph,
+    Outputs,
+    Source,
+    graph_labels,
+    graph_outputs,
+    graph_votes,
+    refused_answers,
+    to_graph,
+)
 from mmensemble.tasks import (
     Classification,
     Decided,
@@ -98,6 +109,8 @@ def _by_decisions(estimator: OneVsRestClassifier, outputs: Outputs) -> Outputs:
 def _selected_features(estimator: RFE, source: Source | None = None) -> Outputs:
     """Select columns for the estimator within, whose answers are its own."""
     X = matrix(estimator, source)
+    if not get_tags(estimator).input_tags.allow_nan:
+        refuse_nan(X)
     inner = X.some(np.flatnonzero(estimator.support_))
     outputs = to_graph(estimator.estimator_, inner)
     return replace(outputs, transformed=inner.exact, blocks=(), sparse=inner.sparse, frame=None)
@@ -120,6 +133,7 @@ def _multi_output_classifier(estimator: MultiOutputClassifier, source: Source | 
     ):
         name, column = f"column {number}", Classification(np.asarray(labels))
         if by_votes:
+            graph.refusals += refused_answers(outputs)
             parts.append(graph_votes(graph, graph_labels(name, member, outputs), column.width))
             tasks.append(Votes(column.classes))
             continue

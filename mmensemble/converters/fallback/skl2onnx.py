@@ -10,6 +10,8 @@ import onnx
 import onnx.version_converter
 import onnx_ir as ir
 from sklearn.base import is_classifier, is_regressor
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -162,6 +164,14 @@ def refusing_nan(source: Tensor, scores: ir.Value) -> ir.Value:
     return graph.op("Add", *graph.alike(scores, nothing))
 
 
+def _refuses_infinity(estimator: Any) -> bool:
+    """Tell whether an estimator refuses rows with an infinite number, as those of scikit-learn do but for a few."""
+    takes = (HistGradientBoostingClassifier, HistGradientBoostingRegressor, FunctionTransformer)
+    # What wraps another estimator leaves it to that one.
+    wraps = any(hasattr(estimator, name) for name in ("estimator", "estimator_", "estimators_"))
+    return type(estimator).__module__.startswith("sklearn.") and not wraps and not isinstance(estimator, takes)
+
+
 def as_tensor(estimator: Any, source: Source | None) -> Tensor:
     """Return the matrix of numbers that an estimator takes, whether its X is still on the host or in the graph.
 
@@ -211,7 +221,7 @@ def _feed(estimator: Any, source: Frame) -> tuple[TabularPreprocessor, dict[str,
         raise ExportError(
             f"{type(estimator).__name__} behind a SimpleImputer of strings has no ONNX form; an encoder has"
         )
-    preprocessor = TabularPreprocessor(kinds, dtype="float64")
+    preprocessor = TabularPreprocessor(kinds, dtype="float64", finite=_refuses_infinity(estimator))
     inputs = source.graph.feed(source.name or "tabular", columns, preprocessor)
     return preprocessor, inputs, source.graph.present(inputs)
 

@@ -209,6 +209,10 @@ NUMBERS_REFUSED = {
     "boosted votes": scaled(AdaBoostClassifier(n_estimators=3)),
     "codes": scaled(OutputCodeClassifier(LogisticRegression(), random_state=0)),
     "pairs": scaled(OneVsOneClassifier(LogisticRegression())),
+    "bagged": scaled(BaggingClassifier(LinearSVC(), 3)),
+    "selected": scaled(RFE(LogisticRegression(), n_features_to_select=2)),
+    "sigmoids": scaled(SGDClassifier(loss="log_loss", random_state=0)),
+    "logistic": scaled(LogisticRegression()),
     "hard vote": VotingClassifier([("a", scaled(LinearSVC())), ("b", scaled(SVC()))]),
 }
 

@@ -98,8 +98,8 @@ def test_manifest(model: Any, folder: Path) -> None:
     assert manifest.task.name == "classification"
     assert manifest.task.classes.tolist() == ["down", "up"]
     assert manifest.feeds == [
-        Feed("left", ("a",), TabularPreprocessor({"a": "float"}, dtype="float64")),
-        Feed("right", ("b", "c"), TabularPreprocessor({"b": "float", "c": "float"}, dtype="float64")),
+        Feed("left", ("a",), TabularPreprocessor({"a": "float"}, dtype="float64", finite=True)),
+        Feed("right", ("b", "c"), TabularPreprocessor({"b": "float", "c": "float"}, dtype="float64", finite=True)),
     ]
     assert manifest.columns == ["a", "b", "c"]
     assert manifest.parity["rows"] == "made"

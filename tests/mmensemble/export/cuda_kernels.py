@@ -36,6 +36,7 @@ class Kernel:
 
 # Domain ai.onnx.
 CUDA_KERNELS = {
+    "Abs": Kernel(13, NUMBERS),
     "Add": Kernel(14, ARITHMETIC),
     "And": Kernel(7, BOOL),
     "ArgMax": Kernel(13, FLOATS),

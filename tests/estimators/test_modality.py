@@ -83,6 +83,8 @@ def test_in_a_joint_fusion(tmp_path: Path, fine_tune: str) -> None:
     ]
     model = MultimodalClassifier(members, fusion=ConcatFusion(max_epochs=2, random_state=0, device="cpu"))
     export_onnx(model.fit(X, KINDS), tmp_path / "model.onnx", verify=X)
+    scored = OnnxPredictor(tmp_path / "model.onnx", device="cpu").predict_proba(X)
+    np.testing.assert_allclose(scored, model.predict_proba(X), atol=1e-5)
 
 
 def test_its_parameters_are_checked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -193,6 +194,10 @@ def test_related_rows_are_warned_of() -> None:
         ).fit(frame.assign(item=numbers), numbers + 0.1 * RNG.normal(size=N))
 
 
+def warned_of_groups(caught: list[warnings.WarningMessage]) -> list[str]:
+    return [str(warning.message) for warning in caught if "named groups" in str(warning.message)]
+
+
 def test_rows_that_are_not_related_are_not_warned_of() -> None:
     frame = items()
     cases = {
@@ -205,14 +210,20 @@ def test_rows_that_are_not_related_are_not_warned_of() -> None:
         "numbers alone": (composition(Stacking()), X, Y, None),
         "few kinds": (named(Stacking()), frame.assign(item=Y, name=Y), Y, None),
     }
-    for model, X_, y, groups in cases.values():
-        model.fit(X_, y, groups=groups)
+    for case, (model, X_, y, groups) in cases.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(X_, y, groups=groups)
+        assert not warned_of_groups(caught), case
 
 
 def test_openmoji_is_not_warned_of() -> None:
     emoji = load_openmoji(size=32)
     frame, y = emoji.frame.assign(category=emoji.target), emoji.target.astype(str)
-    MultimodalClassifier([("name", Constant(), "name")], fusion=EnsembleSelection(n_rounds=1)).fit(frame, y)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        MultimodalClassifier([("name", Constant(), "name")], fusion=EnsembleSelection(n_rounds=1)).fit(frame, y)
+    assert not warned_of_groups(caught)
 
 
 class Constant(ClassifierMixin, BaseEstimator):

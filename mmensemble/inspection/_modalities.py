@@ -12,7 +12,7 @@ from typing import Any
 
 import narwhals as nw
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import check_scoring
@@ -24,7 +24,7 @@ from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import check_columns, column_names, n_rows
 from mmensemble.learning.columns import Columns, ColumnSelector, as_list, present_rows, select_columns
 from mmensemble.learning.members import named
-from mmensemble.learning.targets import exact_matches
+from mmensemble.learning.targets import LabelsMixin
 
 __all__ = [
     "FittedMember",
@@ -47,7 +47,7 @@ def one_scorer(estimator: Any, scoring: Any, n_repeats: int) -> Any:
     return check_scoring(estimator, scoring=scoring)
 
 
-class _Labelled(ClassifierMixin, BaseEstimator):
+class _Labelled(LabelsMixin, BaseEstimator):
     """A fitted classifier that learned numbers of labels, as one of the labels."""
 
     def __init__(self, estimator: Any, labels: Sequence[np.ndarray]) -> None:
@@ -62,9 +62,6 @@ class _Labelled(ClassifierMixin, BaseEstimator):
         numbers = np.asarray(self.estimator.predict(X)).astype(int)
         # Some libraries' classifiers predict (n, 1).
         return named(numbers.reshape(-1) if len(self.labels) == 1 else numbers, self.labels)
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        return exact_matches(y, self.predict(X), sample_weight)
 
     def __getattr__(self, name: str) -> Any:
         if name == "estimator":  # not so before __init__

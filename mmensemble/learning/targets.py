@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils import assert_all_finite
+from sklearn.utils import Tags, assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_array, column_or_1d
 
@@ -19,6 +20,7 @@ from mmensemble.frames import missing_cells
 from mmensemble.tasks import Classification, Multilabel, Multioutput, Regression, Task
 
 __all__ = [
+    "LabelsMixin",
     "LearnedTask",
     "classes_and_share",
     "exact_matches",
@@ -193,3 +195,27 @@ def exact_matches(y: Any, predicted: np.ndarray, sample_weight: Any = None) -> f
     if y.shape != predicted.shape:
         raise DataError(f"y must be of shape {predicted.shape}, as the predictions, not {y.shape}")
     return float(np.average((y == predicted).all(axis=1), weights=sample_weight))
+
+
+class LabelsMixin(ClassifierMixin):
+    """What classifiers share whose rows may have several labels: their score and their tags."""
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy: the share of rows of which every label is right.
+
+        Parameters
+        ----------
+        X : what `predict` takes, n_samples rows
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of float, shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        return exact_matches(y, self.predict(X), sample_weight)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.utils import Tags
+from sklearn.base import RegressorMixin
 
-from mmensemble.learning.targets import LearnedTask, exact_matches, learn_labels, learn_numbers
+from mmensemble.learning.targets import LabelsMixin, LearnedTask, learn_labels, learn_numbers
 from mmensemble.multimodal.composition import Composition
 from mmensemble.tasks import Multioutput
 
 __all__ = ["MultimodalClassifier", "MultimodalRegressor"]
 
 
-class MultimodalClassifier(ClassifierMixin, Composition):
+class MultimodalClassifier(LabelsMixin, Composition):
     """Classify rows that hold several modalities, by members that are voted, stacked or fused.
 
     Parameters
@@ -133,26 +132,6 @@ class MultimodalClassifier(ClassifierMixin, Composition):
         outputs = self._outputs(X)
         task = self.fusion_.task_
         return task.split(outputs) if isinstance(task, Multioutput) else outputs
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy: the share of rows of which every label is right.
-
-        Parameters
-        ----------
-        X : DataFrame (pandas or polars), n_samples rows
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        sample_weight : array-like of float, shape (n_samples,), default=None
-
-        Returns
-        -------
-        float
-        """
-        return exact_matches(y, self.predict(X), sample_weight)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
 
 
 class MultimodalRegressor(RegressorMixin, Composition):

@@ -6,12 +6,11 @@ import functools
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import ClassifierMixin
-from sklearn.utils import Tags, compute_sample_weight
+from sklearn.utils import compute_sample_weight
 from sklearn.utils.validation import column_or_1d
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.learning.targets import exact_matches, learn_labels
+from mmensemble.learning.targets import LabelsMixin, learn_labels
 from mmensemble.tasks import Multioutput
 from mmensemble_estimators.base.estimator import TorchEstimator
 from mmensemble_estimators.base.parameters import check_fractions
@@ -20,7 +19,7 @@ from mmensemble_estimators.training.targets import ClassTarget, Target, target_o
 __all__ = ["TorchClassifier"]
 
 
-class TorchClassifier(ClassifierMixin, TorchEstimator):
+class TorchClassifier(LabelsMixin, TorchEstimator):
     """What the classifiers of all modalities share."""
 
     class_weight: Any
@@ -136,26 +135,6 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         """
         outputs = self._outputs(X)
         return self.target_.task.predict(outputs)
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy: the share of rows of which every label is right.
-
-        Parameters
-        ----------
-        X : sequence of cells, or frame or array of one column, n_samples rows
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        sample_weight : array-like of float, shape (n_samples,), default=None
-
-        Returns
-        -------
-        float
-        """
-        return exact_matches(y, self.predict(X), sample_weight)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
 
 
 def learn_classes(y: Any, weight: np.ndarray, known: Any = None) -> tuple[Target, np.ndarray]:

@@ -54,8 +54,8 @@ def column_cells(X: Any, column: str) -> Cells:
     return _series_cells(frame[column])
 
 
-def frame_with(X: Any, columns: list[str]) -> Any:
-    """Return some columns as a dict of cells, or the narwhals frame that has them, with others, where a frame is given.
+def frame_with(X: Any, columns: list[str]) -> dict[str, Any]:
+    """Return some columns of X: those of numbers as arrays, others as they are, so that a slice of one stays cheap.
 
     Raises
     ------
@@ -71,7 +71,8 @@ def frame_with(X: Any, columns: list[str]) -> Any:
         return {columns[0]: leaf_cells(X)}
     check_columns(names, columns)
     if not isinstance(X, Mapping):
-        return nw.from_native(X, eager_only=True)
+        frame = nw.from_native(X, eager_only=True)
+        return {column: _numbers(frame[column], otherwise=frame[column]) for column in columns}
     cells = {column: leaf_cells(X[column]) for column in columns}
     sizes = {column: len(column_cells) for column, column_cells in cells.items()}
     if len(set(sizes.values())) > 1:
@@ -114,12 +115,17 @@ def leaf_cells(X: Any) -> Cells:
 
 
 def _series_cells(series: nw.Series[Any]) -> Cells:
-    # A float that is missing is NaN in the array.
+    cells: Cells | None = _numbers(series)
+    return series.to_list() if cells is None else cells
+
+
+def _numbers(series: nw.Series[Any], otherwise: Any = None) -> Any:
+    """Return a column of numbers as an array, in which a float that is missing is NaN; or else something else."""
     if series.dtype.is_float() or (series.dtype.is_numeric() and not series.is_null().any()):
         cells = series.to_numpy()
         if cells.dtype.kind in "fiub":  # pandas' nullable numbers may come as objects
             return cells
-    return series.to_list()
+    return otherwise
 
 
 HOW_MISSING = "what is missing is None, or in a CSV file an empty cell without quotes"

@@ -40,6 +40,7 @@ _TOKENS_PER_ROW = 32
 # What a call costs however little is in it, as a share of a full one. MiniLM's takes as long as 40 tokens of 1,024.
 _CALL_SHARE = 1 / 32
 _WINDOW_ROWS = 512
+_WINDOW_BATCHES = 4
 _WINDOW_BYTES = 16 * 2**20
 _MOST_THREADS = 16
 
@@ -83,9 +84,9 @@ def usual_batch_size(feeds: Sequence[Feed]) -> int:
 
 
 def window_size(feeds: Sequence[Feed], batch_size: int) -> int:
-    """Choose the rows of a window: whole batches, and few enough for their arrays to take about 16 MiB."""
+    """Choose the rows of a window: some whole batches, and few enough for their arrays to take about 16 MiB."""
     row_bytes = 1 + sum(feed.preprocessor.row_bytes for feed in feeds)
-    rows = min(_WINDOW_ROWS, _WINDOW_BYTES // row_bytes)
+    rows = min(max(_WINDOW_ROWS, _WINDOW_BATCHES * batch_size), _WINDOW_BYTES // row_bytes)
     return max(1, rows // batch_size) * batch_size
 
 
@@ -317,7 +318,12 @@ def _encode(feeds: Sequence[Feed], X: Any) -> _EncodedWindow:
     if not isinstance(X, Mapping):
         X = nw.from_native(X, eager_only=True)  # once, and not for every column
     cells = {column: column_cells(X, column) for feed in feeds for column in feed.columns}
-    parts = [feed.preprocessor.encode(*(cells[column] for column in feed.columns)) for feed in feeds]
+    encoded: dict[tuple[int, tuple[str, ...]], Encoded] = {}
+    for feed in feeds:  # members that read the same columns in the same way share a preprocessor
+        key = (id(feed.preprocessor), feed.columns)
+        if key not in encoded:
+            encoded[key] = feed.preprocessor.encode(*(cells[column] for column in feed.columns))
+    parts = [encoded[id(feed.preprocessor), feed.columns] for feed in feeds]
     errors: list[DataError | None] = [None] * len(parts[0])
     for feed, part in zip(feeds, parts, strict=True):
         for row, message in part.errors.items():
@@ -335,8 +341,12 @@ def _error_of(feed: Feed, message: str) -> DataError:
 
 
 def _collate(feeds: Sequence[Feed], parts: Sequence[Encoded], rows: np.ndarray) -> dict[str, np.ndarray]:
+    collated: dict[int, dict[str, np.ndarray]] = {}
+    for feed, part in zip(feeds, parts, strict=True):
+        if id(part) not in collated:
+            collated[id(part)] = feed.preprocessor.collate(part, rows)
     return {
         f"{feed.name}.{tensor}": array
         for feed, part in zip(feeds, parts, strict=True)
-        for tensor, array in feed.preprocessor.collate(part, rows).items()
+        for tensor, array in collated[id(part)].items()
     }

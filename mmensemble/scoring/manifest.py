@@ -116,15 +116,26 @@ class Manifest:
                 raise ModelFileError("the model file writes texts as in format version 1; export the model again")
             return cls(
                 task=task_from_dict(state["task"]),
-                feeds=[
-                    Feed(f["name"], tuple(f["columns"]), preprocessor_from_dict(f["preprocessor"]))
-                    for f in state["feeds"]
-                ],
+                feeds=_feeds(state["feeds"]),
                 provenance=state["provenance"],
                 parity=state["parity"],
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ModelFileError(f"the model file's manifest is damaged ({error!r}); export the model again") from error
+
+
+def _feeds(states: list[dict[str, Any]]) -> list[Feed]:
+    """Read feeds; those with equal preprocessors share one, which is read once and encodes once."""
+    feeds: list[Feed] = []
+    for state in states:
+        described = state["preprocessor"]
+        shared = (
+            feed.preprocessor for feed, other in zip(feeds, states, strict=False) if other["preprocessor"] == described
+        )
+        feeds.append(
+            Feed(state["name"], tuple(state["columns"]), next(shared, None) or preprocessor_from_dict(described))
+        )
+    return feeds
 
 
 def read_manifest(session: Any, path: Path) -> Manifest:

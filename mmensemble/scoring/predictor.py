@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from functools import cached_property, partial
 from pathlib import Path
@@ -351,7 +351,7 @@ class OnnxPredictor:
         """The names of the graph's inputs, ``<feed>.<tensor>``."""
         return self._model.input_names
 
-    def windows(self, X: Any) -> Iterator[Any]:
+    def windows(self, X: Any) -> Iterator[dict[str, Any]]:
         """Cut X into what `score_batches` takes best.
 
         Parameters
@@ -361,24 +361,19 @@ class OnnxPredictor:
 
         Yields
         ------
-        frame or dict of columns
+        dict of columns
             At most `window_size` rows, the first ones fewer, of the columns that the model reads.
         """
         return self._cut(frame_with(X, self.manifest.columns))
 
-    def _cut(self, X: Any) -> Iterator[Any]:
+    def _cut(self, X: dict[str, Any]) -> Iterator[dict[str, Any]]:
         rows, start = n_rows(X), 0
-        if not isinstance(X, Mapping):
-            X = X.select(self.manifest.columns)
         # Short ones first, for until the first is encoded there is nothing to score. Writing takes longer than that,
         # and is to be done in the windows of `generate_file`.
         size = self.window_size if self._writes else min(self.batch_size, self.window_size)
         while start < rows:
             stop = min(start + size, rows)
-            if isinstance(X, Mapping):
-                yield {column: cells[start:stop] for column, cells in X.items()}
-            else:
-                yield X[start:stop].to_native()
+            yield {column: cells[start:stop] for column, cells in X.items()}
             start, size = stop, min(2 * size, self.window_size)
 
 

@@ -15,6 +15,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
+from mmensemble._sklearn import BaseForest
 from mmensemble.converters.fallback.numbers import holds_trees
 from mmensemble.converters.fallback.tried_out import Wanted, gives_sparse
 from mmensemble.exceptions import ExportError
@@ -168,7 +169,9 @@ def _refuses_infinity(estimator: Any) -> bool:
     """Tell whether an estimator refuses rows with an infinite number, as those of scikit-learn do but for a few."""
     takes = (HistGradientBoostingClassifier, HistGradientBoostingRegressor, FunctionTransformer)
     # What wraps another estimator leaves it to that one.
-    wraps = any(hasattr(estimator, name) for name in ("estimator", "estimator_", "estimators_"))
+    wraps = not isinstance(estimator, BaseForest) and any(
+        hasattr(estimator, name) for name in ("estimator", "estimator_", "estimators_")
+    )
     return type(estimator).__module__.startswith("sklearn.") and not wraps and not isinstance(estimator, takes)
 
 

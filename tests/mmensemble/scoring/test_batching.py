@@ -17,7 +17,8 @@ from mmensemble.preprocessing import (
     TextPreprocessor,
 )
 from mmensemble.scoring import Feed, Manifest
-from mmensemble.scoring.batching import row_batches, score_windows, usual_batch_size, window_size
+from mmensemble.scoring.batching import row_batches, score_window, score_windows, usual_batch_size, window_size
+from mmensemble.tasks import Regression
 
 TWEETS = load_tweets().frame["text"].tolist()[:512]
 NUMBERS = [Feed("x", ("x",), TabularPreprocessor({"x": "float"}))]
@@ -85,9 +86,27 @@ def test_windows_are_whole_batches_of_bounded_size() -> None:
     images = [Feed("image", ("image",), ImagePreprocessor(size=224))]
     assert window_size(text, 64) == 512
     assert window_size(text, 100) == 500
-    assert window_size(text, 2000) == 2000
+    assert window_size(text, 2000) == 8000
     assert window_size(images, 64) == 64
     assert window_size(images, 1) == 16 * 2**20 // (224 * 224 * 3 + 1)
+
+
+def test_members_that_read_the_same_cells_alike_share_their_arrays() -> None:
+    numbers, others = TabularPreprocessor({"x": "float"}), TabularPreprocessor({"x": "float"}, dtype="float64")
+    written = Manifest(Regression(1), [Feed(name, ("x",), TabularPreprocessor({"x": "float"})) for name in "ab"])
+    one, other = Manifest.from_json(written.to_json()).feeds
+    assert one.preprocessor is other.preprocessor
+    feeds = [one, other, Feed("c", ("x",), others), Feed("d", ("y",), numbers)]
+    given: dict[str, np.ndarray] = {}
+
+    def run(arrays: dict[str, np.ndarray]) -> np.ndarray:
+        given.update(arrays)
+        return arrays["a.features"]
+
+    score_window(feeds, {"x": [1.0, 2.0], "y": [3.0, 4.0]}, run, width=1, batch_size=2)
+    assert given["a.features"] is given["b.features"]
+    assert given["c.features"].dtype == np.float64
+    assert given["d.features"].ravel().tolist() == [3.0, 4.0]
 
 
 @pytest.mark.parametrize("n_threads", [1, 4])

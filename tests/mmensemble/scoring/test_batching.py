@@ -93,7 +93,9 @@ def test_windows_are_whole_batches_of_bounded_size() -> None:
 
 def test_members_that_read_the_same_cells_alike_share_their_arrays() -> None:
     numbers, others = TabularPreprocessor({"x": "float"}), TabularPreprocessor({"x": "float"}, dtype="float64")
-    written = Manifest(Regression(1), [Feed(name, ("x",), TabularPreprocessor({"x": "float"})) for name in "ab"])
+    written = Manifest(
+        Regression(1, one_dimensional=True), [Feed(name, ("x",), TabularPreprocessor({"x": "float"})) for name in "ab"]
+    )
     one, other = Manifest.from_json(written.to_json()).feeds
     assert one.preprocessor is other.preprocessor
     feeds = [one, other, Feed("c", ("x",), others), Feed("d", ("y",), numbers)]

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.ensemble._forest import BaseForest
+from sklearn.gaussian_process._gpc import COEFS, LAMBDAS
+from sklearn.gaussian_process._gpc import _BinaryGaussianProcessClassifierLaplace as BinaryGaussianProcess
 from sklearn.linear_model._base import LinearClassifierMixin, LinearModel
 from sklearn.linear_model._stochastic_gradient import BaseSGDRegressor
 from sklearn.model_selection._search import BaseSearchCV
@@ -26,12 +28,14 @@ __all__ = [
     "BaseForest",
     "BaseSGDRegressor",
     "BaseSearchCV",
+    "BinaryGaussianProcess",
     "LinearClassifierMixin",
     "LinearModel",
     "VisualBlock",
     "baseline_scores",
     "check_sample_weight",
     "column_indices",
+    "error_function_sum",
     "fitting_rows",
     "fitting_targets",
     "histogram_trees",
@@ -52,6 +56,11 @@ __all__ = [
 def column_indices(transformer: Any, name: str) -> list[int]:
     """Return which columns a part of a fitted `ColumnTransformer` takes; `transformers_` has them as given."""
     return list(transformer._transformer_to_input_indices[name])
+
+
+def error_function_sum() -> tuple[np.ndarray, np.ndarray]:
+    """Return the coefficients and the steepness of the error functions that stand for the logistic function."""
+    return COEFS[:, 0], LAMBDAS[:, 0]
 
 
 def stacked_width(stacking: Any) -> int:

@@ -1,6 +1,6 @@
 """Every scikit-learn estimator, exported in every place where it can stand.
 
-``python tests/coverage_matrix.py`` fits and exports all of them, which takes some ten minutes, and prints each cell
+``python -m tests.coverage_matrix`` fits and exports all of them, which takes some ten minutes, and prints each cell
 that is not equal, with the reason, and how many there are of each outcome. Names of estimators choose some.
 """
 
@@ -19,13 +19,15 @@ import numpy as np
 import pandas as pd
 from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import BaggingClassifier, BaggingRegressor
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import all_estimators
 
 from mmensemble import (
@@ -33,14 +35,15 @@ from mmensemble import (
     ExportError,
     MultimodalClassifier,
     MultimodalRegressor,
-    OnnxPredictor,
     SoftVoting,
     Stacking,
     export_onnx,
+    on_column,
 )
 
 N_ROWS = 120
 COLUMNS = ["weight", "price", "count", "share"]
+NUMBERS, WORDS, CATEGORIES = tuple(COLUMNS), ("note",), ("colour", "make", "weight")
 
 # What takes an estimator, or a choice, that has no default.
 GIVEN: dict[str, dict[str, Any]] = {
@@ -87,6 +90,18 @@ SMALLER: dict[str, Any] = {
 OWN = {"HistGradientBoostingClassifier": {"max_iter": 5}, "HistGradientBoostingRegressor": {"max_iter": 5}}
 
 
+def rows(columns: tuple[str, ...], missing: float) -> Any:
+    """Return some columns; cells are missing with a probability."""
+    if columns == NUMBERS:
+        return numbers(missing)
+    rng, X = np.random.default_rng(1), numbers()
+    X["colour"] = rng.choice(["red", "green", "blue", "grey"], size=N_ROWS)
+    X["colour"] = X["colour"].where(X["weight"] > -1.5, "black")
+    X["make"] = pd.qcut(X["weight"] + rng.normal(size=N_ROWS), 3, labels=["old", "used", "new"]).astype(str)
+    X["note"] = X["make"] + " " + X["colour"] + rng.choice([" one", " of two", ", in a box", ""], size=N_ROWS)
+    return X[list(columns)]
+
+
 def numbers(missing: float = 0.0) -> pd.DataFrame:
     """Return columns of different sizes; cells are missing with a probability."""
     rng = np.random.default_rng(0)
@@ -128,6 +143,16 @@ class Place:
     target: str
     build: Callable[[Any], Any]
     missing: float = 0.0
+    columns: tuple[str, ...] = NUMBERS
+
+
+def _on_words(estimator: Any) -> Any:
+    return on_column("note", make_pipeline(TfidfVectorizer(), estimator))
+
+
+def _on_categories(estimator: Any) -> Any:
+    encoded = ("categories", OneHotEncoder(handle_unknown="ignore"), ["colour", "make"])
+    return make_pipeline(ColumnTransformer([encoded], remainder="passthrough"), estimator)
 
 
 def _member(estimator: Any, fusion: Any) -> Any:
@@ -155,8 +180,10 @@ CLASSIFIERS = [
     Place("alone, label columns", "label columns", lambda e: e),
     Place("imputer, scaler", "strings", _behind, 0.1),
     Place("missing numbers", "two classes", lambda e: e, 0.1),
-    Place("member", "strings", lambda e: _member(e, SoftVoting()), 0.0),
-    Place("stacked", "strings", lambda e: _member(e, Stacking(cv=2)), 0.0),
+    Place("on words", "strings", _on_words, columns=WORDS),
+    Place("on categories", "strings", _on_categories, columns=CATEGORIES),
+    Place("member", "strings", lambda e: _member(e, SoftVoting())),
+    Place("stacked", "strings", lambda e: _member(e, Stacking(cv=2))),
     Place("meta-learner", "strings", _meta),
     Place("bagged", "strings", lambda e: BaggingClassifier(e, 3, random_state=0)),
     Place("calibrated", "two classes", lambda e: CalibratedClassifierCV(e, cv=2)),
@@ -168,6 +195,8 @@ REGRESSORS = [
     Place("alone, two numbers", "two numbers", lambda e: e),
     Place("imputer, scaler", "number", _behind, 0.1),
     Place("missing numbers", "number", lambda e: e, 0.1),
+    Place("on words", "number", _on_words, columns=WORDS),
+    Place("on categories", "number", _on_categories, columns=CATEGORIES),
     Place("member", "number", lambda e: _member(e, SoftVoting())),
     Place("stacked", "number", lambda e: _member(e, Stacking(cv=2))),
     Place("meta-learner", "number", _meta),
@@ -183,6 +212,13 @@ TRANSFORMERS = [
         0.1,
     ),
     Place("missing numbers", "strings", lambda e: make_pipeline(e, SimpleImputer(), LogisticRegression()), 0.1),
+    Place("on words", "strings", lambda e: _on_words(make_pipeline(e, LogisticRegression())), columns=WORDS),
+    Place(
+        "on categories",
+        "strings",
+        lambda e: _on_categories(make_pipeline(e, LogisticRegression())),
+        columns=CATEGORIES,
+    ),
     Place("in a member", "strings", lambda e: _member(make_pipeline(e, LogisticRegression()), Stacking(cv=2))),
     Place("before trees", "number", lambda e: make_pipeline(e, _forest())),
 ]
@@ -214,7 +250,7 @@ def cells(kind: str) -> Iterator[tuple[str, Any, Place]]:
 
 def outcome(name: str, cls: Any, place: Place, folder: Path) -> tuple[str, str]:
     """Return what became of a cell: equal, refused, unfitted, wrong or crash; and why."""
-    X, y = numbers(place.missing), targets(place.target)
+    X, y = rows(place.columns, place.missing), targets(place.target)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -226,12 +262,11 @@ def outcome(name: str, cls: Any, place: Place, folder: Path) -> tuple[str, str]:
         try:
             export_onnx(model, path)
             export_onnx(model, path, verify=X)
-            expected, scored = np.asarray(model.predict(X)), OnnxPredictor(path, device="cpu").predict(X)
         except (ExportError, DataError) as error:
             return "refused", str(error)
         except Exception as error:
             return "crash", f"{type(error).__name__}: {error}"
-    return ("equal", "") if scored.shape == expected.shape else ("wrong", f"{scored.shape}, not {expected.shape}")
+    return "equal", ""
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmensemble.converters import bayes as _bayes  # noqa: F401
 from mmensemble.converters import encoders as _encoders  # noqa: F401
+from mmensemble.converters import gaussian_processes as _gaussian_processes  # noqa: F401
 from mmensemble.converters import linear as _linear  # noqa: F401
 from mmensemble.converters import neighbors as _neighbors  # noqa: F401
 from mmensemble.converters import scalers as _scalers  # noqa: F401

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.naive_bayes import BernoulliNB, GaussianNB
+from sklearn.neighbors import NearestCentroid
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading
 
 from mmensemble.converters.fallback.skl2onnx import refusing_nan
-from mmensemble.converters.linear import linear, matrix
+from mmensemble.converters.linear import linear, matrix, refuse_nan, squared_distances
 from mmensemble.converters.svm import kernel_matrix
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Graph, Outputs, Source, Tensor, to_graph
@@ -19,14 +21,17 @@ from mmensemble.graph import Graph, Outputs, Source, Tensor, to_graph
 __all__: list[str] = []
 
 
-def _of_likelihood(X: Tensor, likelihood: ir.Value, *, decides: bool = False) -> Outputs:
-    """Turn logarithms of likelihoods (batch, n_classes) into probabilities."""
-    graph = X.graph
+def _of_likelihood(X: Tensor, likelihood: ir.Value, *, decisions: int = 0) -> Outputs:
+    """Turn logarithms of likelihoods (batch, n_classes) into probabilities, and decisions between so many classes."""
+    graph, decision = X.graph, likelihood if decisions else None
+    if decisions == 2:
+        columns = [graph.op("Gather", likelihood, graph.constant(np.asarray([k])), axis=1) for k in (1, 0)]
+        decision = graph.op("Sub", *columns)
     # Before they are rounded: likelihoods are large numbers that differ little.
     largest = graph.op("ReduceMax", likelihood, graph.constant(np.asarray([1])), keepdims=1)
     relative = graph.single(graph.op("Sub", likelihood, largest))
     probabilities = refusing_nan(X, graph.op("Softmax", relative, axis=1))
-    return Outputs(graph, probabilities=probabilities, present=X.present, decision=likelihood if decides else None)
+    return Outputs(graph, probabilities=probabilities, present=X.present, decision=decision)
 
 
 def _squared_distance(graph: Graph, x: ir.Value, centre: np.ndarray, to_unit: np.ndarray) -> ir.Value:
@@ -60,16 +65,39 @@ def _quadratic(estimator: QuadraticDiscriminantAnalysis, source: Source | None =
         parts = list(zip(estimator.means_, estimator.rotations_, estimator.scalings_, strict=True))
         distances = [_squared_distance(graph, x, mean, R * np.asarray(S) ** -0.5) for mean, R, S in parts]
         constant = np.log(estimator.priors_) - 0.5 * np.asarray([np.log(S).sum() for _, _, S in parts])
-        outputs = _of_likelihood(X, likelihood := _minus_half(graph, distances, constant), decides=True)
-        if len(parts) > 2:
-            return outputs
-        columns = [graph.op("Gather", likelihood, graph.constant(np.asarray([k])), axis=1) for k in (1, 0)]
-        return Outputs(
-            graph,
-            probabilities=outputs.probabilities,
-            present=X.present,
-            decision=graph.op("Sub", *columns),
-        )
+        return _of_likelihood(X, _minus_half(graph, distances, constant), decisions=len(parts))
+
+
+@to_graph.register
+def _nearest_centroid(estimator: NearestCentroid, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    graph = X.graph
+    if estimator.metric not in ("euclidean", "manhattan"):
+        raise ExportError(f"NearestCentroid(metric={estimator.metric!r}) has no ONNX form; 'euclidean' has")
+    with graph.scope("NearestCentroid"):
+        x, centres = graph.double(X.exact), np.asarray(estimator.centroids_, dtype=np.float64)
+        spread = np.where(estimator.within_class_std_dev_ != 0, estimator.within_class_std_dev_, 1.0)
+        scaled = graph.op("Div", x, graph.constant(spread[None]))
+        squares = _squared_to_centres(graph, scaled, centres / spread, estimator.metric)
+        prior = graph.constant(2.0 * np.log(np.asarray(estimator.class_prior_, dtype=np.float64))[None])
+        likelihood = graph.op("Sub", prior, squares)
+        labels = graph.op("ArgMax", likelihood, axis=1, keepdims=1)
+        if np.isclose(estimator.class_prior_, 1 / len(centres)).all():  # it predicts by distances that are not scaled
+            unscaled = _squared_to_centres(graph, x, centres, estimator.metric)
+            labels = graph.op("ArgMin", unscaled, axis=1, keepdims=1)
+        if estimator.metric == "manhattan":
+            refuse_nan(X)
+            return Outputs(graph, labels=labels, present=X.present)
+        return replace(_of_likelihood(X, likelihood, decisions=len(centres)), labels=labels)
+
+
+def _squared_to_centres(graph: Graph, x: ir.Value, centres: np.ndarray, metric: str) -> ir.Value:
+    if metric == "euclidean":
+        return squared_distances(graph, x, centres)
+    axis = graph.constant(np.asarray([1]))
+    off = [graph.op("Abs", graph.op("Sub", x, graph.constant(centre[None]))) for centre in centres]
+    distance = graph.op("Concat", *(graph.op("ReduceSum", value, axis, keepdims=1) for value in off), axis=1)
+    return graph.op("Mul", distance, distance)
 
 
 def _minus_half(graph: Graph, distances: list[ir.Value], constant: np.ndarray) -> ir.Value:

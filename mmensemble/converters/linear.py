@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from sklearn.base import is_regressor
+from sklearn.cross_decomposition import PLSCanonical
 from sklearn.decomposition import TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier, RidgeClassifierCV, SGDClassifier
 from sklearn.naive_bayes import ComplementNB, MultinomialNB
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble._sklearn import BaseSGDRegressor, LinearClassifierMixin, LinearModel
 from mmensemble.converters.fallback.skl2onnx import as_tensor, convert
 from mmensemble.graph import Frame, Outputs, Source, Tensor, to_graph
-from mmensemble.tasks import Regression
+from mmensemble.tasks import MultilabelVotes, Regression
 
 __all__ = [
     "linear",
@@ -26,6 +27,7 @@ __all__ = [
     "refuse_infinity",
     "refuse_nan",
     "sigmoid",
+    "squared_distances",
 ]
 
 
@@ -81,6 +83,18 @@ def linear(source: Tensor, weight: np.ndarray, bias: np.ndarray) -> ir.Value:
     return graph.op("Add", total, intercepts)
 
 
+def squared_distances(graph: Any, x: ir.Value, rows: np.ndarray) -> ir.Value:
+    """Return the squared Euclidean distance of x (batch, n_features) float64 to each of some rows, (batch, n_rows).
+
+    What is left of equal rows may be a little more or less than 0.
+    """
+    axis = graph.constant(np.asarray([1]))
+    squares = graph.op("ReduceSum", graph.op("Mul", x, x), axis, keepdims=1)
+    squares = graph.op("Add", squares, graph.constant((rows**2).sum(axis=1)[None]))
+    product = graph.op("MatMul", x, graph.constant(np.ascontiguousarray(-2 * rows.T), "rows"))
+    return graph.op("Add", squares, product)
+
+
 def sigmoid(graph: Any, value: ir.Value) -> ir.Value:
     """Add 1 / (1 + exp(-x)), as exactly near 0 as near 1: ONNX Runtime's own is cut off at 1e-8."""
     return graph.op("Exp", graph.op("Neg", graph.op("Softplus", graph.op("Neg", value))))
@@ -117,6 +131,11 @@ def _linear_classifier(estimator: LinearClassifierMixin, source: Source | None =
     graph, binary = X.graph, len(estimator.classes_) == 2
     with graph.scope(type(estimator).__name__):
         decision = linear(X, np.atleast_2d(estimator.coef_).T, np.atleast_1d(estimator.intercept_))
+        if _predicts_several_labels(estimator):
+            above = graph.op("Cast", graph.op("Greater", decision, graph.constant(np.float32(0))), to=graph.FLOAT)
+            refuse_nan(X)
+            votes = MultilabelVotes(len(np.atleast_1d(estimator.intercept_)))
+            return Outputs(graph, probabilities=above, present=X.present, task=votes)
         if binary:
             above = graph.op("Greater", decision, graph.constant(np.float32(0)))
             labels = graph.op("Cast", above, to=ir.DataType.INT64)
@@ -155,6 +174,13 @@ def _linear_classifier(estimator: LinearClassifierMixin, source: Source | None =
         )
 
 
+def _predicts_several_labels(estimator: Any) -> bool:
+    return (
+        isinstance(estimator, (RidgeClassifier, RidgeClassifierCV))
+        and estimator.predict(np.zeros((1, estimator.n_features_in_))).ndim == 2
+    )
+
+
 # Below this a sigmoid is 0 in float64.
 _NO_SIGMOID = -745.2
 
@@ -183,6 +209,18 @@ def _linear_regressor(estimator: Any, source: Source | None = None) -> Outputs:
         bias = np.broadcast_to(np.asarray(estimator.intercept_, dtype=float), weight.shape[1:])
         task = Regression(weight.shape[1], one_dimensional=np.ndim(estimator.coef_) == 1)
         return Outputs(X.graph, predictions=linear(X, weight, bias), present=X.present, task=task)
+
+
+@to_graph.register
+def _partial_least_squares(estimator: PLSCanonical, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    with X.graph.scope("PLSCanonical"):
+        made = estimator.predict(np.vstack([np.zeros(estimator.n_features_in_), np.eye(estimator.n_features_in_)]))
+        made = np.asarray(made, dtype=np.float64)
+        task = Regression(made.reshape(len(made), -1).shape[1], one_dimensional=made.ndim == 1)
+        made = made.reshape(len(made), -1)
+        predictions = linear(X, made[1:] - made[0], made[0])
+        return Outputs(X.graph, predictions=predictions, present=X.present, task=task)
 
 
 @to_graph.register

@@ -8,11 +8,17 @@ import numpy as np
 import onnx_ir as ir
 from sklearn.base import is_regressor
 from sklearn.impute import KNNImputer
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.neighbors import (
+    KNeighborsClassifier,
+    KNeighborsRegressor,
+    RadiusNeighborsClassifier,
+    RadiusNeighborsRegressor,
+    RadiusNeighborsTransformer,
+)
 
 from mmensemble._sklearn import fitting_rows, fitting_targets, imputed_columns
-from mmensemble.converters.fallback.skl2onnx import convert
-from mmensemble.converters.linear import matrix
+from mmensemble.converters.fallback.skl2onnx import convert, refusing_nan
+from mmensemble.converters.linear import matrix, squared_distances
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Graph, Outputs, Source, Tensor, to_graph
 from mmensemble.tasks import Classification, Multioutput, Regression
@@ -38,35 +44,105 @@ def _neighbors(estimator: Any, source: Source | None = None) -> Outputs:
     with graph.scope(name):
         distance, neighbor = _nearest(X, estimator)
         if estimator.weights == "distance":
-            equal = graph.op("Equal", distance, graph.constant(np.float64(0)))
-            inverse = graph.op("Reciprocal", distance)
-            axis = graph.constant(np.asarray([1]))
-            ones = graph.op("Cast", equal, to=ir.DataType.DOUBLE)
-            any_equal = graph.op(
-                "Greater", graph.op("ReduceMax", ones, axis, keepdims=1), graph.constant(np.float64(0))
-            )
-            weight = graph.op("Where", any_equal, ones, inverse)
+            weight = _inverse(graph, distance)
         else:  # of the right shape, whatever the distances are
             weight = graph.op("Cast", graph.op("Equal", neighbor, neighbor), to=ir.DataType.DOUBLE)
+        found = graph.op("Gather", graph.constant(_targets(estimator), "targets"), neighbor, axis=0)
+        axis = graph.constant(np.asarray([1]))
+        total = graph.op("Squeeze", graph.op("MatMul", graph.op("Unsqueeze", weight, axis), found), axis)
+        return _answers(estimator, X, graph.op("Div", total, _sum(graph, weight)))
+
+
+@to_graph.register(RadiusNeighborsClassifier)
+@to_graph.register(RadiusNeighborsRegressor)
+def _neighbors_within(estimator: Any, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    name, graph = type(estimator).__name__, X.graph
+    if estimator.weights not in (None, "uniform", "distance"):
+        raise ExportError(f"{name}(weights=...) is Python code, which no model file holds; use 'uniform' or 'distance'")
+    targets = _targets(estimator)
+    with graph.scope(name):
+        distance, within = _within(X, estimator)
+        weight = graph.op("Cast", within, to=ir.DataType.DOUBLE)
+        if estimator.weights == "distance":
+            none = graph.constant(np.float64(0))
+            weight = graph.op("Where", within, _inverse(graph, distance), none)
+        total = graph.op("MatMul", weight, graph.constant(targets, "targets"))
+        mean = graph.op("Div", total, _sum(graph, weight))  # NaN without neighbours, as for scikit-learn's regressor
+        lonely = None if is_regressor(estimator) else _of_lonely_rows(estimator)
+        if lonely is not None:
+            alone = graph.op("Equal", _sum(graph, weight), graph.constant(np.float64(0)))
+            mean = graph.op("Where", alone, graph.constant(lonely[None]), mean)
+        return _answers(estimator, X, mean)
+
+
+def _of_lonely_rows(estimator: Any) -> np.ndarray | None:
+    """Return the probabilities of rows without neighbours; None where scikit-learn refuses them."""
+    if estimator.outlier_label_ is None:
+        return None
+    columns = estimator.classes_ if isinstance(estimator.classes_, list) else [estimator.classes_]
+    shares = []
+    for labels, label in zip(columns, estimator.outlier_label_, strict=True):
+        share = (np.asarray(labels) == label).astype(np.float64)
+        if not share.any():
+            raise ExportError(
+                f"{type(estimator).__name__}(outlier_label={label!r}) predicts a label that is none of its classes, "
+                f"which a file cannot; take one of {np.asarray(labels).tolist()}"
+            )
+        shares.append(share)
+    return np.concatenate(shares)
+
+
+@to_graph.register
+def _distances_within(estimator: RadiusNeighborsTransformer, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    graph = X.graph
+    with graph.scope("RadiusNeighborsTransformer"):
+        distance, within = _within(X, estimator)
+        value = graph.op("Cast", within, to=ir.DataType.DOUBLE)
+        if estimator.mode == "distance":
+            value = graph.op("Where", within, distance, graph.constant(np.float64(0)))
+        return Outputs(graph, transformed=refusing_nan(X, value), present=X.present, sparse=True)
+
+
+def _within(X: Tensor, estimator: Any) -> tuple[ir.Value, ir.Value]:
+    """Return the distances to all fitting rows, and which of these are near enough, (batch, n_rows)."""
+    if estimator.effective_metric_ != "euclidean":
+        raise ExportError(f"{type(estimator).__name__} has an ONNX form for Euclidean distances only")
+    graph = X.graph
+    distance = graph.op("Sqrt", _squares(X, estimator))
+    return distance, graph.op("LessOrEqual", distance, graph.constant(np.float64(estimator.radius)))
+
+
+def _targets(estimator: Any) -> np.ndarray:
+    """Return what each fitting row adds to a mean: numbers, or a 1 for its class, float64 (n_rows, width)."""
+    targets = fitting_targets(estimator)
+    targets = targets.reshape(len(targets), -1)
+    if not is_regressor(estimator):
+        columns = estimator.classes_ if isinstance(estimator.classes_, list) else [estimator.classes_]
+        targets = np.hstack([np.eye(len(labels))[column] for labels, column in zip(columns, targets.T, strict=True)])
+    return targets.astype(np.float64)
+
+
+def _answers(estimator: Any, X: Tensor, mean: ir.Value) -> Outputs:
+    """Return means over neighbours as what an estimator predicts; NaN has none, and is refused."""
+    graph, mean = X.graph, refusing_nan(X, mean)
+    if is_regressor(estimator):
         targets = fitting_targets(estimator)
-        one_dimensional = targets.ndim == 1
-        targets = targets.reshape(len(targets), -1)
-        sizes = []
-        if not is_regressor(estimator):
-            sizes = [
-                len(c) for c in (estimator.classes_ if isinstance(estimator.classes_, list) else [estimator.classes_])
-            ]
-            targets = np.hstack([np.eye(size)[column] for size, column in zip(sizes, targets.T, strict=True)])
-        mean = _weighted_mean(graph, targets.astype(np.float64), neighbor, weight)
-        # scikit-learn refuses NaN, which has no neighbours.
-        mean = graph.op("Add", mean, graph.op("Mul", _sum(graph, X.value), graph.constant(np.float32(0))))
-        if is_regressor(estimator):
-            task = Regression(targets.shape[1], one_dimensional=one_dimensional)
-            return Outputs(graph, predictions=mean, present=X.present, task=task)
-        columns = None
-        if isinstance(estimator.classes_, list):
-            columns = Multioutput([Classification(np.asarray(labels)) for labels in estimator.classes_])
-        return Outputs(graph, probabilities=mean, present=X.present, task=columns)
+        task = Regression(targets.reshape(len(targets), -1).shape[1], one_dimensional=targets.ndim == 1)
+        return Outputs(graph, predictions=mean, present=X.present, task=task)
+    columns = None
+    if isinstance(estimator.classes_, list):
+        columns = Multioutput([Classification(np.asarray(labels)) for labels in estimator.classes_])
+    return Outputs(graph, probabilities=mean, present=X.present, task=columns)
+
+
+def _inverse(graph: Graph, distance: ir.Value) -> ir.Value:
+    """Weigh neighbours by the inverse of their distances; of a row that equals some of them, only these count."""
+    zero = graph.constant(np.float64(0))
+    ones = graph.op("Cast", graph.op("Equal", distance, zero), to=ir.DataType.DOUBLE)
+    largest = graph.op("ReduceMax", ones, graph.constant(np.asarray([1])), keepdims=1)
+    return graph.op("Where", graph.op("Greater", largest, zero), ones, graph.op("Reciprocal", distance))
 
 
 def _sum(graph: Graph, value: ir.Value) -> ir.Value:
@@ -75,6 +151,14 @@ def _sum(graph: Graph, value: ir.Value) -> ir.Value:
 
 def _nearest(X: Tensor, estimator: Any) -> tuple[ir.Value, ir.Value]:
     """Return the distances and the numbers of the nearest fitting rows, (batch, n_neighbors), in float64."""
+    graph = X.graph
+    k = graph.constant(np.asarray([estimator.n_neighbors]))
+    values, neighbor = graph.ops("TopK", _squares(X, estimator), k, n_outputs=2, axis=1, largest=0, sorted=1)
+    return graph.op("Sqrt", values), neighbor
+
+
+def _squares(X: Tensor, estimator: Any) -> ir.Value:
+    """Return the squared distances to all fitting rows, (batch, n_rows) float64; 0 to those that are equal."""
     graph, rows = X.graph, fitting_rows(estimator)
     rows = np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows)
     if X.exact.dtype != ir.DataType.DOUBLE:  # as rows come in: then equal rows are equal
@@ -82,21 +166,9 @@ def _nearest(X: Tensor, estimator: Any) -> tuple[ir.Value, ir.Value]:
     rows = rows.astype(np.float64)
     x = graph.double(X.exact)
     squares = graph.op("Add", _sum(graph, graph.op("Mul", x, x)), graph.constant((rows**2).sum(axis=1)[None]))
-    product = graph.op("MatMul", x, graph.constant(np.ascontiguousarray(-2 * rows.T), "rows"))
-    distance = graph.op("Add", squares, product)
     rounding = graph.op("Mul", squares, graph.constant(np.float64(_ROUNDING)))
-    zero = graph.constant(np.float64(0))
-    distance = graph.op("Where", graph.op("LessOrEqual", distance, rounding), zero, distance)
-    k = graph.constant(np.asarray([estimator.n_neighbors]))
-    values, neighbor = graph.ops("TopK", distance, k, n_outputs=2, axis=1, largest=0, sorted=1)
-    return graph.op("Sqrt", values), neighbor
-
-
-def _weighted_mean(graph: Graph, targets: np.ndarray, neighbor: ir.Value, weight: ir.Value) -> ir.Value:
-    found = graph.op("Gather", graph.constant(targets, "targets"), neighbor, axis=0)
-    across = graph.op("Unsqueeze", weight, graph.constant(np.asarray([1])))
-    total = graph.op("Squeeze", graph.op("MatMul", across, found), graph.constant(np.asarray([1])))
-    return graph.op("Cast", graph.op("Div", total, _sum(graph, weight)), to=Graph.FLOAT)
+    distance = squared_distances(graph, x, rows)
+    return graph.op("Where", graph.op("LessOrEqual", distance, rounding), graph.constant(np.float64(0)), distance)
 
 
 @to_graph.register

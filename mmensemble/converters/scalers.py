@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PowerTransformer, RobustScaler, StandardScaler
+from sklearn.impute import MissingIndicator
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, Normalizer, PowerTransformer, RobustScaler, StandardScaler
 
 from mmensemble._sklearn import power_scaler
+from mmensemble.converters.fallback.skl2onnx import refusing_nan
 from mmensemble.converters.linear import matrix
 from mmensemble.converters.text import dense
 from mmensemble.graph import Block, Graph, Outputs, Source, Tensor, Terms, to_graph
@@ -105,6 +107,22 @@ def _power(estimator: PowerTransformer, source: Source | None = None) -> Outputs
         return _scaled(Tensor(graph, value, X.present), scaler.mean_, scaler.scale_)
 
 
+@to_graph.register
+def _unit_rows(estimator: Normalizer, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    graph = X.graph
+    with graph.scope("Normalizer"):
+        x, axis = graph.double(X.exact), graph.constant(np.asarray([1]))
+        operator = {"l1": "ReduceL1", "l2": "ReduceL2", "max": "ReduceMax"}[estimator.norm]
+        norm = graph.op(operator, graph.op("Abs", x) if estimator.norm == "max" else x, axis, keepdims=1)
+        # Of an array, scikit-learn leaves rows as they are that are as good as 0; of a sparse matrix, those that are.
+        least = np.finfo(np.float64).tiny if X.sparse else 10 * np.finfo(np.float64).eps
+        nothing = graph.op("Less", norm, graph.constant(np.float64(least)))
+        norm = graph.op("Where", nothing, graph.constant(np.float64(1)), norm)
+        value = refusing_nan(X, graph.op("Div", x, norm))
+        return Outputs(graph, transformed=value, present=X.present, sparse=X.sparse)
+
+
 def _powered(graph: Graph, logarithm: ir.Value, powers: np.ndarray) -> ir.Value:
     """Return (exp(power * logarithm) - 1) / power by columns, and the logarithm itself where the power is 0."""
     near = np.abs(powers) < np.finfo(np.float64).eps
@@ -113,16 +131,29 @@ def _powered(graph: Graph, logarithm: ir.Value, powers: np.ndarray) -> ir.Value:
     return graph.op("Where", graph.constant(near[None]), logarithm, graph.op("Div", raised, power))
 
 
+@to_graph.register
+def _indicator(estimator: MissingIndicator, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    graph = X.graph
+    with graph.scope("MissingIndicator"):
+        features = graph.constant(np.asarray(estimator.features_, dtype=np.int64))
+        absent = graph.op("Gather", _absent(X, estimator.missing_values), features, axis=1)
+        return Outputs(graph, transformed=graph.op("Cast", absent, to=Graph.FLOAT), present=X.present, sparse=X.sparse)
+
+
+def _absent(X: Tensor, marker: Any) -> ir.Value:
+    """Tell which numbers are missing: NaN, or what stands for it."""
+    if marker is None or marker != marker:
+        return X.graph.op("IsNaN", X.exact)
+    return X.graph.op("Equal", X.exact, X.graph.number(marker, X.exact))
+
+
 def impute(estimator: Any, X: Tensor) -> Outputs:
     """Add a fitted `SimpleImputer` of numbers."""
     graph = X.graph
     with graph.scope("SimpleImputer"):
         filled, statistics = X.exact, np.asarray(estimator.statistics_, dtype=np.float64)
-        marker = estimator.missing_values
-        if marker is None or marker != marker:  # NaN
-            absent = graph.op("IsNaN", X.exact)
-        else:
-            absent = graph.op("Equal", X.exact, graph.number(marker, X.exact))
+        absent = _absent(X, estimator.missing_values)
         empty = np.isnan(statistics)  # in fit; such columns are left out
         dtype = np.float64 if X.exact.dtype == ir.DataType.DOUBLE else np.float32
         fill = np.where(empty, 0, statistics).astype(dtype)[None]

@@ -17,7 +17,7 @@ from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 
 from mmensemble._sklearn import kernel_width
 from mmensemble.converters.fallback.skl2onnx import convert, refusing_nan
-from mmensemble.converters.linear import matrix
+from mmensemble.converters.linear import matrix, squared_distances
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Graph, Outputs, Source, Tensor, to_graph
 from mmensemble.tasks import Regression
@@ -87,15 +87,11 @@ def kernel_matrix(X: Tensor, kind: Any, rows: np.ndarray, gamma: float, coef0: f
         return graph.constant(np.float64(value))
 
     x = graph.double(X.exact)
+    if kind == "rbf":
+        return graph.op("Exp", graph.op("Mul", squared_distances(graph, x, rows), number(-gamma)))
     product = graph.op("MatMul", x, graph.constant(np.ascontiguousarray(rows.T)))
     if kind == "linear":
         return product
-    if kind == "rbf":
-        axis = graph.constant(np.asarray([1]))
-        squares = graph.op("ReduceSum", graph.op("Mul", x, x), axis, keepdims=1)
-        squares = graph.op("Add", squares, graph.constant((rows**2).sum(axis=1)[None]))
-        distance = graph.op("Sub", squares, graph.op("Mul", product, number(2)))
-        return graph.op("Exp", graph.op("Mul", distance, number(-gamma)))
     inner = graph.op("Add", graph.op("Mul", product, number(gamma)), number(coef0))
     if kind in ("poly", "polynomial"):
         return graph.op("Pow", inner, number(degree))

@@ -69,7 +69,14 @@ def _voting_classifier(estimator: VotingClassifier, source: Source | None = None
     with graph.scope("VotingClassifier"):
         if estimator.voting == "hard":
             shares = _votes(graph, members, weights, len(estimator.classes_))
-            return Outputs(graph, probabilities=shares, present=present, task=Votes(np.asarray(estimator.classes_)))
+            said = [_feature(name, member, outputs, "predict", binary=False) for name, member, outputs in members]
+            return Outputs(
+                graph,
+                probabilities=shares,
+                transformed=graph.op("Concat", *said, axis=1),
+                present=present,
+                task=Votes(np.asarray(estimator.classes_)),
+            )
         values = [_probabilities(name, member, outputs) for name, member, outputs in members]
         transformed = graph.op("Concat", *values, axis=1) if estimator.flatten_transform else None
         probabilities = _average(graph, values, weights)

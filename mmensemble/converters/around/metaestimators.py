@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
+from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -125,7 +126,7 @@ def _multi_output_classifier(estimator: MultiOutputClassifier, source: Source | 
     for number, member in enumerate(estimator.estimators_):
         with graph.scope(f"column_{number}"):
             inner.append(to_graph(member, source))
-    by_votes = any(outputs.probabilities is None for outputs in inner)
+    by_votes = any(outputs.probabilities is None or isinstance(outputs.task, Votes) for outputs in inner)
     parts, decided = [], []
     tasks: list[Classification] = []
     for number, (labels, member, outputs) in enumerate(
@@ -180,6 +181,11 @@ def _transformed_target(estimator: TransformedTargetRegressor, source: Source | 
     with graph.scope("transformer"):
         predictions = add_inverse(estimator.transformer_, graph, outputs.predictions)
     return Outputs(graph, predictions=predictions, present=outputs.present, task=outputs.task)
+
+
+@to_graph.register
+def _self_training(estimator: SelfTrainingClassifier, source: Source | None = None) -> Outputs:
+    return to_graph(estimator.estimator_, matrix(estimator, source))
 
 
 @to_graph.register(FixedThresholdClassifier)

@@ -10,7 +10,9 @@ import onnx
 import onnx.version_converter
 import onnx_ir as ir
 from sklearn.base import is_classifier, is_regressor
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.feature_selection import SelectorMixin
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
@@ -167,7 +169,9 @@ def refusing_nan(source: Tensor, scores: ir.Value) -> ir.Value:
 
 def _refuses_infinity(estimator: Any) -> bool:
     """Tell whether an estimator refuses rows with an infinite number, as those of scikit-learn do but for a few."""
-    takes = (HistGradientBoostingClassifier, HistGradientBoostingRegressor, FunctionTransformer)
+    takes = (HistGradientBoostingClassifier, HistGradientBoostingRegressor, FunctionTransformer, DummyClassifier)
+    if isinstance(estimator, SelectorMixin) and get_tags(estimator).input_tags.allow_nan:
+        return False
     # What wraps another estimator leaves it to that one.
     wraps = not isinstance(estimator, BaseForest) and any(
         hasattr(estimator, name) for name in ("estimator", "estimator_", "estimators_")

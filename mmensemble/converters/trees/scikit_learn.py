@@ -17,6 +17,7 @@ from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    RandomTreesEmbedding,
 )
 from sklearn.tree import BaseDecisionTree
 
@@ -81,6 +82,22 @@ def _forest(estimator: Any, source: Source | None = None) -> Outputs:
         if isinstance(estimator.classes_, list):
             columns = Multioutput([Classification(np.asarray(labels)) for labels in estimator.classes_])
         return Outputs(graph, probabilities=mean, present=X.present, task=columns)
+
+
+@to_graph.register
+def _leaves(estimator: RandomTreesEmbedding, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    refuse_infinity(X)
+    encoder = estimator.one_hot_encoder_
+    grown, width = [], 0
+    for tree, leaves in zip(estimator.estimators_, encoder.categories_, strict=True):
+        one_hot = np.zeros((tree.tree_.node_count, len(leaves)))
+        one_hot[np.asarray(leaves, dtype=int), np.arange(len(leaves))] = 1.0
+        grown.append(_grown(tree.tree_, one_hot, width))
+        width += len(leaves)
+    with X.graph.scope("RandomTreesEmbedding"):
+        value = add_trees(X.graph, X.value, grown, width)
+        return Outputs(X.graph, transformed=value, present=X.present, sparse=estimator.sparse_output)
 
 
 @to_graph.register(GradientBoostingClassifier)

@@ -1,7 +1,8 @@
 """Every scikit-learn estimator, exported in every place where it can stand.
 
-``python -m tests.coverage_matrix`` fits and exports all of them, which takes some ten minutes, and prints each cell
-that is not equal, with the reason, and how many there are of each outcome. Names of estimators choose some.
+``python -m tests.coverage_matrix`` fits and exports all of them, which takes some minutes, and prints each cell that is
+not equal, with the reason, and how many there are of each outcome. Names of estimators choose some. With ``--write``
+the table goes into the documentation.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import argparse
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import sklearn
+from joblib import Parallel, delayed
 from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
@@ -41,6 +44,7 @@ from mmensemble import (
     on_column,
 )
 
+TABLE = Path(__file__).parents[1] / "docs" / "guide" / "coverage.md"
 N_ROWS = 120
 COLUMNS = ["weight", "price", "count", "share"]
 NUMBERS, WORDS, CATEGORIES = tuple(COLUMNS), ("note",), ("colour", "make", "weight")
@@ -239,16 +243,20 @@ def instance(name: str, cls: Any) -> Any:
     return estimator.set_params(**{**settings, **OWN.get(name, {})})
 
 
-def cells(kind: str) -> Iterator[tuple[str, Any, Place]]:
-    """Yield the name, an estimator, and a place, for every cell of a kind's table."""
-    for name, cls in all_estimators(type_filter=kind):
-        if cls.__module__.startswith("sklearn.utils") or name in ("CCA", "PLSSVD"):
-            continue
-        for place in KINDS[kind]:
-            yield name, cls, place
+Cell = tuple[str, str, Any, Place]
 
 
-def outcome(name: str, cls: Any, place: Place, folder: Path) -> tuple[str, str]:
+def cells_of(kind: str) -> list[Cell]:
+    """Return the kind, the name and class of an estimator, and a place, for every cell of a kind's table."""
+    return [
+        (kind, name, cls, place)
+        for name, cls in all_estimators(type_filter=kind)
+        if not cls.__module__.startswith("sklearn.utils") and name not in ("CCA", "PLSSVD")
+        for place in KINDS[kind]
+    ]
+
+
+def outcome(kind: str, name: str, cls: Any, place: Place, path: Path) -> tuple[str, str]:
     """Return what became of a cell: equal, refused, unfitted, wrong or crash; and why."""
     X, y = rows(place.columns, place.missing), targets(place.target)
     with warnings.catch_warnings():
@@ -258,7 +266,6 @@ def outcome(name: str, cls: Any, place: Place, folder: Path) -> tuple[str, str]:
             model.predict(X[:3])
         except Exception as error:  # whatever it says to such data
             return "unfitted", str(error).splitlines()[0] if str(error) else repr(error)
-        path = folder / "model.onnx"
         try:
             export_onnx(model, path)
             export_onnx(model, path, verify=X)
@@ -269,23 +276,86 @@ def outcome(name: str, cls: Any, place: Place, folder: Path) -> tuple[str, str]:
     return "equal", ""
 
 
+def outcomes(cells: Sequence[Cell], n_jobs: int = 1) -> list[tuple[str, str]]:
+    """Return what became of some cells."""
+    with tempfile.TemporaryDirectory() as folder:
+        tried = (delayed(outcome)(*cell, Path(folder) / f"{number}.onnx") for number, cell in enumerate(cells))
+        return Parallel(n_jobs)(tried)
+
+
+SIGNS = {"equal": "✓", "unfitted": "", "refused": "✗"}
+
+PAGE = f"""# scikit-learn, cell by cell
+
+Every classifier, regressor and transformer of scikit-learn {sklearn.__version__}, fitted in every place where it can
+stand, exported, and compared on the rows of the fit and on [rows that the export makes](exporting.md). Written by
+`python -m tests.coverage_matrix --write`; the tests try a part of it again.
+
+✓ the file says what the estimator says, to 1e-4 and with equal labels · ✗ `ExportError`, and no file; the reasons stand
+below the table · an empty cell could not be fitted, with or without an export: it takes no such rows or targets.
+"""
+
+
+def page(cells: Sequence[Cell], results: Sequence[tuple[str, str]]) -> str:
+    """Return the table as a page of the documentation.
+
+    Raises
+    ------
+    ValueError
+        If a cell is wrong or crashed.
+    """
+    text = PAGE
+    counts = Counter(what for what, _ in results)
+    if bad := counts.keys() - SIGNS.keys():
+        raise ValueError(f"there are cells that are {bad}; mend them first")
+    fitted = len(results) - counts["unfitted"]
+    share = counts["equal"] / fitted
+    text += f"\nOf {fitted:,} cells that could be fitted, {counts['equal']:,} are equal: {share:.1%}.\n"
+    for kind, places in KINDS.items():
+        found = {
+            (name, place.name): result
+            for (of_kind, name, _, place), result in zip(cells, results, strict=True)
+            if of_kind == kind
+        }
+        names = list(dict.fromkeys(name for name, _ in found))
+        text += f"\n## {kind.capitalize()}s\n\n| | {' | '.join(place.name for place in places)} |\n"
+        text += f"| --- |{' :-: |' * len(places)}\n"
+        reasons = []
+        for name in names:
+            row = [found[name, place.name] for place in places]
+            text += f"| {name} | {' | '.join(SIGNS[what] for what, _ in row)} |\n"
+            refused = {place.name: why for place, (what, why) in zip(places, row, strict=True) if what == "refused"}
+            if refused:
+                where = (
+                    "everywhere" if len(refused) == sum(what != "unfitted" for what, _ in row) else "; ".join(refused)
+                )
+                # The most of them without the names of the steps around it.
+                reasons.append(f"- **{name}**, {where}: {min(refused.values(), key=len)}")
+        text += "\n" + "\n".join(reasons) + ("\n" if reasons else "")
+    return text
+
+
 def main() -> None:
-    """Try all cells, or those of some estimators, and print what became of them."""
+    """Try all cells, or those of some estimators; print those that are not equal, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="of estimators; all where none is given")
     parser.add_argument("--kind", choices=list(KINDS), action="append")
+    parser.add_argument("--jobs", type=int, default=-1)
+    parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}")
     arguments = parser.parse_args()
-    total: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in arguments.kind or KINDS:
-            for name, cls, place in cells(kind):
-                if arguments.names and name not in arguments.names:
-                    continue
-                what, why = outcome(name, cls, place, Path(folder))
-                total[what] += 1
-                if what not in ("equal", "unfitted"):
-                    print(f"{what:8} {kind:11} {name:28} {place.name:24} {why[:130]}", flush=True)
-    print(dict(total))
+    chosen = [
+        cell
+        for kind in arguments.kind or KINDS
+        for cell in cells_of(kind)
+        if not arguments.names or cell[1] in arguments.names
+    ]
+    results = outcomes(chosen, arguments.jobs)
+    for (kind, name, _, place), (what, why) in zip(chosen, results, strict=True):
+        if what not in ("equal", "unfitted"):
+            print(f"{what:8} {kind:11} {name:28} {place.name:24} {why[:130]}")
+    print(dict(Counter(what for what, _ in results)))
+    if arguments.write:
+        TABLE.write_text(page(chosen, results))
 
 
 if __name__ == "__main__":

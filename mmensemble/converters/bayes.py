@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
-from sklearn.naive_bayes import BernoulliNB, GaussianNB
+from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
 from sklearn.neighbors import NearestCentroid
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading
 
 from mmensemble.converters.fallback.skl2onnx import refusing_nan
 from mmensemble.converters.linear import linear, matrix, refuse_nan, squared_distances
-from mmensemble.converters.svm import kernel_matrix
+from mmensemble.converters.svm import as_array, kernel_matrix
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Graph, Outputs, Source, Tensor, to_graph
 
@@ -117,8 +117,19 @@ def _bernoulli_naive_bayes(estimator: BernoulliNB, source: Source | None = None)
             rows = Tensor(graph, graph.op("Cast", above, to=Graph.FLOAT), X.present)
         against = np.log(1 - np.exp(estimator.feature_log_prob_))
         bias = estimator.class_log_prior_ + against.sum(axis=1)
-        likelihood = linear(rows, (estimator.feature_log_prob_ - against).T, bias)
+        likelihood = linear(rows, (estimator.feature_log_prob_ - against).T, bias, large=True)
         return _of_likelihood(X, likelihood)
+
+
+@to_graph.register(ComplementNB)
+@to_graph.register(MultinomialNB)
+def _naive_bayes_of_counts(estimator: Any, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    with X.graph.scope(type(estimator).__name__):
+        # scikit-learn adds the prior of complement naive Bayes where there is one class only.
+        prior = estimator.class_log_prior_
+        bias = np.zeros_like(prior) if isinstance(estimator, ComplementNB) and len(prior) > 1 else prior
+        return _of_likelihood(X, linear(X, estimator.feature_log_prob_.T, bias, large=True))
 
 
 @to_graph.register(LabelPropagation)
@@ -129,7 +140,7 @@ def _propagated(estimator: Any, source: Source | None = None) -> Outputs:
     if estimator.kernel != "rbf":
         raise ExportError(f"{name}(kernel={estimator.kernel!r}) has no ONNX form; 'rbf' has")
     with graph.scope(name):
-        rows = np.asarray(estimator.X_, dtype=np.float64)
+        rows = as_array(estimator.X_).astype(np.float64)
         weights = kernel_matrix(X, "rbf", rows, estimator.gamma, 0, 0)
         labels = graph.constant(np.asarray(estimator.label_distributions_, dtype=np.float64), "labels")
         mass = graph.op("MatMul", weights, labels)

@@ -13,18 +13,18 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pandas as pd
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
 from sklearn.utils.validation import check_is_fitted
 
-from mmensemble.converters.fallback.skl2onnx import convert
 from mmensemble.converters.linear import matrix
 from mmensemble.converters.scalers import impute
 from mmensemble.converters.text import dense
 from mmensemble.exceptions import ExportError
 from mmensemble.frames import is_missing
-from mmensemble.graph import Frame, Outputs, Source, Tensor, Terms, to_graph
+from mmensemble.graph import Frame, Graph, Outputs, Source, Tensor, Terms, to_graph
 from mmensemble.preprocessing.categories import CODES, CategoryPreprocessor
 
 __all__: list[str] = []
@@ -33,13 +33,30 @@ __all__: list[str] = []
 _UNSEEN = "\0a category that was not seen in fit"
 
 
-def _add_codes(estimator: Any, source: Source | None, *, unknown: str) -> tuple[Frame, Any, Any]:
-    """Add the input that numbers the categories; return the frame, codes from 0 (unknown is last), and presence."""
-    name = type(estimator).__name__
+def _add_codes(estimator: Any, source: Source | None, *, refuses: bool) -> tuple[Graph, Any, Any]:
+    """Give a row's categories numbers from 0, unknown ones the last; return the graph, the codes and which rows are there.
+
+    A row with an unknown category is refused where the estimator `refuses` it.
+    """
     check_is_fitted(estimator, "categories_")
     source = Frame() if source is None else source
-    if not isinstance(source, Frame):
-        raise ExportError(f"{name} takes columns of X, and stands behind a step that makes a matrix")
+    graph = source.graph
+    if isinstance(source, Tensor):
+        codes, present = _codes_of_numbers(estimator, source), source.present
+    else:
+        codes, present = _codes_of_columns(estimator, source, refuses=refuses)
+    sizes = graph.constant(np.asarray([[len(values) for values in estimator.categories_]]))
+    codes = graph.op("Where", graph.op("Less", codes, graph.constant(np.asarray(0))), sizes, codes)
+    if refuses:
+        unknown = graph.op("Cast", graph.op("Equal", codes, sizes), to=Graph.INT64)
+        any_unknown = graph.op("ReduceMax", unknown, graph.constant(np.asarray([1])), keepdims=1)
+        graph.refusals.append(graph.op("Cast", any_unknown, to=ir.DataType.BOOL))
+    return graph, codes, present
+
+
+def _codes_of_columns(estimator: Any, source: Frame, *, refuses: bool) -> tuple[ir.Value, ir.Value]:
+    """Give categories in columns of X their numbers on the host, -1 where they are unknown."""
+    name = type(estimator).__name__
     columns = source.column_list() or [str(column) for column in getattr(estimator, "feature_names_in_", [])]
     if len(columns) != len(estimator.categories_):
         raise ExportError(f"{name} was fitted on rows without column names; fit it on a frame")
@@ -48,12 +65,30 @@ def _add_codes(estimator: Any, source: Source | None, *, unknown: str) -> tuple[
         if not all(isinstance(v, (str, int, float)) or is_missing(v) for v in values):
             raise ExportError(f"{name} has categories of column {column!r} that are no strings or numbers")
     fill = {column: _plain(value) for column, value in (source.fill or {}).items() if column in known}
-    graph = source.graph
-    inputs = graph.feed(source.name or "tabular", columns, CategoryPreprocessor(known, unknown=unknown, fill=fill))
-    sizes = graph.constant(np.asarray([[len(values) for values in known.values()]]))
-    codes = inputs[CODES]
-    codes = graph.op("Where", graph.op("Less", codes, graph.constant(np.asarray(0))), sizes, codes)
-    return source, codes, graph.present(inputs)
+    preprocessor = CategoryPreprocessor(known, unknown="error" if refuses else "ignore", fill=fill)
+    inputs = source.graph.feed(source.name or "tabular", columns, preprocessor)
+    return inputs[CODES], source.graph.present(inputs)
+
+
+def _codes_of_numbers(estimator: Any, source: Tensor) -> ir.Value:
+    """Give categories in a matrix their numbers, (batch, n_columns) int64, -1 where they are unknown."""
+    graph, x, axis = source.graph, source.graph.double(source.exact), source.graph.constant(np.asarray([1]))
+    codes = []
+    for column, values in enumerate(estimator.categories_):
+        if not _is_number(np.asarray(values)):
+            raise ExportError(f"{type(estimator).__name__} of strings stands behind a step that makes a matrix")
+        known = np.asarray(values, dtype=np.float64)
+        cells = graph.op("Gather", x, graph.constant(np.asarray([column])), axis=1)
+        equal = graph.op("Equal", cells, graph.constant(known[None]))
+        if np.isnan(known).any():
+            missing = graph.op("And", graph.op("IsNaN", cells), graph.constant(np.isnan(known)[None]))
+            equal = graph.op("Or", equal, missing)
+        number = graph.op("Cast", equal, to=Graph.INT64)
+        found = graph.op("ReduceMax", number, axis, keepdims=1)
+        code = graph.op("ArgMax", number, axis=1, keepdims=1)
+        is_known = graph.op("Cast", found, to=ir.DataType.BOOL)
+        codes.append(graph.op("Where", is_known, code, graph.constant(np.asarray(-1))))
+    return graph.op("Concat", *codes, axis=1)
 
 
 def _plain(value: Any) -> Any:
@@ -114,11 +149,8 @@ def _widths(estimator: OneHotEncoder) -> list[int]:
 
 @to_graph.register
 def _one_hot(estimator: OneHotEncoder, source: Source | None = None) -> Outputs:
-    if isinstance(source, Tensor):
-        return convert(estimator, source)
     refuses = estimator.handle_unknown == "error"
-    frame, codes, present = _add_codes(estimator, source, unknown="error" if refuses else "ignore")
-    graph = frame.graph
+    graph, codes, present = _add_codes(estimator, source, refuses=refuses)
     answers = _answers(estimator, unknown=not refuses)
     starts = np.cumsum([0, *_widths(estimator)])
     longest = max(len(values) for values in estimator.categories_)
@@ -139,9 +171,6 @@ def _one_hot(estimator: OneHotEncoder, source: Source | None = None) -> Outputs:
         zero, one = graph.constant(np.float32(0)), graph.constant(np.float32(1))
         none = graph.op("Less", chosen, graph.constant(np.asarray(0)))
         values = graph.op("Where", none, zero, one)
-        if refuses:
-            sizes = graph.constant(np.asarray([[len(values) for values in estimator.categories_]]))
-            values = graph.op("Where", graph.op("Equal", codes, sizes), graph.constant(np.float32(np.nan)), values)
         terms = Terms(graph.op("Max", chosen, graph.constant(np.asarray(0))), values)
         block = dense(graph, terms, int(starts[-1]))
         sparse = bool(estimator.sparse_output)
@@ -151,11 +180,8 @@ def _one_hot(estimator: OneHotEncoder, source: Source | None = None) -> Outputs:
 @to_graph.register(OrdinalEncoder)
 @to_graph.register(TargetEncoder)
 def _table(estimator: Any, source: Source | None = None) -> Outputs:
-    if isinstance(source, Tensor):
-        return convert(estimator, source)
     refuses = isinstance(estimator, OrdinalEncoder) and estimator.handle_unknown == "error"
-    frame, codes, present = _add_codes(estimator, source, unknown="error" if refuses else "ignore")
-    graph = frame.graph
+    graph, codes, present = _add_codes(estimator, source, refuses=refuses)
     answers = np.asarray(_answers(estimator, unknown=not refuses), dtype=np.float32)
     sizes = [len(values) for values in estimator.categories_]
     per_column = answers.shape[1] // len(sizes)  # of several classes, a TargetEncoder has one number for each

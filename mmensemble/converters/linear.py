@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from sklearn.cross_decomposition import PLSCanonical
 from sklearn.decomposition import TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, RidgeClassifier, RidgeClassifierCV, SGDClassifier
-from sklearn.naive_bayes import ComplementNB, MultinomialNB
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble._sklearn import BaseSGDRegressor, LinearClassifierMixin, LinearModel
@@ -49,35 +49,44 @@ def refuse_infinity(X: Tensor) -> None:
 def refuse_nan(X: Tensor) -> None:
     """Refuse rows with NaN or an infinite number, where what an estimator answers does not show it."""
     graph = X.graph
-    total = graph.op("ReduceSum", X.value, graph.constant(np.asarray([1])), keepdims=1)
-    nothing = graph.op("Mul", total, graph.constant(np.float32(0)))
-    graph.refusals.append(graph.op("IsNaN", nothing))
+    # A text that has no terms is refused by itself.
+    parts = [graph.single(block.value) for block in X.blocks if not block.terms] if X.blocks else [X.value]
+    for value in parts:
+        total = graph.op("ReduceSum", value, graph.constant(np.asarray([1])), keepdims=1)
+        nothing = graph.op("Mul", total, graph.constant(np.float32(0)))
+        graph.refusals.append(graph.op("IsNaN", nothing))
 
 
-def linear(source: Tensor, weight: np.ndarray, bias: np.ndarray) -> ir.Value:
+def linear(source: Tensor, weight: np.ndarray, bias: np.ndarray, *, large: bool = False) -> ir.Value:
     """Multiply by coefficients (n_features, n_outputs) and add intercepts (n_outputs,).
 
-    Where most of a row is 0, only the coefficients of the rest are looked up.
+    Where most of a row is 0, only the coefficients of the rest are looked up. The result is float32; or float64 where
+    it is `large`, and differences of its columns count.
     """
     graph = source.graph
+    if large:
+        blocks = tuple(replace(block, value=graph.double(block.value)) for block in source.blocks)
+        source = replace(source, value=graph.double(source.exact), blocks=blocks)
+    finish = graph.double if large else graph.single
     if not any(block.terms for block in source.blocks):
         dtype = np.float64 if source.exact.dtype == ir.DataType.DOUBLE else np.float32
         coefficients = graph.constant(np.ascontiguousarray(weight, dtype=dtype), "coef")
-        return graph.single(
+        return finish(
             graph.op("Gemm", source.exact, coefficients, graph.constant(np.asarray(bias, dtype=dtype), "intercept"))
         )
-    intercepts = graph.constant(np.asarray(bias, dtype=np.float32), "intercept")
+    intercepts = graph.constant(np.asarray(bias, dtype=np.float64 if large else np.float32), "intercept")
     total, start = None, 0
     for block in source.blocks:
-        dtype = np.float64 if block.terms is None and block.value.dtype == ir.DataType.DOUBLE else np.float32
+        exact = block.terms is None and block.value.dtype == ir.DataType.DOUBLE
+        dtype = np.float64 if large or exact else np.float32
         part = np.ascontiguousarray(weight[start : start + block.width], dtype=dtype)
         coefficients = graph.constant(part, "coef")
         start += block.width
         if block.terms is None:
-            product = graph.single(graph.op("MatMul", block.value, coefficients))
+            product = finish(graph.op("MatMul", block.value, coefficients))
         else:
             rows = graph.op("Gather", coefficients, block.terms.columns, axis=0)
-            across = graph.op("Unsqueeze", graph.single(block.terms.values), graph.constant(np.asarray([1])))
+            across = graph.op("Unsqueeze", finish(block.terms.values), graph.constant(np.asarray([1])))
             product = graph.op("Squeeze", graph.op("MatMul", across, rows), graph.constant(np.asarray([1])))
         total = product if total is None else graph.op("Add", total, product)
     return graph.op("Add", total, intercepts)
@@ -229,19 +238,6 @@ def _linear_model(estimator: LinearModel, source: Source | None = None) -> Outpu
 
 
 to_graph.register(BaseSGDRegressor, _linear_regressor)
-
-
-@to_graph.register(ComplementNB)
-@to_graph.register(MultinomialNB)
-def _naive_bayes_of_counts(estimator: Any, source: Source | None = None) -> Outputs:
-    X = matrix(estimator, source)
-    graph = X.graph
-    with graph.scope(type(estimator).__name__):
-        # scikit-learn adds the prior of complement naive Bayes where there is one class only.
-        prior = estimator.class_log_prior_
-        bias = np.zeros_like(prior) if isinstance(estimator, ComplementNB) and len(prior) > 1 else prior
-        likelihood = linear(X, estimator.feature_log_prob_.T, bias)
-        return Outputs(graph, probabilities=graph.op("Softmax", likelihood, axis=1), present=X.present)
 
 
 @to_graph.register

@@ -11,6 +11,7 @@ from sklearn.impute import KNNImputer
 from sklearn.neighbors import (
     KNeighborsClassifier,
     KNeighborsRegressor,
+    KNeighborsTransformer,
     RadiusNeighborsClassifier,
     RadiusNeighborsRegressor,
     RadiusNeighborsTransformer,
@@ -19,8 +20,9 @@ from sklearn.neighbors import (
 from mmensemble._sklearn import fitting_rows, fitting_targets, imputed_columns
 from mmensemble.converters.fallback.skl2onnx import convert, refusing_nan
 from mmensemble.converters.linear import matrix, squared_distances
+from mmensemble.converters.text import dense
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import Graph, Outputs, Source, Tensor, to_graph
+from mmensemble.graph import Graph, Outputs, Source, Tensor, Terms, to_graph
 from mmensemble.tasks import Classification, Multioutput, Regression
 
 __all__: list[str] = []
@@ -42,7 +44,7 @@ def _neighbors(estimator: Any, source: Source | None = None) -> Outputs:
         return convert(estimator, X)
     graph.may_tie = True  # of rows equally far, scikit-learn takes any
     with graph.scope(name):
-        distance, neighbor = _nearest(X, estimator)
+        distance, neighbor = _nearest(X, estimator, estimator.n_neighbors)
         if estimator.weights == "distance":
             weight = _inverse(graph, distance)
         else:  # of the right shape, whatever the distances are
@@ -94,6 +96,22 @@ def _of_lonely_rows(estimator: Any) -> np.ndarray | None:
 
 
 @to_graph.register
+def _distances_to_nearest(estimator: KNeighborsTransformer, source: Source | None = None) -> Outputs:
+    X = matrix(estimator, source)
+    if estimator.effective_metric_ != "euclidean":
+        raise ExportError("KNeighborsTransformer has an ONNX form for Euclidean distances only")
+    graph, n_rows = X.graph, fitting_rows(estimator).shape[0]
+    graph.may_tie = True  # of rows equally far, scikit-learn takes any
+    with graph.scope("KNeighborsTransformer"):
+        by_distance = estimator.mode == "distance"
+        distance, neighbor = _nearest(X, estimator, estimator.n_neighbors + by_distance)
+        if not by_distance:
+            distance = graph.op("Cast", graph.op("Equal", neighbor, neighbor), to=ir.DataType.DOUBLE)
+        value = dense(graph, Terms(neighbor, distance), n_rows).value
+        return Outputs(graph, transformed=refusing_nan(X, value), present=X.present, sparse=True)
+
+
+@to_graph.register
 def _distances_within(estimator: RadiusNeighborsTransformer, source: Source | None = None) -> Outputs:
     X = matrix(estimator, source)
     graph = X.graph
@@ -110,6 +128,7 @@ def _within(X: Tensor, estimator: Any) -> tuple[ir.Value, ir.Value]:
     if estimator.effective_metric_ != "euclidean":
         raise ExportError(f"{type(estimator).__name__} has an ONNX form for Euclidean distances only")
     graph = X.graph
+    graph.may_tie = True  # of rows as far as the radius, rounding decides
     distance = graph.op("Sqrt", _squares(X, estimator))
     return distance, graph.op("LessOrEqual", distance, graph.constant(np.float64(estimator.radius)))
 
@@ -149,10 +168,10 @@ def _sum(graph: Graph, value: ir.Value) -> ir.Value:
     return graph.op("ReduceSum", value, graph.constant(np.asarray([1])), keepdims=1)
 
 
-def _nearest(X: Tensor, estimator: Any) -> tuple[ir.Value, ir.Value]:
+def _nearest(X: Tensor, estimator: Any, n_neighbors: int) -> tuple[ir.Value, ir.Value]:
     """Return the distances and the numbers of the nearest fitting rows, (batch, n_neighbors), in float64."""
     graph = X.graph
-    k = graph.constant(np.asarray([estimator.n_neighbors]))
+    k = graph.constant(np.asarray([n_neighbors]))
     values, neighbor = graph.ops("TopK", _squares(X, estimator), k, n_outputs=2, axis=1, largest=0, sorted=1)
     return graph.op("Sqrt", values), neighbor
 

@@ -18,7 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble._sklearn import BaseSearchCV, column_indices
-from mmensemble.converters.fallback.skl2onnx import as_tensor
+from mmensemble.converters.fallback.skl2onnx import as_tensor, takes_nan
 from mmensemble.converters.functions import add_function
 from mmensemble.converters.text import dense
 from mmensemble.exceptions import ExportError
@@ -41,7 +41,7 @@ def _pipeline(estimator: Pipeline, source: Source | None = None) -> Outputs:
             if isinstance(step, ColumnSelector):
                 source = _selected(step, source)
                 continue
-            outputs = to_graph(step, source)
+            outputs = _with_what_it_refuses(step, to_graph(step, source))
             if position < len(steps) - 1:
                 source = _next_source(step, outputs)
     if outputs is None:
@@ -61,7 +61,17 @@ def _next_source(step: Any, outputs: Outputs) -> Source:
         return outputs.frame
     if outputs.transformed is None:
         raise ExportError(f"{type(step).__name__} has no ONNX form of its transform")
-    return Tensor(outputs.graph, outputs.transformed, outputs.present, outputs.blocks, outputs.sparse)
+    return Tensor(
+        outputs.graph, outputs.transformed, outputs.present, outputs.blocks, outputs.sparse, refused=outputs.refused
+    )
+
+
+def _with_what_it_refuses(step: Any, outputs: Outputs) -> Outputs:
+    """Note that NaN in what a step gives is a row that it refuses, for a later step may take it."""
+    joins = isinstance(step, (Pipeline, ColumnTransformer, FeatureUnion))  # of which each part notes its own
+    if joins or outputs.transformed is None or takes_nan(step) or any(block.terms for block in outputs.blocks):
+        return outputs
+    return replace(outputs, refused=(outputs.transformed,))
 
 
 @to_graph.register
@@ -160,7 +170,7 @@ def _transform(transformer: Any, source: Source, weight: float | None, width: in
     if isinstance(transformer, str):  # "passthrough"
         outputs = as_tensor(transformer, source).outputs()
     else:
-        outputs = to_graph(transformer, source)
+        outputs = _with_what_it_refuses(transformer, to_graph(transformer, source))
         if outputs.frame is not None:
             outputs = as_tensor(transformer, outputs.frame).outputs()
         if outputs.transformed is None:
@@ -196,6 +206,7 @@ def _side_by_side(graph: Graph, parts: Sequence[_Part], present: ir.Value | None
     if present is None and there:
         present = any_present(graph, there)
     sparse = any(outputs.sparse for outputs, _ in parts)
+    refused = tuple(value for outputs, _ in parts for value in outputs.refused)
     blocks: list[Block] = []
     for outputs, width in parts:
         if outputs.blocks:
@@ -203,5 +214,5 @@ def _side_by_side(graph: Graph, parts: Sequence[_Part], present: ir.Value | None
         elif width is not None and outputs.transformed is not None:
             blocks.append(Block(width, outputs.transformed))
         else:
-            return Outputs(graph, transformed=value, present=present, sparse=sparse)
-    return Outputs(graph, transformed=value, present=present, blocks=tuple(blocks), sparse=sparse)
+            return Outputs(graph, transformed=value, present=present, sparse=sparse, refused=refused)
+    return Outputs(graph, transformed=value, present=present, blocks=tuple(blocks), sparse=sparse, refused=refused)

@@ -22,7 +22,7 @@ from mmensemble.exceptions import ExportError
 from mmensemble.graph import Graph, Outputs, Source, Tensor, to_graph
 from mmensemble.tasks import Regression
 
-__all__ = ["kernel_matrix", "one_against_the_rest"]
+__all__ = ["as_array", "kernel_matrix", "one_against_the_rest"]
 
 
 @to_graph.register(NuSVC)
@@ -37,7 +37,7 @@ def _svc(estimator: Any, source: Source | None = None) -> Outputs:
             products = _products(graph, kernel, weight, estimator.intercept_)
             decision, labels = one_against_the_rest(graph, products, pairs)
         else:
-            products = _products(graph, kernel, _dense(estimator.dual_coef_).T, estimator.intercept_)
+            products = _products(graph, kernel, as_array(estimator.dual_coef_).T, estimator.intercept_)
             above = graph.op("Greater", products, graph.constant(np.float64(0)))
             decision, labels = graph.single(products), graph.op("Cast", above, to=ir.DataType.INT64)
         # LIBSVM makes probabilities by an iteration that stops early, which ONNX Runtime repeats. It predicts by its
@@ -52,7 +52,7 @@ def _svr(estimator: Any, source: Source | None = None) -> Outputs:
     X = matrix(estimator, source)
     with X.graph.scope(type(estimator).__name__):
         kernel = _machine_kernel(estimator, X)
-        predictions = _products(X.graph, kernel, _dense(estimator.dual_coef_).T, estimator.intercept_)
+        predictions = _products(X.graph, kernel, as_array(estimator.dual_coef_).T, estimator.intercept_)
         task = Regression(1, one_dimensional=True)
         return Outputs(X.graph, predictions=refusing_nan(X, predictions), present=X.present, task=task)
 
@@ -61,7 +61,7 @@ def _svr(estimator: Any, source: Source | None = None) -> Outputs:
 def _kernel_ridge(estimator: KernelRidge, source: Source | None = None) -> Outputs:
     X = matrix(estimator, source)
     with X.graph.scope("KernelRidge"):
-        rows = _dense(estimator.X_fit_).astype(np.float64)
+        rows = as_array(estimator.X_fit_).astype(np.float64)
         gamma = 1 / rows.shape[1] if estimator.gamma is None else estimator.gamma
         kernel = kernel_matrix(X, estimator.kernel, rows, gamma, estimator.coef0, estimator.degree)
         weight = np.asarray(estimator.dual_coef_, dtype=np.float64).reshape(len(rows), -1)
@@ -71,11 +71,12 @@ def _kernel_ridge(estimator: KernelRidge, source: Source | None = None) -> Outpu
 
 
 def _machine_kernel(estimator: Any, X: Tensor) -> ir.Value:
-    vectors = _dense(estimator.support_vectors_).astype(np.float64)
+    vectors = as_array(estimator.support_vectors_).astype(np.float64)
     return kernel_matrix(X, estimator.kernel, vectors, kernel_width(estimator), estimator.coef0, estimator.degree)
 
 
-def _dense(coefficients: Any) -> np.ndarray:
+def as_array(coefficients: Any) -> np.ndarray:
+    """Return a matrix as an array, whether it is sparse or not."""
     return np.asarray(coefficients.toarray() if hasattr(coefficients, "toarray") else coefficients)
 
 
@@ -107,7 +108,7 @@ def _products(graph: Graph, kernel: ir.Value, weight: np.ndarray, bias: np.ndarr
 
 def _pairwise(estimator: Any) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """Return the coefficients of every pair's decision, (n_vectors, n_pairs), and the pairs."""
-    coefficients = _dense(estimator.dual_coef_)
+    coefficients = as_array(estimator.dual_coef_)
     ends = np.cumsum(estimator.n_support_)
     starts = ends - estimator.n_support_
     pairs = list(combinations(range(len(ends)), 2))

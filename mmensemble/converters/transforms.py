@@ -14,9 +14,9 @@ from sklearn.kernel_approximation import Nystroem, RBFSampler
 from sklearn.neural_network import BernoulliRBM
 from sklearn.preprocessing import Binarizer, KBinsDiscretizer, SplineTransformer
 
-from mmensemble.converters.fallback.skl2onnx import refusing_nan
-from mmensemble.converters.linear import matrix, sigmoid, squared_distances
-from mmensemble.converters.svm import kernel_matrix
+from mmensemble.converters.fallback.skl2onnx import refusing_nan, takes_nan
+from mmensemble.converters.linear import matrix, refuse_nan, sigmoid, squared_distances
+from mmensemble.converters.svm import as_array, kernel_matrix
 from mmensemble.graph import Graph, Outputs, Source, to_graph
 
 __all__: list[str] = []
@@ -25,6 +25,8 @@ __all__: list[str] = []
 @to_graph.register
 def _selected(estimator: SelectorMixin, source: Source | None = None) -> Outputs:
     X = matrix(estimator, source)
+    if not takes_nan(estimator):
+        refuse_nan(X)
     return X.some(np.flatnonzero(estimator.get_support())).outputs()
 
 
@@ -172,7 +174,7 @@ def _landmarks(estimator: Nystroem, source: Source | None = None) -> Outputs:
     X = matrix(estimator, source)
     graph = X.graph
     with graph.scope("Nystroem"):
-        rows = np.asarray(estimator.components_, dtype=np.float64)
+        rows = as_array(estimator.components_).astype(np.float64)
         gamma = 1 / rows.shape[1] if estimator.gamma is None else estimator.gamma
         coef0 = 1 if estimator.coef0 is None else estimator.coef0
         kernel = kernel_matrix(X, estimator.kernel, rows, gamma, coef0, estimator.degree or 3)

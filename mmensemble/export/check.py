@@ -10,7 +10,7 @@ from typing import Any
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.ensemble import StackingClassifier, StackingRegressor, VotingClassifier, VotingRegressor
-from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.multiclass import OneVsRestClassifier
@@ -140,8 +140,9 @@ def _(estimator: Any) -> None:
     """Let it pass: a pipeline passes over it."""
 
 
-@_check.register
-def _(estimator: CountVectorizer) -> None:
+@_check.register(CountVectorizer)
+@_check.register(HashingVectorizer)
+def _(estimator: Any) -> None:
     check_vectorizer(estimator)
 
 

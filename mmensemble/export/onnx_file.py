@@ -21,8 +21,9 @@ from mmensemble.exceptions import ConfigurationError, ExportError
 from mmensemble.export.branches import laid_open
 from mmensemble.export.check import check_exportable
 from mmensemble.export.generators import GeneratorCheck, check_made_prompts, generator_of
-from mmensemble.export.parity import ParityCheck, check_made_rows
+from mmensemble.export.parity import ParityCheck
 from mmensemble.export.precision import PRECISIONS, Precision, convert, float_convolutions, int8_layers, sensitivities
+from mmensemble.export.rows import check_made_rows
 from mmensemble.frames import n_rows
 from mmensemble.graph import (
     GENERATION_OPSET,

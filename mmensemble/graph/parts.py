@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,8 @@ class Tensor:
     sparse : bool, default=False
         Whether the estimator's X is a sparse matrix here, which stores no 0; xgboost reads what is not stored as
         missing.
+    refused : tuple of Value, default=()
+        Earlier steps' matrices in which NaN stands for a row that they refuse; see `refuse`.
 
     Attributes
     ----------
@@ -122,6 +124,7 @@ class Tensor:
     present: ir.Value | None = None
     blocks: tuple[Block, ...] = ()
     sparse: bool = False
+    refused: tuple[ir.Value, ...] = ()
     exact: ir.Value = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -131,11 +134,28 @@ class Tensor:
     def some(self, features: Any) -> Tensor:
         """Return some of the features, given their numbers."""
         chosen = self.graph.constant(np.asarray(features, dtype=np.int64))
-        return Tensor(self.graph, self.graph.op("Gather", self.exact, chosen, axis=1), self.present, sparse=self.sparse)
+        value = self.graph.op("Gather", self.exact, chosen, axis=1)
+        return Tensor(self.graph, value, self.present, sparse=self.sparse, refused=self.refused)
+
+    def refuse(self) -> Tensor:
+        """Refuse what earlier steps refuse, before a step that takes NaN for a number that is missing."""
+        graph = self.graph
+        for value in self.refused:
+            count = graph.op("Cast", graph.op("IsNaN", value), to=graph.FLOAT)
+            total = graph.op("ReduceSum", count, graph.constant(np.asarray([1])), keepdims=1)
+            graph.refusals.append(graph.op("Greater", total, graph.constant(np.float32(0))))
+        return replace(self, value=self.exact, refused=())
 
     def outputs(self) -> Outputs:
         """Return the matrix as what a transformer gives that changes nothing."""
-        return Outputs(self.graph, transformed=self.exact, present=self.present, blocks=self.blocks, sparse=self.sparse)
+        return Outputs(
+            self.graph,
+            transformed=self.exact,
+            present=self.present,
+            blocks=self.blocks,
+            sparse=self.sparse,
+            refused=self.refused,
+        )
 
 
 Source = Frame | Tensor
@@ -166,6 +186,8 @@ class Outputs:
         What `transformed` is put together from, where that is known.
     sparse : bool, default=False
         Whether ``transform`` gives a sparse matrix.
+    refused : tuple of Value, default=()
+        Matrices in which NaN stands for a row that the estimator refuses, and that a later step may not refuse.
     frame : Frame, default=None
         What an estimator with ``transform`` gives where that still are columns on the host.
     """
@@ -181,6 +203,7 @@ class Outputs:
     # Any, so that `Outputs(graph, **{task.output: value})` has a type.
     blocks: Any = ()
     sparse: Any = False
+    refused: Any = ()
     frame: Any = None
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from mmensemble.preprocessing.registry import (
     register_preprocessor,
 )
 from mmensemble.preprocessing.tabular import TabularPreprocessor
-from mmensemble.preprocessing.terms import TermsPreprocessor
+from mmensemble.preprocessing.terms import HashedTermsPreprocessor, TermsPreprocessor
 from mmensemble.preprocessing.text import TextPreprocessor
 from mmensemble.preprocessing.video import VideoPreprocessor
 
@@ -24,6 +24,7 @@ __all__ = [
     "CategoryPreprocessor",
     "Cells",
     "Encoded",
+    "HashedTermsPreprocessor",
     "ImagePreprocessor",
     "Preprocessor",
     "PromptPreprocessor",

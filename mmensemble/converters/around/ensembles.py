@@ -174,7 +174,7 @@ def _stacked(estimator: Any, source: Source, *, binary: bool) -> Tensor:
             return Tensor(graph, stacked, present)
         blocks = (Block(stacked_width(estimator), stacked), *X.blocks) if X.blocks else ()
         value = graph.op("Concat", *graph.alike(stacked, X.exact), axis=1)
-        return Tensor(graph, value, present, blocks, X.sparse)
+        return Tensor(graph, value, present, blocks, X.sparse, X.refused)
 
 
 def _feature(name: str, member: Any, outputs: Outputs, method: str, *, binary: bool) -> ir.Value:

@@ -15,10 +15,10 @@ from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClas
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.semi_supervised import SelfTrainingClassifier
-from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble._sklearn import positive_label
+from mmensemble.converters.fallback.skl2onnx import takes_nan
 from mmensemble.converters.functions import add_inverse
 from mmensemble.converters.linear import matrix, normalised, one_class_and_the_other, refuse_nan
 from mmensemble.exceptions import ExportError
@@ -110,7 +110,7 @@ def _by_decisions(estimator: OneVsRestClassifier, outputs: Outputs) -> Outputs:
 def _selected_features(estimator: RFE, source: Source | None = None) -> Outputs:
     """Select columns for the estimator within, whose answers are its own."""
     X = matrix(estimator, source)
-    if not get_tags(estimator).input_tags.allow_nan:
+    if not takes_nan(estimator):
         refuse_nan(X)
     inner = X.some(np.flatnonzero(estimator.support_))
     outputs = to_graph(estimator.estimator_, inner)

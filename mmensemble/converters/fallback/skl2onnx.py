@@ -13,6 +13,7 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.feature_selection import SelectorMixin
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
@@ -24,7 +25,7 @@ from mmensemble.exceptions import ExportError
 from mmensemble.graph import ML_OPSET, OPSET, Frame, Graph, Outputs, Source, Tensor, add_itself, to_graph
 from mmensemble.preprocessing.tabular import FEATURES, TabularPreprocessor
 
-__all__ = ["as_tensor", "can_convert", "convert", "refusing_nan"]
+__all__ = ["as_tensor", "can_convert", "convert", "refusing_nan", "takes_nan"]
 
 _NEEDS_A_LOCALE = {"StringNormalizer", "Tokenizer"}
 
@@ -36,10 +37,35 @@ def _others(estimator: Any, source: Source | None = None) -> Outputs:
     return convert(estimator, Frame() if source is None else source)
 
 
+# What no converter knows, most of which solves a problem of its own for each row, and what comes nearest to it.
+_NEAREST = {
+    "AdditiveChi2Sampler": "Nystroem or RBFSampler",
+    "DictionaryLearning": "SparsePCA or TruncatedSVD",
+    "FeatureHasher": "OneHotEncoder, or of texts HashingVectorizer,",
+    "Isomap": "KernelPCA or Nystroem",
+    "LatentDirichletAllocation": "TruncatedSVD",
+    "LocallyLinearEmbedding": "KernelPCA or Nystroem",
+    "MiniBatchDictionaryLearning": "SparsePCA or TruncatedSVD",
+    "MiniBatchNMF": "TruncatedSVD",
+    "NMF": "TruncatedSVD",
+    "PolynomialCountSketch": "Nystroem(kernel='poly')",
+    "SparseCoder": "SparsePCA or TruncatedSVD",
+}
+
+
 def can_convert(estimator: Any) -> bool:
-    """Tell whether skl2onnx knows an estimator's class, or it may turn out to multiply by a matrix."""
+    """Tell whether skl2onnx knows an estimator's class, or it may turn out to multiply by a matrix.
+
+    Raises
+    ------
+    ExportError
+        If it is known to have no form.
+    """
     from skl2onnx._supported_operators import sklearn_operator_name_map
 
+    name = type(estimator).__name__
+    if name in _NEAREST and type(estimator).__module__.startswith("sklearn."):
+        raise ExportError(f"{name} has no ONNX form; {_NEAREST[name]} comes nearest and has one")
     return type(estimator) in sklearn_operator_name_map or hasattr(estimator, "transform")
 
 
@@ -64,9 +90,12 @@ def convert(estimator: Any, source: Source) -> Outputs:
         If skl2onnx cannot convert it, or converts it to something else.
     """
     check_is_fitted(estimator)
+    can_convert(estimator)
     name = type(estimator).__name__
     present: ir.Value | None
-    if isinstance(source, Frame):
+    if isinstance(source, Tensor):
+        source = as_tensor(estimator, source)
+    else:
         preprocessor, inputs, present = _feed(estimator, source)
         if preprocessor.tensors[FEATURES].dtype == "object":
             return _of_strings(estimator, source.graph, inputs[FEATURES], len(preprocessor.columns), present)
@@ -170,13 +199,19 @@ def refusing_nan(source: Tensor, scores: ir.Value) -> ir.Value:
 def _refuses_infinity(estimator: Any) -> bool:
     """Tell whether an estimator refuses rows with an infinite number, as those of scikit-learn do but for a few."""
     takes = (HistGradientBoostingClassifier, HistGradientBoostingRegressor, FunctionTransformer, DummyClassifier)
+    if not type(estimator).__module__.startswith("sklearn.") or isinstance(estimator, takes):
+        return False
+    if isinstance(estimator, Pipeline):
+        return _refuses_infinity(next((step for _, step in estimator.steps if hasattr(step, "fit")), None))
     if isinstance(estimator, SelectorMixin) and get_tags(estimator).input_tags.allow_nan:
         return False
-    # What wraps another estimator leaves it to that one.
-    wraps = not isinstance(estimator, BaseForest) and any(
-        hasattr(estimator, name) for name in ("estimator", "estimator_", "estimators_")
-    )
-    return type(estimator).__module__.startswith("sklearn.") and not wraps and not isinstance(estimator, takes)
+    # What wraps other estimators leaves it to them.
+    within = [
+        getattr(estimator, name) for name in ("estimators_", "estimator_", "estimator") if hasattr(estimator, name)
+    ]
+    if isinstance(estimator, BaseForest) or not within:
+        return True
+    return _refuses_infinity(next(iter(np.ravel(np.asarray(within[0], dtype=object))), None))
 
 
 def as_tensor(estimator: Any, source: Source | None) -> Tensor:
@@ -201,12 +236,20 @@ def as_tensor(estimator: Any, source: Source | None) -> Tensor:
         If the columns hold strings, or have no names.
     """
     if isinstance(source, Tensor):
-        return source
+        return source.refuse() if source.refused and takes_nan(estimator) else source
     source = Frame() if source is None else source
     preprocessor, inputs, present = _feed(estimator, source)
     if preprocessor.tensors[FEATURES].dtype == "object":
         raise ExportError(f"{type(estimator).__name__} takes numbers; the columns are {preprocessor.columns}")
     return Tensor(source.graph, inputs[FEATURES], present)
+
+
+def takes_nan(estimator: Any) -> bool:
+    """Tell whether an estimator takes NaN, as those of other packages may, and what looks at nothing."""
+    if isinstance(estimator, str) or not type(estimator).__module__.startswith("sklearn."):
+        return True
+    tags = get_tags(estimator)
+    return tags.input_tags.allow_nan or tags.no_validation
 
 
 def _feed(estimator: Any, source: Frame) -> tuple[TabularPreprocessor, dict[str, ir.Value], ir.Value]:

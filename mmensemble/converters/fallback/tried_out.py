@@ -116,7 +116,7 @@ class Wanted:
 
 def gives_sparse(estimator: Any, rows: np.ndarray, *, sparse: bool) -> bool:
     """Tell whether a transformer gives a sparse matrix, of rows that come as one or as an array."""
-    return issparse(_quietly(estimator.transform, csr_array(rows) if sparse else rows))
+    return issparse(_quietly(estimator.transform, csr_array(np.abs(rows)) if sparse else rows))
 
 
 def _rows(estimator: Any) -> list[np.ndarray]:

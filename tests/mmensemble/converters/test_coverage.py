@@ -701,8 +701,8 @@ REFUSED = {
     ),
     "strip_accents": (lambda: text_by(words(strip_accents=shout)), r"TfidfVectorizer\(strip_accents=...\)"),
     "hashing": (
-        lambda: text_by(HashingVectorizer(n_features=64)),
-        "estimator/hashingvectorizer: HashingVectorizer is not exported: use a TfidfVectorizer",
+        lambda: text_by(HashingVectorizer(tokenizer=str.split, token_pattern=None, n_features=64)),
+        r"estimator/hashingvectorizer: HashingVectorizer\(tokenizer=...\) is Python code",
     ),
     "function": (
         lambda: on_column(NUMBERS, make_pipeline(SimpleImputer(), FunctionTransformer(np.nan_to_num), logistic())),

@@ -34,7 +34,7 @@ _UNSEEN = "\0a category that was not seen in fit"
 
 
 def _add_codes(estimator: Any, source: Source | None, *, refuses: bool) -> tuple[Graph, Any, Any]:
-    """Give a row's categories numbers from 0, unknown ones the last; return the graph, the codes and which rows are there.
+    """Give categories numbers from 0, unknown ones the last; return the graph, the codes, and which rows are there.
 
     A row with an unknown category is refused where the estimator `refuses` it.
     """
@@ -182,7 +182,7 @@ def _one_hot(estimator: OneHotEncoder, source: Source | None = None) -> Outputs:
 def _table(estimator: Any, source: Source | None = None) -> Outputs:
     refuses = isinstance(estimator, OrdinalEncoder) and estimator.handle_unknown == "error"
     graph, codes, present = _add_codes(estimator, source, refuses=refuses)
-    answers = np.asarray(_answers(estimator, unknown=not refuses), dtype=np.float32)
+    answers = np.asarray(_answers(estimator, unknown=not refuses), dtype=np.float64)
     sizes = [len(values) for values in estimator.categories_]
     per_column = answers.shape[1] // len(sizes)  # of several classes, a TargetEncoder has one number for each
     longest = max(sizes)
@@ -190,7 +190,7 @@ def _table(estimator: Any, source: Source | None = None) -> Outputs:
         parts = []
         for column, size in enumerate(sizes):
             mine = answers[:, column * per_column : (column + 1) * per_column]
-            last = np.full((1, per_column), np.nan, dtype=np.float32) if refuses else mine[longest:]
+            last = np.full((1, per_column), np.nan) if refuses else mine[longest:]
             table = graph.constant(np.concatenate([mine[:size], last]), "table")
             code = graph.op("Gather", codes, graph.constant(np.asarray(column)), axis=1)
             parts.append(graph.op("Gather", table, code, axis=0))

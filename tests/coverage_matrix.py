@@ -8,6 +8,7 @@ the table goes into the documentation.
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 import warnings
 from collections import Counter
@@ -330,9 +331,14 @@ def page(cells: Sequence[Cell], results: Sequence[tuple[str, str]]) -> str:
                     "everywhere" if len(refused) == sum(what != "unfitted" for what, _ in row) else "; ".join(refused)
                 )
                 # The most of them without the names of the steps around it.
-                reasons.append(f"- **{name}**, {where}: {min(refused.values(), key=len)}")
+                reasons.append(f"- **{name}**, {where}: {_reason(min(refused.values(), key=len))}")
         text += "\n" + "\n".join(reasons) + ("\n" if reasons else "")
     return text
+
+
+def _reason(message: str) -> str:
+    """Shorten a message: without the names of steps before it, and the way out of every comparison behind it."""
+    return re.sub(r"^[a-z_/]+: ", "", message).partition(", which the export has made")[0]
 
 
 def main() -> None:

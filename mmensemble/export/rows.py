@@ -140,6 +140,7 @@ def check_made_rows(
     started = time.perf_counter()
     compared, worst, equal, tied = 0, 0.0, 0, 0
     refusal: Exception | None = None
+    refused: list[tuple[Any, Exception]] = []
     usual, *unusual = made_rows(estimator, feeds, _MADE_ROWS, np.random.default_rng(_SEED))
     for X in _in_time(estimator, task, usual, unusual, started):
         try:
@@ -147,7 +148,7 @@ def check_made_rows(
         except Exception as error:  # whatever an estimator of the user's raises for a row that it does not take
             refusal = refusal or error
             if n_rows(X) == 1:
-                _check_refusal(predictor, X, error)
+                refused.append((X, error))
             continue
         margin = margins(estimator, task, X, expected)
         finite = np.isfinite(flat(expected)).all(axis=1)
@@ -186,6 +187,8 @@ def check_made_rows(
             f"the estimator refuses every row that the export makes to compare on ({refusal}); give it some by "
             "verify=X, or leave the file unverified by verify=False"
         )
+    for X, error in refused:
+        _check_refusal(predictor, X, error)
     measured = {"rows": "made", "n_rows": compared, "max_abs_difference": worst, "tolerance": tolerance}
     if tied:
         measured["tied_rows"] = tied

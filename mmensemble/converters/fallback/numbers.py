@@ -6,6 +6,7 @@ taken back through the scalers before them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import singledispatch
 from itertools import islice
@@ -94,7 +95,8 @@ def _seen(estimator: Any, names: list[str], back: Back) -> Iterator[tuple[list[s
             yield from _seen(member.estimator, as_list(member.columns), back)
         return
     for matrix in _matrices(estimator, len(names)):
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numbers that no inverse has
             try:
                 raw = back(matrix[:_MOST])
             except (ValueError, LookupError, TypeError):  # no inverse of such numbers, as of an encoder's

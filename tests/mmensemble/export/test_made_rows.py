@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes, load_wine, make_multilabel_classification
+from sklearn.decomposition import PCA
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
     HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
     RandomForestClassifier,
     VotingClassifier,
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.feature_selection import RFE
-from sklearn.impute import KNNImputer
+from sklearn.feature_selection import RFE, SelectKBest
+from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
 from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, RegressorChain
-from sklearn.naive_bayes import GaussianNB
+from sklearn.naive_bayes import GaussianNB, MultinomialNB
+from sklearn.neighbors import RadiusNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, PowerTransformer, StandardScaler
-from sklearn.svm import SVC, SVR, LinearSVC
+from sklearn.preprocessing import (
+    Binarizer,
+    KBinsDiscretizer,
+    Normalizer,
+    OneHotEncoder,
+    PowerTransformer,
+    StandardScaler,
+)
+from sklearn.svm import SVC, SVR, LinearSVC, NuSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from mmensemble import (
@@ -38,7 +51,9 @@ from mmensemble import (
     on_column,
     to_graph,
 )
+from mmensemble.export import as_tensor
 from mmensemble.graph import Outputs
+from tests.coverage_matrix import numbers, targets
 
 WINE = load_wine(as_frame=True)
 DIABETES = load_diabetes(as_frame=True)
@@ -96,6 +111,19 @@ CASES = {
     "columns of labels without probabilities": (MultiOutputClassifier(LinearSVC()), several_labels()),
     "likelihoods": (GaussianNB(), (WINE.data, WINE.target)),
     "powers": (make_pipeline(PowerTransformer(), LogisticRegression()), (WINE.data, WINE.target)),
+    "powers before trees": (
+        make_pipeline(PowerTransformer(), HistGradientBoostingClassifier(max_iter=5)),
+        (WINE.data, WINE.target),
+    ),
+    "lengths of 1, of rows that are as good as 0": (
+        make_pipeline(SimpleImputer(), StandardScaler(), Normalizer(), LogisticRegression()),
+        two_numbers(0.1),
+    ),
+    "large likelihoods": (MultinomialNB(), (WINE.data * 100, WINE.target)),
+    "numbers as categories": (
+        make_pipeline(SimpleImputer(), OneHotEncoder(handle_unknown="ignore"), LogisticRegression()),
+        (WINE.data.round(), WINE.target),
+    ),
     "bins": (make_pipeline(KBinsDiscretizer(), LogisticRegression()), (WINE.data, WINE.target)),
 }
 
@@ -141,6 +169,48 @@ def test_a_wrong_file_is_not_written(tmp_path):
         export_onnx(model, tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
     assert export_onnx(model, tmp_path / "m.onnx", verify=False).parity == {"rows": "none"}
+
+
+class Lenient(LogisticRegression):
+    """Its graph takes NaN for 0."""
+
+
+@to_graph.register
+def _lenient(estimator: Lenient, source=None):
+    plain = LogisticRegression()
+    plain.__dict__.update(estimator.__dict__)
+    X = as_tensor(estimator, source)
+    graph = X.graph
+    filled = graph.op("Where", graph.op("IsNaN", X.exact), graph.number(0, X.exact), X.exact)
+    return to_graph(plain, replace(X, value=filled))
+
+
+def test_a_file_that_answers_what_the_estimator_refuses_is_not_written(tmp_path):
+    model = Lenient().fit(*two_numbers())
+    with pytest.raises(ParityError, match=r"predicts .* for a row that the estimator refuses \(Input X contains NaN"):
+        export_onnx(model, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_for_which_the_estimator_gives_nan_are_left_out(tmp_path):
+    X, _ = two_numbers()
+    model = RadiusNeighborsRegressor(0.3).fit(X, X["a"] * 2)
+    rows = pd.concat([X[:20], X[:5] + 100])
+    with pytest.warns(UserWarning, match="no neighbors"):
+        assert np.isnan(model.predict(rows)[20:]).all()
+    assert export_onnx(model, tmp_path / "m.onnx", verify=rows).parity["n_rows"] == 20
+    with pytest.raises(DataError, match="NaN"):
+        OnnxPredictor(tmp_path / "m.onnx", device="cpu").predict(rows[20:])
+    with pytest.raises(DataError, match="NaN for every row of verify"):
+        export_onnx(model, tmp_path / "m.onnx", verify=rows[20:])
+
+
+def test_a_row_on_an_edge_is_no_difference(tmp_path):
+    """A row on a threshold behind a logarithm falls to either side by its last digits, in the file and elsewhere."""
+    X = numbers()
+    model = make_pipeline(PowerTransformer(), HistGradientBoostingRegressor(max_iter=5)).fit(X, targets("number"))
+    assert export_onnx(model, tmp_path / "m.onnx").parity["tied_rows"] > 0
+    assert export_onnx(model, tmp_path / "m.onnx", verify=X).parity["max_abs_difference"] < 1e-6
 
 
 def test_a_difference_at_a_threshold_alone_is_found(tmp_path, monkeypatch):
@@ -213,6 +283,14 @@ NUMBERS_REFUSED = {
     "selected": scaled(RFE(LogisticRegression(), n_features_to_select=2)),
     "sigmoids": scaled(SGDClassifier(loss="log_loss", random_state=0)),
     "logistic": scaled(LogisticRegression()),
+    "a bag of kernels": scaled(BaggingClassifier(NuSVC(), 2)),
+    "trees behind components": make_pipeline(PCA(2), HistGradientBoostingClassifier(max_iter=3)),
+    "trees behind components of some columns": make_pipeline(
+        ColumnTransformer([("some", PCA(2), ["alcohol", "ash"])], remainder="passthrough"),
+        HistGradientBoostingClassifier(max_iter=3),
+    ),
+    "a tree behind signs": make_pipeline(Binarizer(), DecisionTreeClassifier()),
+    "an imputer behind a selection": make_pipeline(SelectKBest(k=3), SimpleImputer(), GaussianNB()),
     "hard vote": VotingClassifier([("a", scaled(LinearSVC())), ("b", scaled(SVC()))]),
 }
 

@@ -26,9 +26,14 @@ __all__ = [
     "differences",
     "equal_labels",
     "flat",
+    "has_answer",
     "margins",
     "of_rows",
 ]
+
+
+# Rows at most for which an estimator gives NaN, and the file must have an error.
+_MOST_WITHOUT_ANSWER = 8
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,8 @@ class ParityCheck:
             raise DataError("the estimator gives NaN for every row of verify")
         self.rows = np.flatnonzero(finite)
         self.X, self.y = X, y
+        undefined = np.flatnonzero(~finite)[:_MOST_WITHOUT_ANSWER].tolist()
+        self.without_answer = [(row, safe_indexing(X, [row])) for row in undefined]
         if not finite.all():
             self.X, self.y = safe_indexing(X, self.rows), None if y is None else safe_indexing(y, self.rows)
         self.expected, self.margin = of_rows(expected, finite), margin[finite]
@@ -111,7 +118,8 @@ class ParityCheck:
 
     def measure(self, path: Path) -> dict[str, Any]:
         """Score the rows with the file and compare."""
-        scored = Answers.of(OnnxPredictor(path, device="cpu"), self.task, self.X)
+        predictor = OnnxPredictor(path, device="cpu")
+        scored = Answers.of(predictor, self.task, self.X)
         check_shapes(self.expected, scored)
         difference = differences(self.expected, scored, self.task)
         worst = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
@@ -123,6 +131,10 @@ class ParityCheck:
         }
         reason = f"row {self.rows[worst]}: the exported scores differ from the estimator's"
         error = float(difference[worst])
+        answered = [row for row, X in self.without_answer if has_answer(predictor, X)]
+        if answered:
+            reason = f"row {answered[0]}: the exported scores differ from the estimator's, which are NaN,"
+            return {**measured, "error": float("nan"), "reason": reason}
         if self.task.classes is not None:
             equal = equal_labels(self.expected, scored)
             measured["equal_labels"] = float(equal.mean())
@@ -159,6 +171,15 @@ class ParityCheck:
         if not error <= self.tolerance:
             raise ParityError(f"{reason} by {error:.2g}, more than tolerance={self.tolerance:g}; nothing was written")
         return measured
+
+
+def has_answer(predictor: OnnxPredictor, X: Any) -> bool:
+    """Tell whether a file has an answer for rows, and no error."""
+    try:
+        predictor.predict(X)
+    except DataError:
+        return False
+    return True
 
 
 def of_rows(answers: Answers, chosen: np.ndarray) -> Answers:

@@ -23,6 +23,7 @@ from mmensemble.export.parity import (
     differences,
     equal_labels,
     flat,
+    has_answer,
     margins,
     of_rows,
 )
@@ -187,8 +188,8 @@ def check_made_rows(
             f"the estimator refuses every row that the export makes to compare on ({refusal}); give it some by "
             "verify=X, or leave the file unverified by verify=False"
         )
-    for X, error in refused:
-        _check_refusal(predictor, X, error)
+    for X, reason in refused:
+        _check_refusal(predictor, X, reason)
     measured = {"rows": "made", "n_rows": compared, "max_abs_difference": worst, "tolerance": tolerance}
     if tied:
         measured["tied_rows"] = tied
@@ -231,10 +232,9 @@ def _in_time(estimator: Any, task: Task, usual: Any, unusual: Sequence[Any], sta
 
 
 def _check_refusal(predictor: OnnxPredictor, X: Any, refusal: Exception) -> None:
-    try:
-        answer = predictor.predict(X)
-    except DataError:
+    if not has_answer(predictor, X):
         return
+    answer = predictor.predict(X)
     reason = (str(refusal) or repr(refusal)).splitlines()[0]
     raise ParityError(
         f"the file predicts {np.asarray(answer[0]).tolist()!r} for a row that the estimator refuses ({reason}): "

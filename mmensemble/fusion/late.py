@@ -16,7 +16,7 @@ from functools import reduce
 from itertools import compress
 from numbers import Integral
 from operator import or_
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -26,7 +26,16 @@ from mmensemble.cache import HashedRows, Store
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError
 from mmensemble.fusion.rows import FrameRows, GraphRows, Rows
 from mmensemble.fusion.strategy import Fusion, Member
-from mmensemble.graph import Frame, GraphOperations, Outputs, any_present, graph_outputs, refuse_where_present, to_graph
+from mmensemble.graph import (
+    Frame,
+    GraphOperations,
+    Outputs,
+    any_present,
+    graph_outputs,
+    refuse_where_present,
+    refused_answers,
+    to_graph,
+)
 from mmensemble.learning.columns import Columns, as_list
 from mmensemble.learning.folds import member_fold, out_of_fold, split_rows
 from mmensemble.learning.members import fit_member, takes_groups
@@ -45,9 +54,16 @@ class LateFusion(Fusion):
     A subclass assigns its parameters in ``__init__`` and writes `combine`, the rule, which is run on arrays to predict
     and in a graph to export. One whose rule is learned from out-of-fold outputs has a parameter ``cv``, says so in
     `learns` and writes `learn`. `check_parameters`, `takes_part` and `leave_out` are written where they are needed.
+
+    Attributes
+    ----------
+    hides_nan : bool
+        Whether NaN of one member, which is a row that it refuses, may not show in what `combine` makes: where it takes
+        the largest one, or sorts.
     """
 
     __module__ = "mmensemble.fusion"
+    hides_nan: ClassVar[bool] = False
     cv: Any
 
     def check_parameters(self, members: Sequence[Member], X: Any) -> None:
@@ -257,6 +273,8 @@ class LateFusion(Fusion):
                     raise ExportError(
                         f"member {member.name!r} ({type(member.estimator).__name__}) does not tell where it is missing"
                     )
+                if self.hides_nan:
+                    graph.refusals += refused_answers(outputs)
                 refuse_where_present(graph, before, outputs.present)
             value = graph_outputs(f"member {member.name!r}", member.estimator, outputs, self.task_, member.labels)
             values.append(xp.of(value))

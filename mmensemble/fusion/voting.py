@@ -116,6 +116,7 @@ class HardVoting(_Voting):
     """
 
     __module__ = "mmensemble"
+    hides_nan = True
 
     def __init__(self, weights: Sequence[float] | None = None) -> None:
         self.weights = weights

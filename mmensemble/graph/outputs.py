@@ -108,9 +108,10 @@ def graph_labels(name: str, estimator: Any, outputs: Outputs) -> ir.Value:
 
 
 def refused_answers(outputs: Outputs) -> list[ir.Value]:
-    """Return in which rows, (batch, 1) bool, the answers behind labels are NaN, which labels do not show."""
+    """Return in which rows, (batch, 1) bool, an estimator's answers are NaN, which labels do not show."""
     graph = outputs.graph
-    behind = outputs.decision if outputs.decision is not None else outputs.probabilities
+    answers = (outputs.decision, outputs.probabilities, outputs.predictions)
+    behind = next((value for value in answers if value is not None), None)
     if behind is None:
         return []
     total = graph.op("ReduceSum", behind, graph.constant(np.asarray([1])), keepdims=1)

@@ -9,14 +9,15 @@ import narwhals as nw
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.pipeline import Pipeline
-from sklearn.utils import Tags
+from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble._sklearn import safe_indexing
-from mmensemble.exceptions import DataError
+from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import check_columns, column_cells, column_names, missing_cells, n_rows
+from mmensemble.learning.pipelines import prediction_steps
 
-__all__ = ["ColumnSelector", "Columns", "column_kinds", "on_column", "present_rows", "select_columns"]
+__all__ = ["ColumnSelector", "Columns", "check_form", "column_kinds", "on_column", "present_rows", "select_columns"]
 
 Columns = str | Sequence[str]
 
@@ -148,6 +149,40 @@ def on_column(columns: Columns, estimator: Any) -> Pipeline:
 def as_list(columns: Columns) -> list[str]:
     """Return column or columns as a list."""
     return [columns] if isinstance(columns, str) else list(columns)
+
+
+def check_form(name: str, estimator: Any, columns: Columns) -> None:
+    """Check that an estimator of scikit-learn that takes one column of texts, or a table, is given one.
+
+    Parameters
+    ----------
+    name : str
+        Who has the estimator, for the message.
+    estimator : estimator
+    columns : str or list of str
+
+    Raises
+    ------
+    ConfigurationError
+        If one column is named by a list where a vectorizer takes texts, or by a string where a table is taken.
+    """
+    while isinstance(estimator, Pipeline) and (steps := prediction_steps(estimator)):
+        estimator = steps[0][1]
+    # What holds other estimators leaves it to them.
+    holds_others = any(hasattr(estimator, parameter) for parameter in ("estimator", "estimators", "transformers"))
+    if not type(estimator).__module__.startswith("sklearn.") or holds_others:
+        return
+    tags, kind = get_tags(estimator), type(estimator).__name__
+    if tags.no_validation:
+        return
+    if isinstance(columns, str) and tags.input_tags.two_d_array and not tags.input_tags.one_d_array:
+        raise ConfigurationError(
+            f"{name}: {kind} takes a table; name its columns by a list, {[columns]}, not by a string"
+        )
+    if not isinstance(columns, str) and tags.input_tags.string and not tags.input_tags.two_d_array:
+        raise ConfigurationError(
+            f"{name}: {kind} takes the texts of one column; name it by a string, {columns[0]!r}, not by a list"
+        )
 
 
 def select_columns(X: Any, columns: Columns) -> Any:

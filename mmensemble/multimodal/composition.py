@@ -16,7 +16,7 @@ from mmensemble.cache import Store
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import column_names, n_rows
 from mmensemble.fusion import Fusion, Member, SoftVoting
-from mmensemble.learning.columns import as_list
+from mmensemble.learning.columns import as_list, check_form
 from mmensemble.learning.targets import LearnedTask
 
 __all__ = ["Composition", "check_frame", "is_dropped"]
@@ -148,6 +148,7 @@ class Composition(TransformerMixin, BaseComposition):
                 raise ConfigurationError(
                     f"member {member.name!r}: the columns must be a name or a list of names, not {member.columns!r}"
                 )
+            check_form(f"member {member.name!r}", member.estimator, member.columns)
         self._validate_names([name for name, _, _ in self.estimators])
         return members
 

@@ -320,6 +320,27 @@ def test_no_frame(X: Any, y: Any, wrong: Any) -> None:
         composition().fit(X, y).predict(wrong)
 
 
+@pytest.mark.parametrize(
+    ("estimator", "columns", "message"),
+    [
+        (make_pipeline(TfidfVectorizer(), LogisticRegression()), ["text"], "TfidfVectorizer takes the texts .* 'text'"),
+        (
+            make_pipeline(StandardScaler(), LogisticRegression()),
+            "number",
+            r"StandardScaler takes a table; .*\['number'\]",
+        ),
+        (LogisticRegression(), "number", r"LogisticRegression takes a table"),
+    ],
+)
+def test_a_list_where_a_string_belongs_and_the_other_way_round(estimator: Any, columns: Any, message: str) -> None:
+    X = pd.DataFrame({"text": ["red apple", "fast car"] * 5, "number": [1.0, 2.0] * 5})
+    with pytest.raises(ConfigurationError, match=f"member 'm': {message}"):
+        MultimodalClassifier([("m", estimator, columns)]).fit(X, ["a", "b"] * 5)
+    wrapped = GridSearchCV(estimator, {}, cv=2)  # which says nothing of what it takes
+    other = "text" if columns == ["text"] else ["number"]
+    assert MultimodalClassifier([("m", wrapped, other)]).fit(X, ["a", "b"] * 5).predict(X).tolist() == ["a", "b"] * 5
+
+
 def test_a_wrong_column(X: Any, y: Any, fusion: Any) -> None:
     columns = r"the columns are \['id', 'name', 'weight'\]"
     with pytest.raises(DataError, match=f"column 'price': member 'facts' wants a column .* {columns}") as caught:

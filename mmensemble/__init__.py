@@ -32,7 +32,6 @@ _EXTRA_OF = {
     "scipy": "train",
     "onnx": "train",
     "onnx_ir": "train",
-    "lmdb": "train",
 }
 
 # Of version 0.1.0.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from mmensemble.cache.active import active_location
+from mmensemble.cache.hashing import UNHASHABLE, hash_of
 from mmensemble.cache.row_store import FORMAT, TRANSACTION_BYTES, RowStore, digest
-from mmensemble.cache.stamps import file_stamp, versions
+from mmensemble.cache.stamps import file_stamp
+from mmensemble.cache.versions import PYTHON, versions
 from mmensemble.frames import Cells
 from mmensemble.preprocessing import Encoded, Preprocessor
 
@@ -22,14 +23,14 @@ ENCODING_BYTES = 4 * 2**30
 
 
 def embed_rows(
-    fingerprint: bytes, rows: Sequence[np.ndarray | bytes], compute: Callable[[np.ndarray], Sequence[np.ndarray]]
+    fingerprint: bytes | None, rows: Sequence[np.ndarray | bytes], compute: Callable[[np.ndarray], Sequence[np.ndarray]]
 ) -> list[np.ndarray]:
     """Embed rows by a frozen network, those that the active store has not.
 
     Parameters
     ----------
     fingerprint : bytes
-        Of the network and of what is asked of it.
+        Of the network and of what is asked of it; None for one that cannot be told from others, which keeps nothing.
     rows : sequence of ndarray or bytes
         Each row as the network gets it, or its key; see `mmensemble.preprocessing.Encoded.contents`.
     compute : callable
@@ -41,10 +42,10 @@ def embed_rows(
         An embedding per row. Equal rows are embedded once.
     """
     location = active_location.get()
-    if location is None:
+    if location is None or fingerprint is None:
         return list(compute(np.arange(len(rows))))
-    store = RowStore(location / "embeddings", EMBEDDING_BYTES)
-    prefix = repr((FORMAT, versions())).encode() + fingerprint
+    store = RowStore(location / "embeddings.sqlite", EMBEDDING_BYTES)
+    prefix = repr((FORMAT, PYTHON, versions())).encode() + fingerprint
     keys = [digest(prefix, row) for row in rows]
     found = store.get(keys)
     first = {key: position for position, key in reversed(list(enumerate(keys))) if key not in found}
@@ -75,12 +76,16 @@ def encode_rows(preprocessor: Preprocessor, cells: Cells) -> Encoded:
     location = active_location.get()
     if location is None or not preprocessor.decoders:
         return preprocessor.encode(cells)
-    said = [FORMAT, versions(("numpy", *preprocessor.decoders)), preprocessor.to_dict()]
+    try:
+        code = hash_of(type(preprocessor))
+    except UNHASHABLE:
+        return preprocessor.encode(cells)
+    said = [FORMAT, PYTHON, versions("numpy", *preprocessor.decoders), code, preprocessor.to_dict()]
     prefix = json.dumps(said, sort_keys=True).encode()
     keys = [_file_key(prefix, cell) for cell in cells]
     if not any(keys):
         return preprocessor.encode(cells)
-    store = RowStore(location / "encodings", ENCODING_BYTES)
+    store = RowStore(location / "encodings.sqlite", ENCODING_BYTES)
     whole = preprocessor.encode([None] * len(cells))  # a placeholder for each
     # Some rows at a time: until they are in their place, they lie in memory twice.
     step = max(1, TRANSACTION_BYTES // max(1, preprocessor.row_bytes))
@@ -108,4 +113,4 @@ def _file_key(prefix: bytes, cell: Any) -> bytes | None:
     if isinstance(cell, (bytes, bytearray)):
         return digest(prefix + b"bytes:", cell)
     stamp = file_stamp(cell)
-    return None if stamp is None else digest(prefix + b"path:", repr((os.path.abspath(cell), stamp)).encode())
+    return None if stamp is None else digest(prefix + b"path:", repr(stamp).encode())

@@ -1,58 +1,41 @@
-"""What tells one result from another beside its arguments: versions, and the files that cells name."""
+"""The files that cells name: what tells one result from another beside its arguments."""
 
 from __future__ import annotations
 
-import functools
 import os
-import sys
-from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+import stat
 from typing import Any
 
 import numpy as np
 
-from mmensemble._version import __version__
 from mmensemble.frames import column_cells, column_names, leaf_cells
 
-__all__ = ["PROBED_CELLS", "file_stamp", "file_stamps", "versions"]
+__all__ = ["file_stamp", "file_stamps"]
 
-# A column is one of paths if one of its first cells names a file.
-PROBED_CELLS = 16
-
-
-@functools.cache
-def versions(packages: tuple[str, ...] = ("scikit-learn", "numpy", "torch", "transformers")) -> tuple[str, ...]:
-    """Return the versions of Python, of this package, and of some others, empty where there is none."""
-    found = [".".join(map(str, sys.version_info[:2])), __version__]
-    for package in packages:
-        try:
-            found.append(version(package))
-        except PackageNotFoundError:
-            found.append("")
-    return tuple(found)
+Stamp = tuple[str, int, int]
 
 
-def file_stamps(rows: Any) -> list[list[tuple[int, int] | None]]:
-    """Return size and time of change of the files that cells name, for columns that hold paths."""
+def file_stamps(rows: Any) -> list[dict[int, Stamp]]:
+    """Return of each column, by row, the stamps of the files that its cells name."""
     names = column_names(rows)
     columns = [leaf_cells(rows)] if names is None else [column_cells(rows, name) for name in names]
-    stamps = []
-    for cells in columns:
-        if isinstance(cells, np.ndarray):
-            continue
-        if any(file_stamp(cell) for cell in cells[:PROBED_CELLS]):
-            stamps.append([file_stamp(cell) for cell in cells])
-    return stamps
+    return [
+        {row: stamp for row, cell in enumerate(cells) if (stamp := file_stamp(cell)) is not None}
+        for cells in columns
+        if not (isinstance(cells, np.ndarray) and cells.dtype.kind in "fiub")
+    ]
 
 
-def file_stamp(cell: Any) -> tuple[int, int] | None:
-    """Return size and time of change of the file that a cell names, None where it names none."""
-    if isinstance(cell, Mapping):
+def file_stamp(cell: Any) -> Stamp | None:
+    """Return whole path, size and time of change of the file that a cell names, None where it names none."""
+    if isinstance(cell, dict):
         cell = cell.get("path") if cell.get("bytes") is None else None
     if not isinstance(cell, (str, os.PathLike)):
         return None
     try:
+        if not os.access(cell, os.F_OK):  # most texts name none, which `stat` says by an error that takes long
+            return None
         found = os.stat(cell)
-    except (OSError, ValueError):  # no file, and no possible name of one
+    except (OSError, ValueError):  # no possible name of a file
         return None
-    return found.st_size, found.st_mtime_ns
+    return (os.path.abspath(cell), found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None

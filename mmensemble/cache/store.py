@@ -4,42 +4,48 @@ Strategies differ in how members are joined; most of the time goes into the memb
 folder:
 
 - joblib's, for what depends on a whole set of rows: fitted members, their out-of-fold outputs, fitted joint fusions.
-  Each lies under the hash of its estimator, rows, labels, versions, weights and files, and is written beside its place
-  and renamed, so a killed process leaves nothing half-written.
-- LMDB databases, for what depends on one row: a file as the network gets it, under the hash of the file, the versions
+  Each lies under the hash of its estimator, rows, labels, code, versions, weights and files, as bytes with a checksum,
+  and is written beside its place and renamed, so a killed process leaves nothing half-written.
+- SQLite databases, for what depends on one row: a file as the network gets it, under the hash of the file, the versions
   and the preprocessor; its embedding by a frozen network, under that hash, or that of the row's encoded content, and
   the hash of the network. They are two, for one encoding takes the room of some hundred embeddings.
 
-Neither changes a result: what is kept is what was computed.
+Neither changes a result: what is kept is what was computed, and what is damaged is computed again.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 from joblib import Memory
+from sklearn import get_config
 
 from mmensemble.cache.active import active_location, pickled_for_the_store
+from mmensemble.cache.hashing import UNHASHABLE, Key, hash_of
 from mmensemble.cache.row_store import say_once
-from mmensemble.cache.stamps import file_stamps, versions
+from mmensemble.cache.stamps import file_stamp, file_stamps
+from mmensemble.cache.versions import PYTHON, versions
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.frames import n_rows
 
 __all__ = ["HashedRows", "Store"]
 
-# What a folder holds at most. joblib's oldest results go first; LMDB's embeddings go all at once, and so do encodings.
+# What a folder holds at most. joblib's oldest results go first; embeddings go all at once, and so do encodings.
 MEMBER_BYTES = 8 * 2**30
+CHECKSUM_BYTES = 16
+# Beside what its user may keep in a Memory.
+_FOLDER = "mmensemble"
 # Work below that is done again: to hash its rows and to read its result take about as long.
 WORTH_SECONDS = 0.02
 # The oldest results are looked for in this share of the time at most, for that reads the whole folder.
@@ -63,7 +69,7 @@ class HashedRows:
     @cached_property
     def key(self) -> str:
         """The hash of the cells, and of the files that they name."""
-        return str(joblib.hash([self.rows, file_stamps(self.rows)]))
+        return hash_of(self.rows, repr(file_stamps(self.rows)))
 
 
 @dataclass(frozen=True)
@@ -145,42 +151,56 @@ class Store:
                 key = _key_of(function, estimator, hashed, arguments, depends_on)
             if key is None:
                 return function(estimator, rows, *arguments)
-            result, _seconds[kind] = self._once(key, lambda: function(estimator, rows, *arguments))
+            found = self._found(key)
+            if found is None:
+                started = time.perf_counter()
+                result = function(estimator, rows, *arguments)
+                found = result, time.perf_counter() - started
+                self._keep(key, found)
+            result, _seconds[kind] = found
             return result
 
-    def _once(self, key: str, work: Callable[[], Any]) -> tuple[Any, float]:
-        """Return what was kept under a key, or do the work and keep it; and how long the work took."""
-        began = False
-        done: list[tuple[Any, float]] = []
-
-        def timed() -> tuple[Any, float]:
-            nonlocal began
-            began = True
-            started = time.perf_counter()
-            with pickled_for_the_store(False):
-                done.append((work(), time.perf_counter() - started))
-            return done[0]
-
+    def _found(self, key: Key) -> tuple[Any, float] | None:
+        """Return what was kept under a key, and how long the work took; None where nothing is, or it is damaged."""
         try:
-            memory = Memory(str(self.location), verbose=0) if self.memory is None else self.memory
+            kept, place = self._memory.store_backend, [_FOLDER, key.text]
+            if not kept.contains_item(place):
+                return None
+            content = kept.load_item(place)
+            if content[:CHECKSUM_BYTES] != _checksum(content[CHECKSUM_BYTES:]):
+                raise ValueError("an entry is not what was written")
+            result, seconds = key.loads(content[CHECKSUM_BYTES:])
+        except Exception as error:  # whatever becomes of damaged files, it costs the cache alone
+            say_once(f"a part of the cache in {self.location} is damaged, and made anew: {error}")
+            return None
+        return result, seconds
+
+    def _keep(self, key: Key, made: tuple[Any, float]) -> None:
+        """Keep a result; where that fails, only say so."""
+        try:
             with pickled_for_the_store(True):
-                kept: tuple[Any, float] = memory.cache(_kept, ignore=["work"])(key, timed)
-            if began and self.memory is None and self.location is not None:
-                _drop_the_oldest(memory, self.location)
-        except OSError as error:
-            if began and not done:
-                raise  # from the work
+                content = key.dumps(made)
+            kept, place = self._memory.store_backend, [_FOLDER, key.text]
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Unable to cache to disk")
+                kept.dump_item(place, _checksum(content) + content)
+            if not kept.contains_item(place):
+                raise OSError("a result could not be written")
+            if self.memory is None and self.location is not None:
+                _drop_the_oldest(self._memory, self.location)
+        except Exception as error:
             self._say(error)
-            return done[0] if done else timed()
-        return kept
 
-    def _say(self, error: OSError) -> None:
-        say_once(f"the cache {self.location} cannot be used: {error}")
+    @property
+    def _memory(self) -> Memory:
+        return Memory(str(self.location), verbose=0) if self.memory is None else self.memory
+
+    def _say(self, error: Exception) -> None:
+        say_once(f"the cache in {self.location} cannot be used: {error}")
 
 
-def _kept(key: str, work: Callable[[], Any]) -> Any:
-    """Do the work; joblib keeps what this returns under the key."""
-    return work()
+def _checksum(content: bytes) -> bytes:
+    return blake2b(content, digest_size=CHECKSUM_BYTES).digest()
 
 
 def _drop_the_oldest(memory: Memory, location: Path) -> None:
@@ -198,16 +218,16 @@ def _key_of(
     rows: HashedRows,
     arguments: tuple[Any, ...],
     depends_on: Sequence[Any],
-) -> str | None:
-    """Return a hash of what a result depends on, None where an argument cannot be hashed."""
+) -> Key | None:
+    """Return the key of what a result depends on, None where an argument cannot be hashed."""
     estimators = [estimator, *depends_on]
     parts = [part for estimator in estimators for part in (estimator, *estimator.get_params().values())]
     stamps = [part.cache_stamp() for part in parts if hasattr(part, "cache_stamp")]
+    files = [stamp for part in parts if (stamp := file_stamp(part)) is not None]
     try:
         with pickled_for_the_store(True):
-            return str(joblib.hash([function.__qualname__, estimator, rows.key, arguments, stamps, versions()]))
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        # A lambda among the parameters, say: the next process could not tell it from another one.
-        reason = error.args[0][0] if isinstance(error.args[0], tuple) else error
+            return Key.of(function, estimator, rows.key, arguments, stamps, files, get_config(), PYTHON, versions())
+    except UNHASHABLE as error:  # a lock among the parameters, say: the next process could not tell it from another one
+        reason = error.args[0][0] if error.args and isinstance(error.args[0], tuple) else error
         _log.warning("the cache cannot keep a fitted %s: %s", type(estimator).__name__, reason)
         return None

@@ -13,7 +13,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from mmensemble.cache import is_active
+from mmensemble.cache import UNHASHABLE, is_active
 from mmensemble.preprocessing import Preprocessor, preprocessor_from_dict
 from mmensemble_estimators.backbones.encoder import Encoder, origins
 from mmensemble_estimators.frozen.stamps import hash_module
@@ -22,7 +22,7 @@ from mmensemble_estimators.protocols import TrainedLeaf
 __all__ = ["frozen_encoder", "own_encoder"]
 
 _shared: WeakValueDictionary[bytes, Encoder] = WeakValueDictionary()
-_fingerprints: WeakKeyDictionary[nn.Module, bytes] = WeakKeyDictionary()
+_fingerprints: WeakKeyDictionary[nn.Module, bytes | None] = WeakKeyDictionary()
 _trainable: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 _recent: deque[Encoder] = deque(maxlen=4)
 _lock = threading.RLock()
@@ -82,9 +82,12 @@ def own_encoder(encoder: Encoder) -> Encoder:
     return encoder
 
 
-def fingerprint(encoder: Encoder) -> bytes:
-    """Return a hash of an encoder's architecture and weights, which must not change any more."""
+def fingerprint(encoder: Encoder) -> bytes | None:
+    """Return a hash of an encoder's architecture and weights, which must not change any more; None if there is none."""
     if encoder not in _fingerprints:
         config = getattr(getattr(encoder, "backbone", None), "config", None)
-        _fingerprints[encoder] = hash_module(encoder, "" if config is None else config.to_json_string())
+        try:
+            _fingerprints[encoder] = hash_module(encoder, "" if config is None else config.to_json_string())
+        except UNHASHABLE:
+            _fingerprints[encoder] = None
     return _fingerprints[encoder]

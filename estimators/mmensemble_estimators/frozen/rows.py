@@ -68,7 +68,9 @@ def _once(
     n_parameters = sum(parameter.numel() for parameter in encoder.parameters())
     if n_parameters * float(encoded.lengths[rows].mean()) < WORTH_MULTIPLICATIONS:
         return list(compute(rows))
-    return embed_rows(what + fingerprint(encoder), encoded.contents(rows), lambda positions: compute(rows[positions]))
+    known = fingerprint(encoder)
+    key = None if known is None else what + known
+    return embed_rows(key, encoded.contents(rows), lambda positions: compute(rows[positions]))
 
 
 def real_tokens(

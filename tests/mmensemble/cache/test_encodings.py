@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from mmensemble.cache import Store, embed_rows, encode_rows, stamps
+from mmensemble.cache import Store, embed_rows, encode_rows
 from mmensemble.cache import rows as cached_rows
 from mmensemble.cache.row_store import RowStore, digest
 from mmensemble.preprocessing import (
@@ -253,19 +253,33 @@ def test_another_version_of_a_decoder_decodes_anew(
     kind: Kind, read: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = [kind.file(0)]
-    versions = stamps.version
+    known = cached_rows.versions
     with Store.of(tmp_path).active():
         encode_rows(kind.preprocessor, cells)
         for package in ("numpy", *kind.preprocessor.decoders):
             read.clear()
             with monkeypatch.context() as newer:
-                newer.setattr(stamps, "version", lambda name, p=package: "99" if name == p else versions(name))
-                stamps.versions.cache_clear()
+                newer.setattr(
+                    cached_rows, "versions", lambda *names, p=package: (*known(*names), p if p in names else "")
+                )
                 encode_rows(kind.preprocessor, cells)
             assert read == cells
-            stamps.versions.cache_clear()
+            read.clear()
             encode_rows(kind.preprocessor, cells)
-            assert read == cells
+            assert read == []
+
+
+def test_a_preprocessor_of_a_guest_counts_by_its_code(tmp_path: Path) -> None:
+    with Store.of(tmp_path).active():
+        for shift in (1, 2, 1):
+
+            class Shifted(ImagePreprocessor):
+                def encode(self, cells: Any, shift: int = shift) -> Encoded:
+                    encoded = super().encode(cells)
+                    return Encoded(encoded.items + np.uint8(shift), encoded.present, encoded.errors, encoded.lengths)
+
+            guest = Shifted(size=8)
+            assert_same(encode_rows(guest, [picture(0)]), guest.encode([picture(0)]), guest)
 
 
 def test_what_is_quicker_encoded_than_found_is_not_kept(tmp_path: Path) -> None:
@@ -276,7 +290,7 @@ def test_what_is_quicker_encoded_than_found_is_not_kept(tmp_path: Path) -> None:
         encode_rows(VideoPreprocessor(size=8), [pixels])
         encode_rows(AudioPreprocessor(), [{"array": [0.0, 0.5], "sampling_rate": 16000, "path": __file__}])
         encode_rows(TabularPreprocessor({"a": "number"}), [1.0, 2.0])
-    assert not (tmp_path / "encodings").exists()
+    assert not (tmp_path / "encodings.sqlite").exists()
 
 
 def embedded(encoded: Encoded) -> list[int]:
@@ -315,7 +329,7 @@ def test_encodings_that_make_room_leave_the_embeddings(tmp_path: Path, monkeypat
         for start in range(0, 60, 10):  # each 123 kB
             made = encode_rows(preprocessor, cells[start : start + 10])
             np.testing.assert_array_equal(made.items, expected.items[start : start + 10])
-            assert (tmp_path / "encodings" / "data.mdb").stat().st_size <= 400_000
+            assert (tmp_path / "encodings.sqlite").stat().st_size <= 400_000
         assert embedded(encode_rows(preprocessor, cells[:10])) == []
 
 
@@ -355,7 +369,7 @@ def test_a_fork_finds_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "float16", "float32", "float64", ">f4", "bool"])
 def test_arrays_come_back_as_they_are(tmp_path: Path, dtype: str) -> None:
-    store = RowStore(tmp_path / "rows", 2**20)
+    store = RowStore(tmp_path / "rows.sqlite", 2**20)
     shapes = [(), (0,), (3,), (2, 0, 3), (2, 3, 4)]
     made = {digest(b"", str(shape).encode()): np.ones(shape).cumsum().reshape(shape).astype(dtype) for shape in shapes}
     made[b"a slice"] = np.arange(24).astype(dtype).reshape(4, 6)[::2, 1:5].T

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
+import logging
 import os
+import resource
 import shutil
-import signal
-import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +15,17 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from mmensemble import ConfigurationError, EnsembleSelection, MultimodalClassifier, SoftVoting, Stacking
-from mmensemble.cache import Store, embed_rows, is_active, is_storing, row_store, rows, store
+from mmensemble.cache import Store, is_active, is_storing, store
 from mmensemble.learning.members import fit_member
+from tests.mmensemble.cache.test_row_store import kill_three, squares, start
 
 CV = 2
-SIZE = 64
 
 
 class Counted(ClassifierMixin, BaseEstimator):
@@ -205,15 +203,18 @@ def test_work_that_is_quick_is_not_kept(tmp_path: Path, X: Any, y: Any, monkeypa
 def test_another_version_misses_the_cache(
     model: MultimodalClassifier, log: Path, X: Any, y: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    versions = store.versions()
-    assert versions[0] == ".".join(map(str, sys.version_info[:2]))
-    assert all(versions)
+    known = store.versions()
+    assert {"scikit-learn", "scipy", "numpy", "torch", "transformers"} <= {one.split("==")[0] for one in known}
     clone(model).fit(X, y)
-    for number in range(len(versions)):
-        newer = tuple(f"{v}.1" if i == number else v for i, v in enumerate(versions))
+    for number in range(len(known)):
+        newer = tuple(f"{v}.1" if i == number else v for i, v in enumerate(known))
         monkeypatch.setattr(store, "versions", lambda newer=newer: newer)
         clone(model).fit(X, y)
         assert n_fits(log) == 2 * (number + 2)
+    monkeypatch.setattr(store, "versions", lambda: known)
+    monkeypatch.setattr(store, "PYTHON", "cpython-399")
+    clone(model).fit(X, y)
+    assert n_fits(log) == 2 * (len(known) + 2)
 
 
 class SizeOfFile(ClassifierMixin, BaseEstimator):
@@ -237,13 +238,37 @@ def test_a_file_that_was_changed_misses_the_cache(tmp_path: Path, as_cell: Calla
     paths = [tmp_path / f"{i}.png" for i in range(4)]
     for path in paths:
         path.write_bytes(b"1")
-    # Files are found behind cells that name none.
-    X = pd.DataFrame({"picture": [b"1", b"1", *map(as_cell, paths)]}, dtype=object)
-    y = [0, 1, 0, 1, 0, 1]
+    # Files are found wherever they stand.
+    X = pd.DataFrame({"picture": [b"1", "a text"] * 20 + list(map(as_cell, paths))}, dtype=object)
+    y = [0, 1] * (len(X) // 2)
     model = MultimodalClassifier([("picture", SizeOfFile(), "picture")], cache=tmp_path / "cache")
     for size in (1, 22):
         paths[-1].write_bytes(b"1" * size)
         assert clone(model).fit(X, y).named_estimators_.picture.size_ == size
+
+
+class FileOfWords(SizeOfFile):
+    """Learns how large the file of a parameter is."""
+
+    def __init__(self, file: Any = None) -> None:
+        self.file = file
+
+    def fit(self, X: Any, y: Any) -> FileOfWords:
+        return super().fit(pd.Series([self.file]), y)
+
+
+def test_a_file_of_a_parameter_that_was_changed_misses_the_cache(tmp_path: Path, X: Any, y: Any) -> None:
+    model = MultimodalClassifier([("a", FileOfWords(tmp_path / "words"), ["a"])], cache=tmp_path / "cache")
+    for size in (1, 22):
+        (tmp_path / "words").write_bytes(b"1" * size)
+        assert clone(model).fit(X, y).named_estimators_.a.size_ == size
+
+
+def test_settings_of_scikit_learn_miss_the_cache(model: MultimodalClassifier, log: Path, X: Any, y: Any) -> None:
+    clone(model).fit(X, y)
+    with config_context(transform_output="pandas"):
+        clone(model).fit(X, y)
+    assert n_fits(log) == 4
 
 
 def test_what_cannot_be_pickled_is_fitted_anew(
@@ -359,116 +384,6 @@ def test_jobs_of_a_search_give_the_same(model: MultimodalClassifier, X: Any, y: 
             np.testing.assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
 
 
-# Embeddings
-
-
-def squares(start: int, stop: int, fingerprint: bytes = b"squares") -> list[int]:
-    """Embed the numbers of a range as their square, many times over; return those that were computed."""
-    computed: list[int] = []
-
-    def compute(positions: np.ndarray) -> list[np.ndarray]:
-        computed.extend(int(start + position) for position in positions)
-        return [np.full((2, SIZE), float(start + position) ** 2, dtype=np.float32) for position in positions]
-
-    made = embed_rows(fingerprint, [np.asarray([number]) for number in range(start, stop)], compute)
-    for number, embedding in zip(range(start, stop), made, strict=True):
-        assert embedding.shape == (2, SIZE)
-        assert embedding.dtype == np.float32
-        np.testing.assert_array_equal(embedding, np.float32(float(number) ** 2))
-    return computed
-
-
-def test_rows_are_embedded_once(tmp_path: Path) -> None:
-    assert squares(0, 2) == [0, 1]
-    assert squares(0, 2) == [0, 1], "there is no store"
-    with Store.of(tmp_path).active():
-        assert squares(0, 5) == [0, 1, 2, 3, 4]
-        assert squares(2, 7) == [5, 6]
-        assert squares(2, 7, b"another network") == [2, 3, 4, 5, 6]
-    assert squares(0, 2) == [0, 1]
-
-
-def test_equal_rows_are_embedded_once_and_like_ones_apart(tmp_path: Path) -> None:
-    rows = [np.asarray([1, 2]), np.asarray([[1, 2]]), np.asarray([1, 2], dtype=np.int32), np.asarray([1, 2])]
-    computed: list[int] = []
-
-    def compute(positions: np.ndarray) -> list[np.ndarray]:
-        computed.extend(positions.tolist())
-        return [np.full(3, float(position), dtype=np.float32) for position in positions]
-
-    with Store.of(tmp_path).active():
-        made = embed_rows(b"f", rows, compute)
-    assert computed == [0, 1, 2]
-    assert [int(embedding[0]) for embedding in made] == [0, 1, 2, 0]
-
-
-def test_another_version_embeds_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Store.of(tmp_path).active():
-        squares(0, 3)
-        monkeypatch.setattr(rows, "versions", lambda: ("torch 99",))
-        assert squares(0, 3) == [0, 1, 2]
-
-
-def test_another_format_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Store.of(tmp_path).active():
-        with monkeypatch.context() as before:
-            before.setattr(rows, "FORMAT", row_store.FORMAT - 1)
-            before.setattr(row_store, "_to_bytes", lambda value: b"written otherwise")
-            embed_rows(b"squares", [np.asarray([0])], lambda positions: [np.zeros((2, SIZE), dtype=np.float32)])
-        assert squares(0, 3) == [0, 1, 2]
-        assert squares(0, 3) == []
-
-
-@pytest.mark.parametrize("transaction", [5_000, 1_000_000])
-def test_embeddings_stay_below_their_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transaction: int) -> None:
-    monkeypatch.setattr(rows, "EMBEDDING_BYTES", 200_000)
-    monkeypatch.setattr(row_store, "TRANSACTION_BYTES", transaction)
-    with Store.of(tmp_path).active():
-        for start in range(0, 1500, 300):  # 5 times the bound
-            squares(start, start + 300)
-            assert (tmp_path / "embeddings" / "data.mdb").stat().st_size <= 200_000
-        squares(1500, 1520)
-        assert squares(1500, 1520) == [], "after making room it keeps again"
-
-
-def test_a_full_disk_costs_the_store_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    import lmdb
-
-    def fails(pairs: Any) -> Any:
-        raise lmdb.DiskError("No space left on device")
-
-    monkeypatch.setattr(row_store, "_parts", fails)
-    with Store.of(tmp_path).active():
-        assert squares(0, 3) == [0, 1, 2]
-    assert "No space left" in caplog.text
-
-
-@pytest.mark.parametrize("unusable", ["no folder", "not opened", "not read"])
-def test_a_store_that_cannot_be_used_costs_itself_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, unusable: str
-) -> None:
-    import lmdb
-
-    def fails(*arguments: Any, **named: Any) -> Any:
-        raise lmdb.ReadonlyError("it is read-only")
-
-    if unusable == "no folder":
-        (tmp_path / "embeddings").write_bytes(b"")
-    elif unusable == "not opened":
-        monkeypatch.setattr(lmdb, "open", fails)
-    else:
-        monkeypatch.setattr(row_store, "_from_bytes", fails)
-    with Store.of(tmp_path).active():
-        for _ in range(3):
-            squares(0, 3)
-        assert squares(0, 3) == [0, 1, 2]
-    said = [record.getMessage() for record in caplog.records]
-    assert any(f"the rows kept in {tmp_path / 'embeddings'} cannot be read" in message for message in said)
-    assert len(said) == len(set(said)), "once each"
-
-
 def test_a_cache_that_cannot_be_written_keeps_no_members(
     model: MultimodalClassifier, tmp_path: Path, X: Any, y: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -477,6 +392,67 @@ def test_a_cache_that_cannot_be_written_keeps_no_members(
     again = clone(model).set_params(cache=tmp_path).fit(X, y)
     np.testing.assert_array_equal(again.predict_proba(X), expected)
     assert "cannot be used" in caplog.text
+
+
+# Damage
+
+
+def damage(file: Path, how: str) -> None:
+    whole = file.read_bytes()
+    if how == "cut":
+        os.truncate(file, len(whole) // 2)
+    elif how == "emptied":
+        os.truncate(file, 0)
+    elif how == "another's":
+        joblib.dump(("not", "ours", 3), file)
+    else:
+        place = {"first byte": 0, "middle": len(whole) // 2, "end": len(whole) - 8}[how]
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+
+
+CACHES: dict[str, Callable[[Path], Any]] = {
+    "folder": lambda folder: folder,
+    "memory": lambda folder: joblib.Memory(folder, verbose=0),
+    "mapped": lambda folder: joblib.Memory(folder, verbose=0, mmap_mode="r"),
+    "compressed": lambda folder: joblib.Memory(folder, verbose=0, compress=True),
+}
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("how", ["cut", "emptied", "another's", "first byte", "middle", "end"])
+def test_damaged_members_are_fitted_anew(
+    model: MultimodalClassifier, log: Path, tmp_path: Path, X: Any, y: Any, cache: str, how: str
+) -> None:
+    model.set_params(cache=CACHES[cache](tmp_path / "cache"))
+    expected = clone(model).fit(X, y).predict_proba(X)
+    for file in (tmp_path / "cache").rglob("output.pkl"):
+        damage(file, how)
+    for _ in range(2):
+        np.testing.assert_array_equal(clone(model).fit(X, y).predict_proba(X), expected)
+        assert n_fits(log) == 4, "fitted anew, and kept again"
+
+
+def test_a_full_disk_keeps_no_members(tmp_path: Path) -> None:
+    process, steps = start(fit_on_a_full_disk, tmp_path)
+    said = steps.recv()
+    process.join()
+    assert process.exitcode == 0
+    assert len(said) == 1
+    assert "cannot be used: a result could not be written" in said[0]
+    assert Store.of(tmp_path).call(fit_member, Heavy(0), *small(), [])[0].numbers_.nbytes == 20_000_000
+
+
+def fit_on_a_full_disk(folder: Path, steps: Connection) -> None:
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    logging.captureWarnings(True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    for seed in (0, 1, 0):
+        fitted, _ = Store.of(folder).call(fit_member, Heavy(seed), *small(), [])
+        np.testing.assert_array_equal(fitted.numbers_, Heavy(seed).fit(*small()).numbers_)
+    steps.send(said)
 
 
 def test_a_cache_must_be_a_folder(model: MultimodalClassifier, tmp_path: Path, X: Any, y: Any) -> None:
@@ -494,60 +470,7 @@ def fails_to_read(estimator: Any, X: Any, y: Any) -> Any:
     raise FileNotFoundError("of the member")
 
 
-def test_a_damaged_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "embeddings").mkdir()
-    (tmp_path / "embeddings" / "data.mdb").write_bytes(b"not a database" * 2000)
-    with Store.of(tmp_path).active():
-        assert squares(0, 3) == [0, 1, 2]
-        assert squares(0, 3) == []
-    assert "data.mdb is damaged" in caplog.text
-
-
-def test_threads_share_the_embeddings(tmp_path: Path) -> None:
-    def work(start: int) -> list[int]:
-        with Store.of(tmp_path).active():
-            return squares(start, start + 50)
-
-    # All of them open the store at the same time.
-    computed = joblib.Parallel(n_jobs=8, backend="threading")(joblib.delayed(work)(50 * i) for i in range(16))
-    assert sorted(itertools.chain(*computed)) == list(range(800))
-
-
-def in_a_fork(folder: Path, queue: Any) -> None:
-    with Store.of(folder).active():
-        queue.put(squares(0, 6))
-
-
-def test_a_forked_process_opens_the_embeddings_anew(tmp_path: Path) -> None:
-    with Store.of(tmp_path).active():
-        squares(0, 3)
-        context = multiprocessing.get_context("fork")
-        queue = context.Queue()
-        process = context.Process(target=in_a_fork, args=(tmp_path, queue))
-        process.start()
-        assert queue.get(timeout=30) == [3, 4, 5]
-        process.join()
-        assert squares(0, 8) == [6, 7]
-
-
-# Several processes, and processes that are killed
-
-
-def start(work: Callable[[Path, Connection], None], folder: Path) -> tuple[BaseProcess, Connection]:
-    """Let another process work in a folder; it sends something after each step."""
-    context = multiprocessing.get_context("fork")
-    steps, sender = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(folder, sender))
-    process.start()
-    sender.close()
-    return process, steps
-
-
-def embed(folder: Path, steps: Connection, n_steps: int | None = None) -> None:
-    with Store.of(folder).active():
-        for i in itertools.islice(itertools.count(), n_steps):
-            squares(20 * i, 20 * i + 20)
-            steps.send(i)
+# Processes that are killed
 
 
 def fit(folder: Path, steps: Connection) -> None:
@@ -559,34 +482,6 @@ def fit(folder: Path, steps: Connection) -> None:
 
 def small() -> tuple[pd.DataFrame, np.ndarray]:
     return pd.DataFrame({"a": np.arange(4.0)}), np.asarray([0, 1, 0, 1])
-
-
-def test_processes_write_at_once(tmp_path: Path) -> None:
-    for process, steps in [start(partial(embed, n_steps=40), tmp_path) for _ in range(2)]:
-        assert [steps.recv() for _ in range(40)] == list(range(40))
-        process.join()
-        assert process.exitcode == 0
-    with Store.of(tmp_path).active():
-        assert squares(0, 800) == []
-
-
-def kill_three(work: Callable[[Path, Connection], None], folder: Path, *, n_steps: int, delay: float) -> None:
-    """Let three processes work at once, and kill each at another moment after some steps."""
-    for number, (process, steps) in enumerate([start(work, folder) for _ in range(3)]):
-        for _ in range(n_steps):
-            steps.recv()
-        time.sleep(number * delay)
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-
-
-def test_embeddings_survive_a_kill(tmp_path: Path) -> None:
-    kill_three(embed, tmp_path, n_steps=20, delay=0.0007)
-    with Store.of(tmp_path).active():
-        assert squares(0, 400) == [], "what was committed is there, and is right"
-        squares(0, 2000)
-        assert squares(0, 2000) == []
 
 
 def test_members_survive_a_kill(tmp_path: Path) -> None:

@@ -235,8 +235,8 @@ class HashedTermsPreprocessor(TextAnalysis):
     Examples
     --------
     >>> hashed = HashedTermsPreprocessor(8)
-    >>> hashed.collate(hashed.encode(["A red, red pear"]), [0])["counts"].tolist()
-    [[-2.0, -1.0]]
+    >>> hashed.collate(hashed.encode(["A red, red apple"]), [0])["counts"].tolist()
+    [[1.0, -2.0]]
     """
 
     __module__ = "mmensemble.preprocessing"

@@ -127,33 +127,35 @@ class Preconditioned:
     penalty : float
     curvature : float
         Second derivative of a row's loss, on average.
+    dtype : type, default=np.float64
+        Of the rows, and so of what is solved with them.
 
     Attributes
     ----------
-    rows : ndarray of float64, shape (n, n_dense + 1)
+    rows : ndarray of dtype, shape (n, n_dense + 1)
         The dense features, and a constant one for the intercept.
-    sparse : csr_array of float64, shape (n, n_sparse), or None
+    sparse : csr_array of dtype, shape (n, n_sparse), or None
     sparse_penalty : ndarray of float, shape (n_sparse,)
         What a squared coefficient of a sparse feature costs.
     width : int
         Coordinates of an output.
     """
 
-    def __init__(self, features: Features, penalty: float, curvature: float) -> None:
+    def __init__(self, features: Features, penalty: float, curvature: float, dtype: type = np.float64) -> None:
         self.features, self.penalty, self.curvature = features, penalty, curvature
         hessian = curvature * features.gram()
         hessian.flat[:: len(hessian) + 1] += penalty
         self._factor = np.linalg.cholesky(hessian)
         self._constant = 1 / np.sqrt(curvature * features.weight.sum())
         n, n_dense = features.dense.shape
-        self.rows = np.full((n, n_dense + 1), self._constant)
+        self.rows = np.full((n, n_dense + 1), self._constant, dtype=dtype)
         self.rows[:, :-1] = solve_triangular(self._factor, features.dense.T, lower=True, check_finite=False).T
         self._sparse_scale = 1 / np.sqrt(curvature * features.squares + penalty)
         self.sparse_penalty = penalty * self._sparse_scale**2
         self.sparse: csr_array | None = None
         if features.sparse is not None:
-            self.sparse = features.sparse.copy()
-            self.sparse.data *= self._sparse_scale[self.sparse.indices]
+            self.sparse = features.sparse.astype(dtype)
+            self.sparse.data *= self._sparse_scale[self.sparse.indices].astype(dtype)
         self.width = self.rows.shape[1] + len(self.sparse_penalty)
 
     def coordinates(self, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
@@ -184,7 +186,7 @@ class Preconditioned:
         """Return the gradient (..., width) from the derivatives by what `outputs` returns, (..., n) each."""
         n_dense = self.rows.shape[1]
         flat = (by_raw + by_dense).reshape(-1, len(self.rows))
-        gradient = np.empty((len(flat), self.width))
+        gradient = np.empty((len(flat), self.width), dtype=flat.dtype)
         np.matmul(flat, self.rows, out=gradient[:, :n_dense])
         if self.sparse is not None:
             gradient[:, n_dense:] = (self.sparse.T @ by_raw.reshape(flat.shape).T).T

@@ -7,12 +7,16 @@ know a class or label less than others.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
 from scipy.special import expit
 
 __all__ = ["LabelLoss", "Loss", "NumberLoss", "SoftmaxLoss"]
+
+# Changes of the raw outputs (n_sets, k, n) → by how much they change the derivatives.
+Second = Callable[[np.ndarray], np.ndarray]
 
 # In place of minus infinity, which has no gradient.
 NEVER = -1e9
@@ -66,8 +70,8 @@ class Loss(ABC):
         """Return about what the second derivative by an output is on average where a model fits, by weights (n,)."""
 
     @abstractmethod
-    def __call__(self, raw: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return losses (n_sets, n_parts, n) and their derivatives by the raw outputs (n_sets, k, n)."""
+    def __call__(self, raw: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray, Second]:
+        """Return losses (n_sets, n_parts, n), and their derivatives by raw outputs (n_sets, k, n), first and second."""
 
 
 class SoftmaxLoss(Loss):
@@ -93,7 +97,7 @@ class SoftmaxLoss(Loss):
         share = np.exp(self.constant(weight))
         return FITTED * float((share * (1 - share)).mean())
 
-    def __call__(self, raw: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, raw: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray, Second]:
         if not known.all():
             raw = np.where(known[:, :, None], raw, NEVER)
         rows = np.arange(raw.shape[2])
@@ -103,8 +107,14 @@ class SoftmaxLoss(Loss):
         total = p.sum(axis=1, keepdims=True)
         losses = np.log(total) - own[:, None]
         p /= total
-        p[:, self.target, rows] -= 1
-        return losses, p
+        residuals = p.copy()
+        residuals[:, self.target, rows] -= 1
+
+        def second(change: np.ndarray) -> np.ndarray:
+            changed = p * change
+            return np.asarray(changed - p * changed.sum(axis=1, keepdims=True))
+
+        return losses, residuals, second
 
 
 class LabelLoss(Loss):
@@ -132,12 +142,13 @@ class LabelLoss(Loss):
         share = expit(self.constant(weight))
         return FITTED * float((share * (1 - share)).mean())
 
-    def __call__(self, raw: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        losses = np.logaddexp(0, raw) - self.target * raw
-        residuals = expit(raw) - self.target
+    def __call__(self, raw: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray, Second]:
+        target = self.target.astype(raw.dtype, copy=False)
+        p = expit(raw)
+        losses, residuals, curvature = np.logaddexp(0, raw) - target * raw, p - target, p * (1 - p)
         if not known.all():
-            losses, residuals = (part * known[:, :, None] for part in (losses, residuals))
-        return losses, residuals
+            losses, residuals, curvature = (part * known[:, :, None] for part in (losses, residuals, curvature))
+        return losses, residuals, lambda change: curvature * change
 
 
 class NumberLoss(Loss):
@@ -164,6 +175,6 @@ class NumberLoss(Loss):
     def curvature(self, weight: np.ndarray) -> float:
         return 1.0
 
-    def __call__(self, raw: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        residuals = raw - self.target
-        return 0.5 * residuals**2, residuals
+    def __call__(self, raw: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray, Second]:
+        residuals = raw - self.target.astype(raw.dtype, copy=False)
+        return 0.5 * residuals**2, residuals, lambda change: change

@@ -11,7 +11,10 @@ from scipy.sparse import csr_array, hstack, issparse
 
 from mmensemble.exceptions import DataError
 
-__all__ = ["Features", "Preconditioned", "as_blocks"]
+__all__ = ["Features", "Preconditioned", "as_blocks", "pareto_scale"]
+
+# A dense feature that deviates by less than this share of its size is a constant that was rounded.
+ROUNDED = 1e-6
 
 
 def as_blocks(X: Any) -> list[Any]:
@@ -25,6 +28,39 @@ def as_blocks(X: Any) -> list[Any]:
             rows = block.sum(axis=1) if issparse(block) else block.sum(axis=1, dtype=np.float64)
             raise DataError("a feature is NaN or infinite", row=int(np.isfinite(rows).argmin()))
     return blocks
+
+
+def pareto_scale(X: Any, sample_weight: np.ndarray | None = None) -> np.ndarray:
+    """Return multiples of the penalty that divide each feature by the root of its standard deviation.
+
+    It is halfway between features as they are, of which the large ones win, and standardised ones, of which the small
+    ones win that may be noise (van den Berg et al. 2006, Pareto scaling).
+
+    Parameters
+    ----------
+    X : ndarray or sparse array of shape (n, n_features), or list of such blocks
+    sample_weight : ndarray of float, shape (n,), default=None
+
+    Returns
+    -------
+    ndarray of float, shape (n_features,)
+        For `penalty_scale`; infinity of a feature that is the same in all rows.
+
+    References
+    ----------
+    van den Berg, Hoefsloot, Westerhuis, Smilde, van der Werf (2006). Centering, scaling, and transformations: improving
+    the biological information content of metabolomics data. BMC Genomics.
+    """
+    deviations = []
+    for block in as_blocks(X):
+        weight = np.ones(block.shape[0]) if sample_weight is None else sample_weight
+        mean = weight @ block / weight.sum()
+        if issparse(block):
+            variance = np.maximum(weight @ block.multiply(block) / weight.sum() - mean**2, 0.0)
+        else:
+            variance = np.average((block - mean) ** 2, axis=0, weights=weight)
+        deviations.append(np.where(np.sqrt(variance) > ROUNDED * np.abs(mean), np.sqrt(variance), np.inf))
+    return np.concatenate(deviations)
 
 
 class Features:

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.model_selection import LeaveOneOut, StratifiedKFold
 
 from mmensemble import DataError
-from mmensemble.linear import LinearSolution, descent, models, solve_classes, solve_labels, solve_numbers
+from mmensemble.linear import LinearSolution, descent, models, pareto_scale, solve_classes, solve_labels, solve_numbers
 from mmensemble.linear.choice import fold_numbers
 from mmensemble.linear.features import Preconditioned
 
@@ -102,6 +102,10 @@ def test_sparse_features_and_blocks(X: np.ndarray, y: np.ndarray) -> None:
     solution = solve_classes([words, X], y, K, penalty=0.3)
     assert_same(solution, coef, intercept)
     np.testing.assert_allclose(solution.outputs([words, X]), solution.outputs(np.hstack([words.toarray(), X])))
+    paths = [solve_classes(rows, y, K).path for rows in (words, words.toarray())]
+    for (penalty, losses), (expected, others) in zip(*paths, strict=True):
+        assert penalty == pytest.approx(expected)
+        np.testing.assert_allclose(losses, others, rtol=5e-3)
     alone = solve_classes(words, y, K, penalty=0.3)
     assert_same(alone, *reference(words, y, 0.3))
 
@@ -169,11 +173,21 @@ def test_a_start_saves_time_and_nothing_else(
     assert passes[2] < 0.8 * passes[1]
 
 
-def test_a_start_of_numbers_is_taken(X: np.ndarray, y: np.ndarray) -> None:
+def test_a_start_of_numbers_is_taken(X: np.ndarray, y: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, Y = csr_array(X), 5.0 * y[:, None] + 3
     first = solve_numbers(rows, Y, penalty=1.0)
+    # It needs no step, so it may take none.
+    monkeypatch.setattr(descent, "MAX_ITERATIONS", 1)
     again = solve_numbers(rows, Y, penalty=1.0, start=first)
     np.testing.assert_allclose(again.outputs(rows), first.outputs(rows), atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [2, K])
+def test_a_bad_start_does_no_harm(X: np.ndarray, y: np.ndarray, k: int) -> None:
+    labels = np.minimum(y, k - 1)
+    expected = solve_classes(X, labels, k, penalty=1.0)
+    bad = LinearSolution(-20 * expected.coef, -20 * expected.intercept, expected.penalty, [])
+    assert_same(solve_classes(X, labels, k, penalty=1.0, start=bad), expected.coef, expected.intercept)
 
 
 def test_a_solution_that_does_not_converge_is_named(
@@ -337,13 +351,32 @@ def test_classes_and_labels_without_rows(X: np.ndarray, y: np.ndarray) -> None:
     solution = solve_classes(X, np.where(y == 0, 0, 2), 3)
     expected = solve_classes(X, np.minimum(y, 1), 2)
     probability = np.exp(log_softmax(solution.outputs(X), axis=1))
-    assert 0 < probability[:, 1].max() < 0.02
+    assert 1e-3 < probability[:, 1].mean() < 0.02
+    np.testing.assert_allclose(solution.coef[1], 0, atol=1e-6)
     np.testing.assert_allclose(probability[:, 0], expit(-np.diff(expected.outputs(X)))[:, 0], atol=0.1)
     alone = solve_classes(X, np.ones(N, dtype=int), 2)
     np.testing.assert_allclose(expit(np.diff(alone.outputs(X))), 1 - 0.5 / (N + 1))
     labels = solve_labels(X, np.column_stack([np.zeros(N), y > 0, np.ones(N)]))
     np.testing.assert_allclose(expit(labels.outputs(X))[:, [0, 2]], [[0.5 / (N + 1), 1 - 0.5 / (N + 1)]] * N, rtol=1e-5)
     np.testing.assert_allclose(labels.coef[1], expected.coef[1] - expected.coef[0], atol=1e-4)
+    np.testing.assert_allclose(labels.penalty[[0, 2]], X.var(axis=0).sum() / 10**0.5)
+
+
+def test_sorted_numbers_are_spread_over_the_folds(X: np.ndarray) -> None:
+    rows, Y = csr_array(X), X[:, :1] + 0.1 * np.random.default_rng(9).normal(size=(N, 1))
+    order = Y[:, 0].argsort()
+    in_order, expected = solve_numbers(rows[order], Y[order]), solve_numbers(rows, Y)
+    assert in_order.penalty == pytest.approx(expected.penalty)
+    least = [min(losses[0] for _, losses in solution.path) for solution in (in_order, expected)]
+    assert least[0] < 1.5 * least[1]
+
+
+def test_pareto_scale(X: np.ndarray, weight: np.ndarray) -> None:
+    X = np.column_stack([X, np.full(N, 0.1)])
+    repeated = np.repeat(X, weight.astype(int), axis=0)
+    expected = [*repeated[:, :D].std(axis=0), np.inf]
+    np.testing.assert_allclose(pareto_scale(X, weight), expected)
+    np.testing.assert_allclose(pareto_scale([csr_array(X[:, :2]), X[:, 2:]], weight), expected)
 
 
 def test_features_that_are_all_the_same(y: np.ndarray) -> None:

@@ -3,8 +3,8 @@ Drawings from scratch and with ImageNet weights
 ===============================================
 
 Which of nine categories is an emoji in, by its drawing? A small ResNet and a small vision transformer learn it from
-1,400 drawings and nothing else. EfficientNet-Lite0 brings weights from ImageNet: frozen, with a linear head trained on
-what it gives. The baselines are logistic regressions on the pixels and on histograms of oriented gradients.
+1,400 drawings and nothing else. EfficientNet-Lite0 brings weights from ImageNet: frozen, with a linear head on what it
+gives. The baselines are logistic regressions on the pixels and on histograms of oriented gradients.
 
 The last picture shows what the best one gets wrong, the surest errors first.
 

@@ -110,9 +110,7 @@ def main() -> None:
     # With ``fine_tune="head"`` Whisper's encoder stays as it is. It runs on each clip alone, not on 30 s of silence
     # around it.
     few: dict[str, dict[str, float]] = {}
-    pretrained = AudioClassifier(
-        pretrained=whisper_folder(), fine_tune="head", max_seconds=2.0, max_epochs=200, random_state=0
-    )
+    pretrained = AudioClassifier(pretrained=whisper_folder(), fine_tune="head", max_seconds=2.0)
     scratch = AudioClassifier(max_seconds=2.0, max_epochs=60, random_state=0)
     if arguments.fast:
         for estimator in (pretrained, scratch):

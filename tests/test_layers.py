@@ -16,7 +16,7 @@ LAYERS = {
         _version _moved _sklearn exceptions
         frames datasets operations
         preprocessing files
-        tasks
+        tasks linear
         learning cache scoring metrics
         graph inspection
         fusion converters plotting

@@ -139,7 +139,7 @@ class TrainingCurveDisplay:
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         ConfigurationError
-            If it keeps no history.
+            If it keeps no history of a training.
         MissingDependencyError
             If matplotlib is not installed.
         """
@@ -150,6 +150,10 @@ class TrainingCurveDisplay:
         if history is None:
             raise ConfigurationError(
                 f"{type(estimator).__name__} has no history_ of a training; of a composition, take one of its members"
+            )
+        if "epoch" not in history:
+            raise ConfigurationError(
+                f"the head of {type(estimator).__name__} was solved, not trained: it had no epochs"
             )
         display = cls(
             history["epoch"].to_numpy(),

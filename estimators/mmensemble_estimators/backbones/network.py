@@ -25,8 +25,8 @@ class Head(nn.Module):
     ----------
     embedding_size, n_outputs : int
     normalised : bool
-        Scale each embedding to a root mean square of 1 first (Zhang and Sennrich 2019), so that one learning rate suits
-        the frozen features of any backbone.
+        Scale each embedding to a root mean square of 1 first (Zhang and Sennrich 2019), so that it does not matter how
+        loud a frozen backbone is, nor how loud it is on a row.
     """
 
     def __init__(self, embedding_size: int, n_outputs: int, *, normalised: bool = False) -> None:
@@ -38,10 +38,14 @@ class Head(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Return the raw outputs, shape (batch, n_outputs)."""
-        if self.norm is not None:
-            embedding = self.norm * nn.functional.normalize(embedding, eps=SMALLEST_NORM)
-        raw: Tensor = self.linear(self.dropout(embedding))
+        raw: Tensor = self.linear(self.dropout(self.scaled(embedding)))
         return raw
+
+    def scaled(self, embedding: Tensor) -> Tensor:
+        """Return what the linear layer sees of an embedding, (batch, embedding_size)."""
+        if self.norm is None:
+            return embedding
+        return self.norm * nn.functional.normalize(embedding, eps=SMALLEST_NORM)
 
 
 class Network(Portable):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.utils import compute_sample_weight
@@ -22,6 +22,9 @@ __all__ = ["TorchClassifier"]
 class TorchClassifier(LabelsMixin, TorchEstimator):
     """What the classifiers of all modalities share."""
 
+    # Groups are no more than a hint to the leaves: whoever has some need not ask each leaf to take them.
+    __metadata_request__fit: ClassVar = {"groups": True}
+
     class_weight: Any
     label_smoothing: float
 
@@ -39,8 +42,8 @@ class TorchClassifier(LabelsMixin, TorchEstimator):
         super().check_parameters()
         check_fractions(self, "label_smoothing")
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train the network.
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Train the network, or solve for the head of a frozen one.
 
         Parameters
         ----------
@@ -51,6 +54,8 @@ class TorchClassifier(LabelsMixin, TorchEstimator):
             many tasks over one network.
         sample_weight : array-like of float, shape (n_samples,), default=None
             A weight of 2 counts in the loss as the row given twice.
+        groups : array-like of shape (n_samples,), default=None
+            Rows of a group are held out together where a head's penalty is chosen, with ``fine_tune="head"``.
 
         Returns
         -------
@@ -59,17 +64,17 @@ class TorchClassifier(LabelsMixin, TorchEstimator):
         Raises
         ------
         DataError
-            For a cell that cannot be read, or a `y` of one class.
+            For a cell that cannot be read or has no finite embedding, or a `y` of one class.
         ConfigurationError
             For a parameter that cannot work, or a training that diverges.
         DeviceError
             If a `device` is named that torch cannot use here.
         """
         afresh = not (self.warm_start and hasattr(self, "module_"))
-        return self._fit(X, y, sample_weight, learn_classes, afresh=afresh, epochs=self.max_epochs)
+        return self._fit(X, y, sample_weight, learn_classes, afresh=afresh, groups=groups)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Train for one epoch on some rows, on top of what was learned before.
+        """Train for one epoch on some rows, on top of what was learned before; the head of a frozen backbone too.
 
         Parameters
         ----------
@@ -90,7 +95,7 @@ class TorchClassifier(LabelsMixin, TorchEstimator):
             As `fit`, and for a label that is not among the classes.
         """
         learn = functools.partial(learn_classes, known=classes)
-        return self._fit(X, y, sample_weight, learn, afresh=not hasattr(self, "module_"), epochs=1)
+        return self._fit(X, y, sample_weight, learn, afresh=not hasattr(self, "module_"), partial=True)
 
     def _class_weights(self, y: np.ndarray) -> np.ndarray:
         if self.class_weight is None:

@@ -25,7 +25,8 @@ __all__ = [
 PRETRAINED_LEARNING_RATE = 5e-5
 LORA_LEARNING_RATE = 5e-4
 # With AdamW a step moves an output by at most the rate times the sum of the features' sizes, which of normalised ones
-# grows with their number; so the rate falls with it (Yang et al. 2021). The guide says how 0.6 was found.
+# grows with their number; so the rate falls with it (Yang et al. 2021).
+# It is for `partial_fit`, for `fit` solves for the head.
 HEAD_LEARNING_RATE_TIMES_SIZE = 0.6
 
 

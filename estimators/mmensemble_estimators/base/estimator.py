@@ -1,4 +1,4 @@
-"""What the torch estimators that predict share: training of an encoder and a head, prediction, storage."""
+"""What the torch estimators that predict share: fitting of an encoder and a head, prediction, storage."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 from torch import nn
 
+from mmensemble.frames import Cells
 from mmensemble.preprocessing import Encoded
 from mmensemble_estimators.backbones.network import Network
 from mmensemble_estimators.base.embedding import frozen_embedding, learning_rate_of, new_encoder
+from mmensemble_estimators.base.head import solve_head
 from mmensemble_estimators.base.modality import EncodedModality
 from mmensemble_estimators.base.parameters import check_target
 from mmensemble_estimators.base.rows import arrays_of, cells_to_fit, encode, encode_to_fit, run
 from mmensemble_estimators.base.trained import TrainedLeaf
 from mmensemble_estimators.frozen.encoders import own_encoder
 from mmensemble_estimators.storage.predictors import load_predictor, save_predictor
-from mmensemble_estimators.training.loop import TrainingData, seeded, train
+from mmensemble_estimators.training.loop import TrainingData, TrainingSettings, seeded, train
 from mmensemble_estimators.training.targets import ClassTarget, Target
 
 __all__ = ["Learn", "TorchEstimator", "check_has_head"]
@@ -44,14 +47,25 @@ class TorchEstimator(TrainedLeaf):
         super().check_parameters()
         self.modality.check_parameters(self)
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, learn: Learn, *, afresh: bool, epochs: int) -> Self:
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        learn: Learn,
+        *,
+        afresh: bool,
+        partial: bool = False,
+        groups: Any = None,
+    ) -> Self:
+        """Fit all, or by one epoch if it is `partial`; a frozen encoder's head is solved then, and else trained."""
         check_target(self, y)
         self.check_parameters()
         cells = cells_to_fit(self, X)
         if afresh:
             self.preprocessor_ = self.modality.fit_preprocessor(self, cells)
         encoded = encode_to_fit(self, cells)
-        check_consistent_length(encoded.present, y)
+        check_consistent_length(encoded.present, y, groups)
         weight = self._row_weights(encoded, sample_weight)
         if afresh:
             self.target_, y = learn(y, weight)
@@ -61,43 +75,63 @@ class TorchEstimator(TrainedLeaf):
         weight = weight * self._class_weights(y)
         rows = self._rows_to_fit(encoded, weight)
         rng = check_random_state(self.random_state)
-        fitting, validating = self._split(rows, rng, stratify=y if isinstance(self.target_, ClassTarget) else None)
-        settings = self._settings(epochs)
+        solved = self.fine_tune == "head" and not partial
+        strata = y if isinstance(self.target_, ClassTarget) else None
+        fitting, validating = (rows, None) if solved else self._split(rows, rng, stratify=strata)
+        settings = self._settings(1 if partial else self.max_epochs)
         with seeded(int(rng.randint(2**31)), settings.device):
             if afresh:
                 self.module_ = Network(new_encoder(self), self.target_.n_outputs, normalised=self.fine_tune == "head")
             if self.fine_tune != "head":
                 self.module_.encoder = own_encoder(self.module_.encoder)
-            with self._trainable():
-                network: nn.Module = self.module_
-                if self.fine_tune == "head":
-                    # The frozen encoder runs once for every row, and the head alone is trained on what it gave.
-                    embedded = self._embed(encoded)
-                    network = self.module_.head_network()
-
-                    def batch(r: np.ndarray) -> dict[str, np.ndarray]:
-                        return {"embedding": embedded[r]}
-
-                    varied = batch
-                else:
-
-                    def batch(r: np.ndarray) -> dict[str, np.ndarray]:
-                        return arrays_of(self.preprocessor_, encoded, r)
-
-                    def varied(r: np.ndarray) -> dict[str, np.ndarray]:
-                        return self.modality.training_batch(self, cells, encoded, r, rng)
-
-                history = train(
-                    network,
-                    TrainingData(fitting, varied, target, weight, lengths=encoded.lengths),
-                    settings,
-                    loss=self.target_.loss(getattr(self, "label_smoothing", 0.0)),
-                    learning_rates=[("*", learning_rate_of(self), self.weight_decay)],
-                    validation=None if validating is None else TrainingData(validating, batch, target, weight),
-                )
+            if solved:
+                groups = None if groups is None else column_or_1d(groups)
+                history = solve_head(self, self._embed(encoded), rows, target, weight, groups)
+            else:
+                history = self._train(cells, encoded, (fitting, validating), target, weight, settings, rng)
             self.module_.eval()
-        self._record(history, afresh=afresh)
+        self._record(history, afresh=afresh or solved)
         return self
+
+    def _train(
+        self,
+        cells: Cells,
+        encoded: Encoded,
+        parts: tuple[np.ndarray, np.ndarray | None],
+        target: np.ndarray,
+        weight: np.ndarray,
+        settings: TrainingSettings,
+        rng: np.random.RandomState,
+    ) -> pd.DataFrame:
+        """Train the network on the first part of the rows; the second one, if there is one, says when to stop."""
+        fitting, validating = parts
+        with self._trainable():
+            network: nn.Module = self.module_
+            if self.fine_tune == "head":
+                # The frozen encoder runs once for every row, and the head alone is trained on what it gave.
+                embedded = self._embed(encoded)
+                network = self.module_.head_network()
+
+                def batch(r: np.ndarray) -> dict[str, np.ndarray]:
+                    return {"embedding": embedded[r]}
+
+                varied = batch
+            else:
+
+                def batch(r: np.ndarray) -> dict[str, np.ndarray]:
+                    return arrays_of(self.preprocessor_, encoded, r)
+
+                def varied(r: np.ndarray) -> dict[str, np.ndarray]:
+                    return self.modality.training_batch(self, cells, encoded, r, rng)
+
+            return train(
+                network,
+                TrainingData(fitting, varied, target, weight, lengths=encoded.lengths),
+                settings,
+                loss=self.target_.loss(getattr(self, "label_smoothing", 0.0)),
+                learning_rates=[("*", learning_rate_of(self), self.weight_decay)],
+                validation=None if validating is None else TrainingData(validating, batch, target, weight),
+            )
 
     def _class_weights(self, y: np.ndarray) -> np.ndarray:
         return np.ones(len(y))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
@@ -17,8 +17,11 @@ __all__ = ["TorchRegressor"]
 class TorchRegressor(RegressorMixin, TorchEstimator):
     """What the regressors of all modalities share."""
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train the network on targets that are standardised inside.
+    # As in `TorchClassifier`.
+    __metadata_request__fit: ClassVar = {"groups": True}
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Train the network on targets that are standardised inside, or solve for the head of a frozen one.
 
         Parameters
         ----------
@@ -27,6 +30,8 @@ class TorchRegressor(RegressorMixin, TorchEstimator):
         y : array-like of float, shape (n_samples,) or (n_samples, n_targets)
         sample_weight : array-like of float, shape (n_samples,), default=None
             A weight of 2 counts in the loss as the row given twice.
+        groups : array-like of shape (n_samples,), default=None
+            Rows of a group are held out together where a head's penalty is chosen, with ``fine_tune="head"``.
 
         Returns
         -------
@@ -42,10 +47,10 @@ class TorchRegressor(RegressorMixin, TorchEstimator):
             If a `device` is named that torch cannot use here.
         """
         afresh = not (self.warm_start and hasattr(self, "module_"))
-        return self._fit(X, y, sample_weight, learn_targets, afresh=afresh, epochs=self.max_epochs)
+        return self._fit(X, y, sample_weight, learn_targets, afresh=afresh, groups=groups)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train for one epoch on some rows, on top of what was learned before.
+        """Train for one epoch on some rows, on top of what was learned before; the head of a frozen backbone too.
 
         Parameters
         ----------
@@ -58,7 +63,7 @@ class TorchRegressor(RegressorMixin, TorchEstimator):
         -------
         self
         """
-        return self._fit(X, y, sample_weight, learn_targets, afresh=not hasattr(self, "module_"), epochs=1)
+        return self._fit(X, y, sample_weight, learn_targets, afresh=not hasattr(self, "module_"), partial=True)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the targets.

@@ -83,8 +83,8 @@ class TrainedLeaf(TransformerMixin, TorchLeaf):
         )
 
     def _record(self, history: pd.DataFrame, *, afresh: bool) -> None:
-        """Keep the history of a training, behind that of earlier ones if it went on from them."""
-        if not afresh:
+        """Keep the history of a training, behind that of earlier trainings if it went on from them."""
+        if not afresh and "epoch" in self.history_:
             history["epoch"] += len(self.history_)
             history = pd.concat([self.history_, history], ignore_index=True)
         self.history_ = history

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmensemble.exceptions import DataError
 from mmensemble.learning.targets import LearnedTask, label_columns, learn_numbers
+from mmensemble.linear import LinearSolution, solve_classes, solve_labels, solve_numbers
 from mmensemble.operations import NUMPY, Operations, Value
 from mmensemble.tasks import Classification, Multilabel, Multioutput, Regression, Task, task_from_dict
 
@@ -64,6 +65,19 @@ class Target(ABC):
         """Return (outputs, encoded) → loss per sample (n,)."""
 
     @abstractmethod
+    def solve(self, X: np.ndarray, encoded: np.ndarray, **settings: Any) -> list[LinearSolution]:
+        """Solve for linear maps of features to the raw outputs, side by side; see `mmensemble.linear`.
+
+        Parameters
+        ----------
+        X : ndarray of float, shape (n, n_features)
+        encoded : ndarray
+            As `encode` gives it.
+        **settings : Any
+            Of ``solve_classes``, ``solve_labels`` or ``solve_numbers``.
+        """
+
+    @abstractmethod
     def activate(self, xp: Operations, raw: Value) -> Value:
         """Turn raw outputs (n, n_outputs) into probabilities or numbers of that shape."""
 
@@ -97,6 +111,9 @@ class ClassTarget(Target):
     def loss(self, label_smoothing: float) -> nn.Module:
         return nn.CrossEntropyLoss(reduction="none", label_smoothing=label_smoothing)
 
+    def solve(self, X: np.ndarray, encoded: np.ndarray, **settings: Any) -> list[LinearSolution]:
+        return [solve_classes(X, encoded, self.n_outputs, **settings)]
+
     def activate(self, xp: Operations, raw: Value) -> Value:
         return xp.softmax(raw)
 
@@ -119,6 +136,9 @@ class MultilabelTarget(Target):
 
     def loss(self, label_smoothing: float) -> nn.Module:
         return _BinaryLoss(label_smoothing)
+
+    def solve(self, X: np.ndarray, encoded: np.ndarray, **settings: Any) -> list[LinearSolution]:
+        return [solve_labels(X, encoded, **settings)]
 
     def activate(self, xp: Operations, raw: Value) -> Value:
         return xp.sigmoid(raw)
@@ -146,6 +166,10 @@ class MultioutputTarget(Target):
     def loss(self, label_smoothing: float) -> nn.Module:
         return _ColumnsLoss([column.n_outputs for column in self.columns], label_smoothing)
 
+    def solve(self, X: np.ndarray, encoded: np.ndarray, **settings: Any) -> list[LinearSolution]:
+        columns = zip(self.columns, encoded.T, strict=True)
+        return [solution for target, codes in columns for solution in target.solve(X, codes, **settings)]
+
     def activate(self, xp: Operations, raw: Value) -> Value:
         parts = xp.split(raw, [column.n_outputs for column in self.columns])
         return xp.concat(*(column.activate(xp, part) for column, part in zip(self.columns, parts, strict=True)))
@@ -171,6 +195,9 @@ class NumberTarget(Target):
 
     def loss(self, label_smoothing: float) -> nn.Module:
         return _SquaredLoss()
+
+    def solve(self, X: np.ndarray, encoded: np.ndarray, **settings: Any) -> list[LinearSolution]:
+        return [solve_numbers(X, encoded, **settings)]
 
     def activate(self, xp: Operations, raw: Value) -> Value:
         return raw * self.scale + self.mean

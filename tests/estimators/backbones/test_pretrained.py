@@ -240,11 +240,8 @@ def test_exported_text_model(folders: dict[str, str], tmp_path: Path, name: str)
 
 
 def test_regressor_on_pretrained_text(folders: dict[str, str]) -> None:
-    model = TextRegressor(
-        pretrained=folders["bert"], max_length=16, fine_tune="head", max_epochs=80, learning_rate=0.05
-    )
+    model = TextRegressor(pretrained=folders["bert"], max_length=16, fine_tune="head")
     numbers = np.tile([1.0, 2.0, 8.0, 1.0, 9.0, 5.0], 2)
-    model.set_params(random_state=0)
     assert model.fit(TEXTS, numbers).score(TEXTS, numbers) > 0.5
 
 
@@ -351,7 +348,7 @@ def test_head(folders: dict[str, str], name: str, make: Any, X: Any, y: Any) -> 
     for key, value in weights(model).items():
         if key in before:
             assert value.equal(before[key]), key
-    assert model.history_["train_loss"].notna().all()
+    assert model.history_["chosen"].sum() == 1
 
 
 @each_case

@@ -76,6 +76,12 @@ def test_wants_a_fitted_estimator_with_a_history() -> None:
         TrainingCurveDisplay.from_estimator(LogisticRegression().fit([[0.0], [1.0]], [0, 1]))
 
 
+def test_a_solved_head_had_no_epochs() -> None:
+    clf = TextClassifier(fine_tune="head", vocab_size=300, random_state=0).fit(["red apple", "fast car"], [0, 1])
+    with pytest.raises(ConfigurationError, match="the head of TextClassifier was solved, not trained"):
+        TrainingCurveDisplay.from_estimator(clf)
+
+
 def test_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(MissingDependencyError, match=r"mmensemble\[plot\]"):

@@ -1,6 +1,7 @@
 """Late fusion strategies: ways of joining members by their outputs."""
 
 from mmensemble.fusion.late import LateFusion
+from mmensemble.fusion.pool import LogOpinionPool
 from mmensemble.fusion.product import ProductOfExperts
 from mmensemble.fusion.rows import Rows
 from mmensemble.fusion.selection import EnsembleSelection
@@ -14,6 +15,7 @@ __all__ = [
     "Fusion",
     "HardVoting",
     "LateFusion",
+    "LogOpinionPool",
     "Member",
     "Operations",
     "ProductOfExperts",

@@ -17,6 +17,7 @@ from mmensemble.fusion import LogOpinionPool as LogOpinionPool
 from mmensemble.fusion import ProductOfExperts as ProductOfExperts
 from mmensemble.fusion import SoftVoting as SoftVoting
 from mmensemble.fusion import Stacking as Stacking
+from mmensemble.fusion import SuperLearner as SuperLearner
 from mmensemble.inspection import expected_calibration_error as expected_calibration_error
 from mmensemble.inspection import member_disagreement as member_disagreement
 from mmensemble.inspection import missing_modality_curve as missing_modality_curve

@@ -7,6 +7,7 @@ from mmensemble.fusion.rows import Rows
 from mmensemble.fusion.selection import EnsembleSelection
 from mmensemble.fusion.stacking import Stacking
 from mmensemble.fusion.strategy import Fusion, Member
+from mmensemble.fusion.super_learner import SuperLearner
 from mmensemble.fusion.voting import HardVoting, SoftVoting
 from mmensemble.operations import Operations
 
@@ -22,4 +23,5 @@ __all__ = [
     "Rows",
     "SoftVoting",
     "Stacking",
+    "SuperLearner",
 ]

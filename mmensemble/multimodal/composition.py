@@ -119,6 +119,8 @@ class Composition(TransformerMixin, BaseComposition):
                 store=Store.of(self.cache),
                 n_jobs=self.n_jobs,
             )
+        if self.verbose:
+            print(self.fusion_)  # noqa: T201 - as scikit-learn does where it is asked to be verbose
         self.estimators_ = [member.estimator for member in self.fusion_.members_]
         self.named_estimators_ = Bunch(**{member.name: member.estimator for member in self.fusion_.members_})
         return self

@@ -32,7 +32,7 @@ class MultimodalClassifier(LabelsMixin, Composition):
     n_jobs : int, default=None
         Members and their folds fitted at the same time, as in scikit-learn.
     verbose : bool, default=False
-        Print how long fitting took.
+        Print how long fitting took, and the fitted strategy: `SuperLearner` tells what it compared and chose.
 
     Attributes
     ----------
@@ -152,7 +152,7 @@ class MultimodalRegressor(RegressorMixin, Composition):
     n_jobs : int, default=None
         Members and their folds fitted at the same time, as in scikit-learn.
     verbose : bool, default=False
-        Print how long fitting took.
+        Print how long fitting took, and the fitted strategy: `SuperLearner` tells what it compared and chose.
 
     Attributes
     ----------

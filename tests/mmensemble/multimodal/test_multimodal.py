@@ -17,7 +17,16 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr
 
-from mmensemble import EnsembleSelection, HardVoting, MultimodalClassifier, ProductOfExperts, SoftVoting, Stacking
+from mmensemble import (
+    EnsembleSelection,
+    HardVoting,
+    LogOpinionPool,
+    MultimodalClassifier,
+    ProductOfExperts,
+    SoftVoting,
+    Stacking,
+    SuperLearner,
+)
 from mmensemble.exceptions import ConfigurationError, DataError
 
 WORDS = {"fruit": ["apple", "pear", "plum"], "vehicle": ["car", "bus", "tram"], "tool": ["saw", "axe", "file"]}
@@ -68,7 +77,9 @@ FUSIONS = {
     "HardVoting": HardVoting(),
     "ProductOfExperts": ProductOfExperts(),
     "EnsembleSelection": EnsembleSelection(n_rounds=5, cv=2),
+    "LogOpinionPool": LogOpinionPool(cv=2),
     "Stacking": Stacking(cv=2),
+    "SuperLearner": SuperLearner(cv=2),
 }
 
 
@@ -447,7 +458,7 @@ def test_grid_search_over_all_strategies_and_inside_them(X: Any, y: Any) -> None
         {"fusion": [Stacking(LogisticRegression(), cv=2)], "fusion__final_estimator__C": [0.1, 1.0]},
     ]
     search = GridSearchCV(composition(), grid, cv=2, error_score="raise").fit(X, y)
-    assert len(search.cv_results_["params"]) == 9
+    assert len(search.cv_results_["params"]) == len(FUSIONS) + 4
     assert (search.cv_results_["mean_test_score"] > 1 / 3).all()
     assert search.best_estimator_.fusion_.task_.classes.tolist() == ["fruit", "tool", "vehicle"]
 

@@ -13,9 +13,11 @@ from mmensemble.export import export_onnx as export_onnx
 from mmensemble.export import to_graph as to_graph
 from mmensemble.fusion import EnsembleSelection as EnsembleSelection
 from mmensemble.fusion import HardVoting as HardVoting
+from mmensemble.fusion import LogOpinionPool as LogOpinionPool
 from mmensemble.fusion import ProductOfExperts as ProductOfExperts
 from mmensemble.fusion import SoftVoting as SoftVoting
 from mmensemble.fusion import Stacking as Stacking
+from mmensemble.fusion import SuperLearner as SuperLearner
 from mmensemble.inspection import expected_calibration_error as expected_calibration_error
 from mmensemble.inspection import member_disagreement as member_disagreement
 from mmensemble.inspection import missing_modality_curve as missing_modality_curve

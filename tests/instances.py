@@ -40,11 +40,13 @@ from mmensemble import (
     ColumnSelector,
     EnsembleSelection,
     HardVoting,
+    LogOpinionPool,
     MultimodalClassifier,
     MultimodalRegressor,
     ProductOfExperts,
     SoftVoting,
     Stacking,
+    SuperLearner,
     on_column,
 )
 from mmensemble_estimators import (
@@ -498,6 +500,21 @@ INSTANCES = [
         ALL_COLUMNS,
         target="number_table",
     ),
+    Instance(
+        "log_opinion_pool",
+        lambda: multimodal_of_labels(LogOpinionPool(cv=2), OneVsRestClassifier(LogisticRegression())),
+        ("name", *NUMBERS),
+        target="multilabel",
+    ),
+    Instance(
+        "log_opinion_pool_of_columns",
+        lambda: multimodal_of_labels(LogOpinionPool(cv=2), MultiOutputClassifier(LogisticRegression())),
+        ("name", *NUMBERS),
+        target="columns",
+    ),
+    Instance("log_opinion_pool_of_regressors", lambda: regressors(LogOpinionPool(cv=2)), ALL_COLUMNS, target="numbers"),
+    Instance("super_learner", lambda: small_multimodal(SuperLearner(cv=2)), ALL_COLUMNS),
+    Instance("super_learner_of_regressors", lambda: regressors(SuperLearner(cv=2)), ALL_COLUMNS, target="number_table"),
     Instance("median_of_regressors", lambda: regressors(HardVoting()), ALL_COLUMNS, target="numbers"),
     Instance(
         "attention_fusion", lambda: small_multimodal(AttentionFusion(random_state=0, hidden_size=16)), ALL_COLUMNS

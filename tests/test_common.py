@@ -29,12 +29,14 @@ from mmensemble import (
     DataError,
     EnsembleSelection,
     HardVoting,
+    LogOpinionPool,
     MultimodalClassifier,
     MultimodalRegressor,
     OnnxPredictor,
     ProductOfExperts,
     SoftVoting,
     Stacking,
+    SuperLearner,
 )
 from mmensemble.fusion import Fusion
 from mmensemble.scoring import Manifest
@@ -508,8 +510,10 @@ DEFAULTS = [
     SoftVoting(),
     HardVoting(),
     ProductOfExperts(),
+    LogOpinionPool(),
     EnsembleSelection(),
     Stacking(),
+    SuperLearner(),
     ConcatFusion(),
     AttentionFusion(),
     GatedFusion(),

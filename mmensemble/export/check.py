@@ -181,8 +181,10 @@ def _(estimator: ColumnTransformer) -> Named:
 @_parts.register(VotingRegressor)
 def _(estimator: Any) -> Named:
     members = list(getattr(estimator, "named_estimators_", {}).items())
-    final = getattr(getattr(estimator, "fusion_", estimator), "final_estimator_", None)
-    return [*members, ("final_estimator", final)]
+    joins = getattr(estimator, "fusion_", estimator)
+    # A super learner's final estimators are those of what it chose.
+    joins = [joins, *(strategy for _, strategy in getattr(joins, "candidates_", []))]
+    return [*members, *(("final_estimator", getattr(each, "final_estimator_", None)) for each in joins)]
 
 
 @_parts.register(OneVsRestClassifier)

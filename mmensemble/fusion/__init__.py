@@ -1,11 +1,13 @@
 """Late fusion strategies: ways of joining members by their outputs."""
 
 from mmensemble.fusion.late import LateFusion
+from mmensemble.fusion.pool import LogOpinionPool
 from mmensemble.fusion.product import ProductOfExperts
 from mmensemble.fusion.rows import Rows
 from mmensemble.fusion.selection import EnsembleSelection
 from mmensemble.fusion.stacking import Stacking
 from mmensemble.fusion.strategy import Fusion, Member
+from mmensemble.fusion.super_learner import SuperLearner
 from mmensemble.fusion.voting import HardVoting, SoftVoting
 from mmensemble.operations import Operations
 
@@ -14,10 +16,12 @@ __all__ = [
     "Fusion",
     "HardVoting",
     "LateFusion",
+    "LogOpinionPool",
     "Member",
     "Operations",
     "ProductOfExperts",
     "Rows",
     "SoftVoting",
     "Stacking",
+    "SuperLearner",
 ]

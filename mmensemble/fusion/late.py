@@ -16,14 +16,15 @@ from functools import reduce
 from itertools import compress
 from numbers import Integral
 from operator import or_
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.base import is_classifier, is_regressor
+from sklearn.base import clone, is_classifier, is_regressor
 
 from mmensemble.cache import HashedRows, Store
 from mmensemble.exceptions import ConfigurationError, DataError, ExportError
+from mmensemble.fusion.held_out import HeldOut
 from mmensemble.fusion.rows import FrameRows, GraphRows, Rows
 from mmensemble.fusion.strategy import Fusion, Member
 from mmensemble.graph import (
@@ -143,6 +144,37 @@ class LateFusion(Fusion):
         n_jobs: int | None = None,
     ) -> LateFusion:
         """Fit every member on the rows that have its modality, then what joins them; see `Fusion.fit`."""
+        metadata: dict[str, Any] = {"sample_weight": sample_weight, "groups": groups, "store": store, "n_jobs": n_jobs}
+        held_out = self._held_out(members, X, target, **metadata)
+        if self.learns(self.task_):
+            self.learn_from(held_out)
+        return self
+
+    def adopt(self, members: Sequence[Member], task: Task, prior: np.ndarray) -> Self:
+        """Take over members that are fitted elsewhere, before `learn_from` and `join`."""
+        self.members_, self.task_, self.prior_ = list(members), task, prior
+        return self
+
+    def for_fold(self) -> Self:
+        """Return a clone that knows the members and what it chose of all rows, to learn the rule from a fold's rows."""
+        return clone(self).adopt(self.members_, self.task_, self.prior_)
+
+    def learn_from(self, held_out: HeldOut) -> None:
+        """Learn the rule from out-of-fold outputs; written in place of `learn` where the folds matter."""
+        self.learn(held_out.outputs, held_out.present, held_out.y, held_out.X, held_out.sample_weight)
+
+    def _held_out(
+        self,
+        members: Sequence[Member],
+        X: Any,
+        target: LearnedTask,
+        *,
+        sample_weight: np.ndarray | None,
+        groups: np.ndarray | None,
+        store: Store | None,
+        n_jobs: int | None,
+    ) -> HeldOut:
+        """Fit every member, and on folds too where the rule is learned; return what they say of the held-out rows."""
         self.task_, self.prior_ = target.task, target.prior
         y = for_members(target)
         self.check_parameters(members, X)
@@ -169,13 +201,11 @@ class LateFusion(Fusion):
         results = Parallel(n_jobs=n_jobs)(fits + held_out_fits)
         fitted = zip(members, results, strict=False)
         self.members_ = [member.fitted(estimator, X, labels) for member, (estimator, labels) in fitted]
-        if learns:
-            outputs = np.zeros((len(members), len(y), self.task_.width))
-            for place, held_out_outputs in zip(held_out_rows, results[len(fits) :], strict=True):
-                outputs[place] = held_out_outputs
-            presence = np.stack([present for present, _ in found])[:, :, None]
-            self.learn(outputs, presence, y, X, sample_weight)
-        return self
+        outputs = np.zeros((len(members), len(y), self.task_.width))
+        for place, held_out_outputs in zip(held_out_rows, results[len(fits) :], strict=True):
+            outputs[place] = held_out_outputs
+        presence = np.stack([present for present, _ in found])[:, :, None]
+        return HeldOut(outputs, presence, y, X, sample_weight, folds)
 
     def _rows_to_fit(
         self, member: Member, X: Any, y: np.ndarray, sample_weight: np.ndarray | None, *, learns: bool
@@ -231,7 +261,7 @@ class LateFusion(Fusion):
         outputs, present = self._member_outputs(X)
         if not len(present[0]):
             return np.zeros((0, self.task_.width))
-        return np.asarray(self._join(NUMPY, outputs, present, FrameRows(X, self.task_)))
+        return np.asarray(self.join(NUMPY, outputs, present, FrameRows(X, self.task_)))
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the members' outputs side by side, (n_samples, n_members * width); 0 where missing."""
@@ -242,7 +272,7 @@ class LateFusion(Fusion):
         """Return ``<member>_<class>`` for every column of `transform`."""
         return [f"{member.name}_{output}" for member in self.members_ for output in output_names(self.task_)]
 
-    def _join(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
+    def join(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
         """Combine the members that take part; a row that has none of them gets the prior."""
         part = self.takes_part()
         outputs, present = list(compress(outputs, part)), list(compress(present, part))
@@ -281,7 +311,7 @@ class LateFusion(Fusion):
             present.append(xp.of(outputs.present))
         with graph.scope(type(self).__name__):
             values = [xp.where(*pair, 0) for pair in zip(present, values, strict=True)]
-            result = self._join(xp, values, present, GraphRows(source, self.task_))
+            result = self.join(xp, values, present, GraphRows(source, self.task_))
             side_by_side = xp.concat(*values)
             any_member = any_present(graph, [value.value for value in present])
         return Outputs(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmensemble.frames import column_cells
+from mmensemble.fusion.strategy import Fusion
 from mmensemble.graph import Frame, GraphValue, Tensor, graph_outputs, to_graph
 from mmensemble.learning.outputs import outputs_of
 from mmensemble.operations import Value
@@ -46,6 +47,14 @@ class Rows(Protocol):
             on `y` as `LateFusion.learn` gets it. None where the task has no classes.
         """
 
+    def outputs_of_strategy(self, strategy: Fusion) -> Value:
+        """Return the outputs of a fitted strategy that has members of its own, (n, width).
+
+        Parameters
+        ----------
+        strategy : Fusion
+        """
+
 
 class FrameRows:
     """Rows of a frame.
@@ -70,6 +79,9 @@ class FrameRows:
         self, name: str, estimator: Any, features: np.ndarray, labels: Sequence[np.ndarray] | None
     ) -> np.ndarray:
         return outputs_of(estimator, self.task, features, labels)
+
+    def outputs_of_strategy(self, strategy: Fusion) -> np.ndarray:
+        return strategy.outputs(self.X)
 
 
 class GraphRows:
@@ -96,6 +108,12 @@ class GraphRows:
         graph = self.source.graph
         outputs = to_graph(estimator, Tensor(graph, features.value))
         return GraphValue(graph, graph_outputs(name, estimator, outputs, self.task, labels))
+
+    def outputs_of_strategy(self, strategy: Fusion) -> GraphValue:
+        graph, name = self.source.graph, type(strategy).__name__
+        with graph.scope(name):
+            outputs = to_graph(strategy, self.source)
+        return GraphValue(graph, graph_outputs(name, strategy, outputs, self.task))
 
 
 def _numeric(columns: Sequence[str]) -> TabularPreprocessor:

@@ -10,10 +10,9 @@ import numpy as np
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.fusion.averaging import WeightedAverage
+from mmensemble.fusion.held_out import mean_loss
 from mmensemble.fusion.strategy import Member
-from mmensemble.learning.outputs import distributions
-from mmensemble.operations import NUMPY
-from mmensemble.tasks import Multilabel, Regression, Task
+from mmensemble.tasks import Task
 
 __all__ = ["EnsembleSelection"]
 
@@ -73,7 +72,7 @@ class EnsembleSelection(WeightedAverage):
         losses, path = [], []
         for _ in range(self.n_rounds):
             tried = [
-                self._loss(self._average(total + voter * output, votes + voter), y, weight)
+                mean_loss(self.task_, self._average(total + voter * output, votes + voter), y, weight)
                 for output, voter in zip(outputs, voters, strict=True)
             ]
             best = int(np.argmin(tried))
@@ -86,19 +85,6 @@ class EnsembleSelection(WeightedAverage):
 
     def _average(self, total: np.ndarray, votes: np.ndarray) -> np.ndarray:
         return np.where(votes > 0, total / np.maximum(votes, 1), self.prior_)
-
-    def _loss(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
-        if isinstance(self.task_, Regression):
-            truth = y.reshape(len(y), -1)
-            mean = np.average(truth, axis=0, weights=weight)
-            scale = np.maximum(np.average((truth - mean) ** 2, axis=0, weights=weight), np.finfo(float).tiny)
-            return float(np.average(((outputs - truth) ** 2 / scale).mean(axis=1), weights=weight))
-        # The true class of each column of labels, (n,), or of each independent label, (n, n_labels).
-        truths = [y] if isinstance(self.task_, Multilabel) else list(y.reshape(len(y), -1).T)
-        parts = zip(distributions(NUMPY, outputs, self.task_), truths, strict=True)
-        chosen = [np.take_along_axis(part, classes[..., None], axis=-1)[..., 0] for part, classes in parts]
-        losses = -np.log(np.maximum(np.column_stack(chosen), 1e-12))
-        return float(np.average(losses.mean(axis=1), weights=weight))
 
     def member_weights(self) -> np.ndarray:
         return self.weights_

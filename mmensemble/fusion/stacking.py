@@ -6,38 +6,42 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn import config_context
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.multioutput import MultiOutputClassifier
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.fusion.filling import PeerRegression
+from mmensemble.fusion.held_out import HeldOut
 from mmensemble.fusion.late import LateFusion
+from mmensemble.fusion.meta_learner import chosen_strength, fit_default
+from mmensemble.fusion.pool import LEAST_LOG_RATIO, log_ratios
 from mmensemble.fusion.rows import FrameRows, Rows
 from mmensemble.fusion.strategy import Member
 from mmensemble.learning.columns import as_list, column_kinds
-from mmensemble.learning.members import fit_member, member_target
+from mmensemble.learning.members import fit_member
 from mmensemble.learning.outputs import check_can_answer, informative_columns
 from mmensemble.operations import NUMPY, Operations, Value
-from mmensemble.tasks import Multilabel, Multioutput, Regression, Task
+from mmensemble.tasks import Regression, Task
 
 __all__ = ["Stacking"]
 
 
 class Stacking(LateFusion):
-    """Feed the members' outputs to a meta-learner (Wolpert 1992), trained on out-of-fold outputs.
+    r"""Feed the members' outputs to a meta-learner (Wolpert 1992), trained on out-of-fold outputs.
 
-    On complete rows that is ``StackingClassifier(stack_method="predict_proba")`` and ``StackingRegressor``: of two
-    classes only the second one's probability is used. Where a modality is missing, its place is taken by what the
-    member would be expected to say, by a ridge regression of its out-of-fold outputs on the mean of its peers'. Levels
-    are built by nesting: a member, or the meta-learner, may be a composition itself.
+    With a meta-learner of your own that is, on complete rows, ``StackingClassifier(stack_method="predict_proba")`` and
+    ``StackingRegressor``: of two classes only the second one's probability is used. Where a modality is missing, its
+    place is taken by what the member would be expected to say, by a ridge regression of its out-of-fold outputs on the
+    mean of its peers'. Levels are built by nesting: a member, or the meta-learner, may be a composition itself.
+
+    The default meta-learner is linear, and its penalty is the one of the lowest loss (log loss, or squared error) when
+    it is cross-validated on the out-of-fold outputs, by the same folds. Beside a class's probability it sees by how
+    much a member makes it more probable than it is beforehand, :math:`\log(p_{mk} / \pi_k)`, in which independent
+    evidence adds up.
 
     Parameters
     ----------
     final_estimator : estimator, default=None
-        The meta-learner. None is ``LogisticRegression()``, one per label or column of labels where there are several
-        (``OneVsRestClassifier``, ``MultiOutputClassifier``), and ``RidgeCV()`` for a regression.
+        The meta-learner. None is ``LogisticRegression``, one per label or column of labels where there are several
+        (``OneVsRestClassifier``, ``MultiOutputClassifier``), and ``Ridge`` for a regression.
     cv : int, str, splitter or list of splits, default=5
         How the out-of-fold outputs are made. All members share the folds, which leave each row of X out once: that many
         stratified ones, or ones by group where `groups` are passed to `fit`; ones that keep together the rows with the
@@ -56,6 +60,11 @@ class Stacking(LateFusion):
         and of independent labels.
     peer_regression_ : PeerRegression
         What is expected of a member whose modality is missing.
+    strength_ : float or None
+        Of the default meta-learner: ``C`` of a classification; of a regression ``alpha`` per row and unit of a
+        feature's variance.
+    log_ratios_ : bool
+        Whether the meta-learner sees logarithms of the probabilities' ratios to the prior too.
     passthrough_ : list of str
         The columns that are passed through.
     passthrough_means_ : ndarray of float, shape (n_passed_through,)
@@ -72,8 +81,12 @@ class Stacking(LateFusion):
 
     __module__ = "mmensemble"
 
-    # Version 0.1 had no such attribute: its meta-learners learned the labels themselves.
+    # Version 0.1 had no such attributes: its meta-learners learned the labels themselves, and saw probabilities only.
     final_labels_: list[np.ndarray] | None = None
+    log_ratios_: bool = False
+    strength_: float | None = None
+
+    _strength_of_all: float | None = None
 
     def __init__(self, final_estimator: Any = None, cv: Any = 5, passthrough: bool | Sequence[str] = False) -> None:
         self.final_estimator = final_estimator
@@ -113,56 +126,59 @@ class Stacking(LateFusion):
             raise ConfigurationError(f"passthrough takes numeric columns, and {strings} hold something else")
         return list(kinds)
 
-    def learn(
-        self, outputs: np.ndarray, present: np.ndarray, y: np.ndarray, X: Any, sample_weight: np.ndarray | None
-    ) -> None:
-        weight = np.ones(len(y)) if sample_weight is None else sample_weight
-        self.peer_regression_ = PeerRegression().fit(outputs, present, weight)
-        self.passthrough_ = self._columns(self.members_, X)
-        rows = FrameRows(X, self.task_)
-        numbers = rows.numbers("passthrough", self.passthrough_) if self.passthrough_ else np.zeros((len(y), 0))
+    def for_fold(self) -> Stacking:
+        # One of a few numbers, chosen from all rows: a fold's own choice costs as much as all else.
+        stacking = super().for_fold()
+        stacking._strength_of_all = self.strength_
+        return stacking
+
+    def learn_from(self, held_out: HeldOut) -> None:
+        outputs, present, weight = held_out.outputs, held_out.present, held_out.weight
+        self.log_ratios_ = self.final_estimator is None and not isinstance(self.task_, Regression)
+        self.peer_regression_ = PeerRegression().fit(
+            np.stack(self._said(NUMPY, list(outputs), list(present))), present, weight
+        )
+        self.passthrough_ = self._columns(self.members_, held_out.X)
+        rows = FrameRows(held_out.X, self.task_)
+        numbers = rows.numbers("passthrough", self.passthrough_) if self.passthrough_ else np.zeros((len(weight), 0))
         shares = ~np.isnan(numbers) * weight[:, None]
         total = shares.sum(axis=0)
         sums = (np.where(np.isnan(numbers), 0, numbers) * shares).sum(axis=0)
         self.passthrough_means_ = sums / np.where(total > 0, total, 1)
-        used = present[:, :, 0].any(axis=0)
+        used = held_out.present[:, :, 0].any(axis=0)
         features = self._features(NUMPY, list(outputs), list(present), rows)[used]
+        known = held_out.rows(np.flatnonzero(used))
         try:
-            self.final_estimator_, self.final_labels_ = self._fit_meta_learner(
-                features, y[used], None if sample_weight is None else sample_weight[used]
-            )
+            if self.final_estimator is None:
+                of_all = self._strength_of_all
+                self.strength_ = chosen_strength(self.task_, features, known) if of_all is None else of_all
+                fitted = fit_default(self.task_, features, known.y, known.sample_weight, self.strength_)
+            else:
+                given = (known.y, self.task_.label_sets, known.sample_weight)
+                fitted = fit_member(self.final_estimator, features, *given)
         except Exception as error:
             error.add_note("This was the final_estimator of Stacking.")
             raise
-
-    def _fit_meta_learner(
-        self, features: np.ndarray, y: np.ndarray, weight: np.ndarray | None
-    ) -> tuple[Any, list[np.ndarray] | None]:
-        label_sets = self.task_.label_sets
-        if self.final_estimator is not None:
-            return fit_member(self.final_estimator, features, y, label_sets, weight)
-        if isinstance(self.task_, Regression):
-            return fit_member(RidgeCV(), features, y, label_sets, weight)
-        if not isinstance(self.task_, (Multilabel, Multioutput)):
-            return fit_member(LogisticRegression(), features, y, label_sets, weight)
-        per_column = OneVsRestClassifier if isinstance(self.task_, Multilabel) else MultiOutputClassifier
-        if weight is None:
-            return fit_member(per_column(LogisticRegression()), features, y, label_sets)
-        # OneVsRestClassifier hands weights on by metadata routing only.
-        with config_context(enable_metadata_routing=True):
-            final = per_column(LogisticRegression().set_fit_request(sample_weight=True))
-            y, labels = member_target(final, y, label_sets)
-            return final.fit(features, y, sample_weight=weight), labels
+        self.final_estimator_, self.final_labels_ = fitted
 
     def combine(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
         features = self._features(xp, outputs, present, rows)
         return rows.outputs_of("final_estimator", self.final_estimator_, features, self.final_labels_)
 
+    def _said(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value]) -> list[Value]:
+        """Return what the meta-learner sees of each member, (n, n_seen); 0 where missing."""
+        if not self.log_ratios_:
+            return list(outputs)
+        ratios = log_ratios(xp, outputs, present, self.prior_, self.task_)
+        scale = 1 / abs(LEAST_LOG_RATIO)  # not far beyond -1 to 1, as the probabilities
+        return [xp.concat(output, ratio * scale) for output, ratio in zip(outputs, ratios, strict=True)]
+
     def _features(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
-        features = self.peer_regression_.fill(xp, outputs, present)
-        informative = informative_columns(self.task_)
-        if len(informative) < self.task_.width:
-            features = [xp.take(output, informative) for output in features]
+        features = self.peer_regression_.fill(xp, self._said(xp, outputs, present), present)
+        informative, width = informative_columns(self.task_), self.task_.width
+        if len(informative) < width:
+            further = np.arange(width, 2 * width if self.log_ratios_ else width)
+            features = [xp.take(output, np.concatenate([informative, further])) for output in features]
         if self.passthrough_:
             numbers = rows.numbers("passthrough", self.passthrough_)
             means = xp.constant(self.passthrough_means_[None], "passthrough_means")

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
 from mmensemble._sklearn import safe_indexing
 from mmensemble.cache import Store
 from mmensemble.exceptions import DataError
 from mmensemble.learning.columns import Columns, column_kinds, present_rows, select_columns
+from mmensemble.learning.folds import Fold
 from mmensemble.learning.targets import LearnedTask
 from mmensemble.tasks import Task
 
@@ -134,6 +135,40 @@ class Fusion(BaseEstimator):
         -------
         self
         """
+
+    def out_of_fold(
+        self,
+        members: Sequence[Member],
+        X: Any,
+        target: LearnedTask,
+        folds: Sequence[Fold],
+        *,
+        sample_weight: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+        store: Store | None = None,
+        n_jobs: int | None = None,
+    ) -> np.ndarray:
+        """Predict the rows that each fold holds out, by a clone that was fitted without them.
+
+        Parameters
+        ----------
+        members, X, target, sample_weight, groups, store, n_jobs : as in `fit`
+        folds : sequence of Fold
+            They hold each row out once.
+
+        Returns
+        -------
+        ndarray of float, shape (n_samples, width)
+        """
+        made = np.zeros((len(target.y), target.task.width))
+        for fitting, held_out in folds:
+            weight, related = (None if part is None else part[fitting] for part in (sample_weight, groups))
+            part, rows = replace(target, y=target.y[fitting]), safe_indexing(X, fitting)
+            fitted = clone(self).fit(
+                members, rows, part, sample_weight=weight, groups=related, store=store, n_jobs=n_jobs
+            )
+            made[held_out] = fitted.outputs(safe_indexing(X, held_out))
+        return made
 
     @abstractmethod
     def outputs(self, X: Any) -> np.ndarray:

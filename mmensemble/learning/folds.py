@@ -18,7 +18,7 @@ from mmensemble.learning.outputs import outputs_of
 from mmensemble.learning.targets import LearnedTask, for_members
 from mmensemble.tasks import Task
 
-__all__ = ["Fold", "member_fold", "out_of_fold", "split_rows"]
+__all__ = ["Fold", "column_groups", "member_fold", "out_of_fold", "split_rows"]
 
 # The numbers of the rows to fit, and of those that are held out.
 Fold = tuple[np.ndarray, np.ndarray]
@@ -50,7 +50,7 @@ def split_rows(cv: Any, X: Any, target: LearnedTask, groups: np.ndarray | None) 
     if isinstance(cv, Integral) and cv < 2:
         raise ConfigurationError(f"cv must be at least 2, not {cv}")
     if isinstance(cv, str):
-        groups = _column_groups(X, cv)
+        groups = column_groups(X, cv)
         cv = GroupKFold(min(N_FOLDS, len(np.unique(groups))))
     elif groups is not None and (cv is None or isinstance(cv, Integral)):
         cv = GroupKFold(N_FOLDS if cv is None else cv)
@@ -64,7 +64,7 @@ def split_rows(cv: Any, X: Any, target: LearnedTask, groups: np.ndarray | None) 
     return folds
 
 
-def _column_groups(X: Any, column: str) -> np.ndarray:
+def column_groups(X: Any, column: str) -> np.ndarray:
     """Return the cells of a column, each of which must name the group of its row, ndarray of shape (n,).
 
     Raises

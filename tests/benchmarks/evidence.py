@@ -39,10 +39,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script, where `te
 from mmensemble import (
     EnsembleSelection,
     HardVoting,
+    LogOpinionPool,
     MultimodalClassifier,
     ProductOfExperts,
     SoftVoting,
     Stacking,
+    SuperLearner,
     expected_calibration_error,
     on_column,
 )
@@ -146,8 +148,10 @@ def models(cache: str) -> dict[str, dict[str, Any]]:
         "SoftVoting": SoftVoting(),
         "HardVoting": HardVoting(),
         "ProductOfExperts": ProductOfExperts(),
+        "LogOpinionPool": LogOpinionPool(),
         "EnsembleSelection": EnsembleSelection(),
         "Stacking": Stacking(),
+        "SuperLearner": SuperLearner(),
     }
     return {
         "one member": {name: alone((name, estimator, column)) for name, estimator, column in members(sparse=True)},

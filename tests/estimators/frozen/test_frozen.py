@@ -33,6 +33,7 @@ from mmensemble import (
     ProductOfExperts,
     SoftVoting,
     Stacking,
+    SuperLearner,
     preprocessing,
 )
 from mmensemble.cache import Store
@@ -53,7 +54,7 @@ ROOT = Path(__file__).parents[3]
 N_ROWS = 24
 IMAGE_SIZE = 32
 SEEDED = {"random_state": 0, "device": "cpu"}
-LATE = [SoftVoting(), HardVoting(), ProductOfExperts(), Stacking(cv=2), EnsembleSelection(cv=2)]
+LATE = [SoftVoting(), HardVoting(), ProductOfExperts(), Stacking(cv=2), EnsembleSelection(cv=2), SuperLearner(cv=2)]
 JOINT = [f(max_epochs=1, hidden_size=8, **SEEDED) for f in (ConcatFusion, GatedFusion, AttentionFusion)]
 BY_TOKENS = CrossAttentionFusion(max_epochs=1, hidden_size=8, **SEEDED)
 

@@ -21,11 +21,13 @@ from sklearn.preprocessing import StandardScaler
 from mmensemble import (
     EnsembleSelection,
     HardVoting,
+    LogOpinionPool,
     MultimodalClassifier,
     OnnxPredictor,
     ProductOfExperts,
     SoftVoting,
     Stacking,
+    SuperLearner,
     export_onnx,
     member_disagreement,
 )
@@ -58,7 +60,9 @@ STRATEGIES: dict[str, Any] = {
     "SoftVoting": SoftVoting(),
     "HardVoting": HardVoting(),
     "ProductOfExperts": ProductOfExperts(),
+    "LogOpinionPool": LogOpinionPool(cv=3),
     "EnsembleSelection": EnsembleSelection(n_rounds=4, cv=3),
+    "SuperLearner": SuperLearner(cv=3),
     "Stacking": Stacking(Picky(), cv=3),
 }
 

@@ -16,6 +16,7 @@ from mmensemble.exceptions import ConfigurationError
 from tests.mmensemble.fusion.shared_folds import shared_folds
 
 MEMBERS = [("a", LogisticRegression(), ["a"]), ("b", GaussianNB(), ["b"])]
+LINEAR = LogisticRegression()
 SHUFFLED = StratifiedKFold(3, shuffle=True, random_state=0)
 
 
@@ -28,8 +29,8 @@ def rows(n_classes: int, seed: int = 0, n: int = 60) -> tuple[pd.DataFrame, np.n
 
 @pytest.mark.parametrize(
     ("final_estimator", "cv"),
-    [(None, 5), (LogisticRegression(C=0.01), 3), (RandomForestClassifier(5, random_state=0), SHUFFLED)],
-    ids=["default", "weak", "forest on shuffled folds"],
+    [(LogisticRegression(), 5), (LogisticRegression(C=0.01), 3), (RandomForestClassifier(5, random_state=0), SHUFFLED)],
+    ids=["usual", "weak", "forest on shuffled folds"],
 )
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_complete_rows_are_as_in_scikit_learn(n_classes: int, final_estimator: Any, cv: Any) -> None:
@@ -48,16 +49,16 @@ def test_complete_rows_are_as_in_scikit_learn(n_classes: int, final_estimator: A
 def test_sample_weight_is_as_in_scikit_learn() -> None:
     X, y = rows(3)
     weight = np.linspace(0.1, 3, len(y))
-    ours = MultimodalClassifier(MEMBERS, fusion=Stacking(cv=3)).fit(X, y, sample_weight=weight)
+    ours = MultimodalClassifier(MEMBERS, fusion=Stacking(LINEAR, cv=3)).fit(X, y, sample_weight=weight)
     # Members without a column selector in front, for a pipeline takes no sample_weight.
     one = MultimodalClassifier(
-        [("m", LogisticRegression(), ["a", "b"]), ("n", GaussianNB(), ["a", "b"])], fusion=Stacking(cv=3)
+        [("m", LogisticRegression(), ["a", "b"]), ("n", GaussianNB(), ["a", "b"])], fusion=Stacking(LINEAR, cv=3)
     ).fit(X, y, sample_weight=weight)
     theirs = StackingClassifier([("m", LogisticRegression()), ("n", GaussianNB())], cv=3).fit(
         X, y, sample_weight=weight
     )
     np.testing.assert_array_equal(one.predict_proba(X), theirs.predict_proba(X))
-    unweighted = MultimodalClassifier(MEMBERS, fusion=Stacking(cv=3)).fit(X, y)
+    unweighted = MultimodalClassifier(MEMBERS, fusion=Stacking(LINEAR, cv=3)).fit(X, y)
     assert not np.allclose(ours.predict_proba(X), unweighted.predict_proba(X))
 
 
@@ -103,7 +104,7 @@ def test_missing_rows_are_filled(n_classes: int) -> None:
             frame.loc[rng.random(len(frame)) < 0.3, column] = np.nan
     assert new.isna().all(axis=1).any()
     assert X.isna().all(axis=1).any()
-    model = MultimodalClassifier(MEMBERS, fusion=Stacking(cv=3)).fit(X, y)
+    model = MultimodalClassifier(MEMBERS, fusion=Stacking(LINEAR, cv=3)).fit(X, y)
     np.testing.assert_allclose(model.predict_proba(new), reference(X, y, new, cv=3), rtol=0, atol=1e-9)
 
 
@@ -115,7 +116,7 @@ def test_the_meta_learner_sees_out_of_fold_predictions_only() -> None:
     X["b"] += 1.5 * y
     by_heart = RandomForestClassifier(20, bootstrap=False, random_state=0)
     model = MultimodalClassifier(
-        [("heart", by_heart, ["a"]), ("signal", LogisticRegression(), ["b"])], fusion=Stacking(cv=4)
+        [("heart", by_heart, ["a"]), ("signal", LogisticRegression(), ["b"])], fusion=Stacking(LINEAR, cv=4)
     ).fit(X, y)
     assert model.named_estimators_.heart.score(X[["a"]], y) == 1.0
     heart, signal = model.fusion_.final_estimator_.coef_[0]

@@ -16,10 +16,8 @@ from sklearn.model_selection import (
     RepeatedKFold,
     ShuffleSplit,
     StratifiedKFold,
-    cross_val_predict,
 )
 from sklearn.multiclass import OneVsRestClassifier
-from sklearn.multioutput import MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -75,7 +73,7 @@ def test_passthrough_is_as_in_scikit_learn(n_classes: int) -> None:
 
 
 @pytest.mark.parametrize("passthrough", [False, True])
-@pytest.mark.parametrize("final", [None, Ridge(0.1)], ids=["default", "ridge"])
+@pytest.mark.parametrize("final", [RidgeCV(), Ridge(0.1)], ids=["chosen", "ridge"])
 @pytest.mark.parametrize("cv", [5, KFold(3, shuffle=True, random_state=0)], ids=["5", "shuffled"])
 def test_regressors_are_as_in_scikit_learn(cv: Any, final: Any, passthrough: bool) -> None:
     X, _ = rows()
@@ -97,7 +95,7 @@ def test_chosen_columns_with_gaps(kind: Any) -> None:
     X, y = rows()
     X = with_gaps(X.assign(extra=np.arange(N) % 7.0, other=0.0, name="n"))
     frame = X if kind is pd.DataFrame else pl.from_pandas(X)
-    fusion = Stacking(cv=3, passthrough=["extra", "a"])
+    fusion = Stacking(LogisticRegression(), cv=3, passthrough=["extra", "a"])
     model = MultimodalClassifier(MEMBERS, fusion=fusion).fit(frame, y)
     train, test = filled_outputs(X, y, X, cv=3)
     passed = X[["extra", "a"]].fillna(X[["extra", "a"]].mean()).to_numpy()
@@ -125,7 +123,7 @@ def test_only_numeric_columns_of_members_are_passed_through() -> None:
         ("flag", LogisticRegression(), ["flag", "a"]),
         ("word", _Words(), ["word", "a"]),
     ]
-    model = MultimodalClassifier(members, fusion=Stacking(cv=3, passthrough=True)).fit(frame, y)
+    model = MultimodalClassifier(members, fusion=Stacking(LogisticRegression(), cv=3, passthrough=True)).fit(frame, y)
     assert model.fusion_.passthrough_ == ["flag", "a"]
     assert model.fusion_.final_estimator_.n_features_in_ == 2 * 3 + 2
 
@@ -228,54 +226,6 @@ def labels_of(kind: str, y: np.ndarray) -> np.ndarray:
     if kind == MULTILABEL:
         return np.column_stack([y == "one", y != "two"]).astype(int)
     return np.column_stack([y, np.where(y == "one", "first", "later")])
-
-
-@pytest.mark.parametrize("kind", [MULTILABEL, COLUMNS])
-@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
-def test_default_meta_learner_of_several_labels(kind: str, weighted: bool) -> None:
-    X, y = rows()
-    target = labels_of(kind, y)
-    weight = np.linspace(0.1, 3, N) if weighted else np.ones(N)
-    members = [(c, MultiOutputClassifier(GaussianNB()), [c]) for c in "ab"]
-    model = MultimodalClassifier(members, fusion=Stacking(cv=3)).fit(X, target, weight if weighted else None)
-    blocks = []
-    for c in "ab":
-        block = []
-        for column in target.T:
-            made = np.zeros((N, len(np.unique(column))))
-            for held in np.array_split(np.arange(N), 3):
-                fitting = np.setdiff1d(np.arange(N), held)
-                fitted = GaussianNB().fit(X[[c]].iloc[fitting], column[fitting], weight[fitting])
-                made[held] = fitted.predict_proba(X[[c]].iloc[held])
-            # Of two classes the second one says all.
-            block.append(made[:, 1:] if made.shape[1] == 2 else made)
-        blocks.append(np.hstack(block))
-    features = np.hstack(blocks)
-    finals = [LogisticRegression().fit(features, column, weight) for column in target.T]
-    for fitted, expected in zip(model.fusion_.final_estimator_.estimators_, finals, strict=True):
-        np.testing.assert_allclose(fitted.coef_, expected.coef_, rtol=1e-5, atol=1e-6)
-    inputs = np.hstack(
-        [
-            np.hstack([p[:, 1:] if p.shape[1] == 2 else p for p in e.predict_proba(X[[c]])])
-            for e, c in zip(model.estimators_, "ab", strict=True)
-        ]
-    )
-    made = model.predict_proba(X)
-    for k, expected in enumerate(finals):
-        wanted = expected.predict_proba(inputs)
-        column = made[:, k] if kind == MULTILABEL else made[k]
-        np.testing.assert_allclose(column, wanted[:, 1] if kind == MULTILABEL else wanted, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("width", [1, 2])
-def test_default_meta_learner_of_number_tables(width: int) -> None:
-    X, _ = rows()
-    y = np.column_stack([numbers(X, seed) for seed in range(width)])
-    model = MultimodalRegressor(REGRESSORS, fusion=Stacking(cv=3)).fit(X, y)
-    train = np.hstack([cross_val_predict(e, X[c], y, cv=3).reshape(N, -1) for _, e, c in REGRESSORS])
-    test = np.hstack([e.fit(X[c], y).predict(X[c]).reshape(N, -1) for _, e, c in REGRESSORS])
-    expected = RidgeCV().fit(train, y).predict(test).reshape(N, width)
-    np.testing.assert_allclose(model.predict(X), expected, rtol=1e-10)
 
 
 def test_meta_learner_that_knows_fewer_classes() -> None:

@@ -18,17 +18,27 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from mmensemble import (
     EnsembleSelection,
     HardVoting,
+    LogOpinionPool,
     MultimodalClassifier,
     MultimodalRegressor,
     ProductOfExperts,
     SoftVoting,
     Stacking,
+    SuperLearner,
 )
 from mmensemble.exceptions import ConfigurationError, DataError
 
 N = 40
 FACTS = ["weight", "price"]
-STRATEGIES = [SoftVoting(), HardVoting(), ProductOfExperts(cv=3), EnsembleSelection(n_rounds=4, cv=3), Stacking(cv=3)]
+STRATEGIES = [
+    SoftVoting(),
+    HardVoting(),
+    ProductOfExperts(cv=3),
+    LogOpinionPool(cv=3),
+    EnsembleSelection(n_rounds=4, cv=3),
+    Stacking(cv=3),
+    SuperLearner(cv=3),
+]
 every_strategy = pytest.mark.parametrize("fusion", STRATEGIES, ids=lambda fusion: type(fusion).__name__)
 
 
@@ -90,7 +100,7 @@ def test_two_targets(X: Any, y: Any, fusion: Any) -> None:
     assert model.score(X, table) == pytest.approx(r2_score(table, model.predict(X)))
     assert model.get_feature_names_out()[-1] == "multimodalregressor_facts_prediction_1"
     alone = composition(fusion=fusion).fit(X, y).predict(X)
-    if not isinstance(fusion, (Stacking, EnsembleSelection)):  # these learn from both targets together
+    if not isinstance(fusion, (Stacking, EnsembleSelection, SuperLearner)):  # these learn from both targets together
         np.testing.assert_allclose(model.predict(X)[:, 0], alone)
 
 
@@ -127,7 +137,7 @@ def test_missing_modalities(X: Any, y: Any, fusion: Any, tmp_path: Any) -> None:
 def test_search(X: Any, y: Any) -> None:
     grid = [{"fusion": STRATEGIES}, {"fusion": [EnsembleSelection(cv=3)], "fusion__n_rounds": np.arange(1, 3)}]
     search = GridSearchCV(composition(), grid, cv=2, error_score="raise").fit(X, y)
-    assert len(search.cv_results_["params"]) == 7
+    assert len(search.cv_results_["params"]) == 9
     assert search.score(X, y) == search.best_estimator_.score(X, y) > 0.5
     assert cross_val_score(composition(), X, y, cv=3).shape == (3,)
 

@@ -1,0 +1,240 @@
+"""The super learner: whichever strategy, or mixture of them, is the best one on rows that nothing was fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmensemble.cache import Store
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.fusion.averaging import best_shares
+from mmensemble.fusion.candidates import PreferredMember, cross_fitted, named_candidates
+from mmensemble.fusion.held_out import HeldOut, row_losses, true_values
+from mmensemble.fusion.late import LateFusion
+from mmensemble.fusion.rows import Rows
+from mmensemble.fusion.strategy import Fusion, Member
+from mmensemble.learning.folds import column_groups
+from mmensemble.learning.targets import LearnedTask
+from mmensemble.operations import Operations, Value
+from mmensemble.tasks import Task
+
+__all__ = ["SuperLearner"]
+
+# From the simplest on: one member, one strategy, a mixture.
+KINDS = ["member", "strategy", "mixture"]
+MIXTURE = "mixture"
+
+
+class SuperLearner(LateFusion):
+    r"""Take the best of many strategies, or a mixture of them, by cross-validation (van der Laan et al. 2007).
+
+    Every member alone and every candidate predicts rows that neither the members nor the rule were fitted on: members
+    are fitted once per fold, and a rule that is learned from their out-of-fold outputs is learned again without the
+    rows of each fold. The loss is the log loss of a classification, averaged over labels or columns of labels, and the
+    squared error of a regression, in units of each target's variance. The mixture is the convex combination
+    :math:`\sum_c \alpha_c p_c` of all of them that has the lowest loss, and is compared with them on rows that its
+    shares were not learned from.
+
+    Of the lowest loss and all that are behind it by at most one standard error of the difference, row by row, the
+    simplest is taken: a member before a strategy, a strategy before the mixture, and the lowest loss among those of one
+    kind. So it is not worse than the best member by more than chance. Where `groups` or a column for ``cv`` tell which
+    rows are related, they count as one in the standard errors.
+
+    Parameters
+    ----------
+    candidates : list of fusion strategies, default=None
+        What is compared beside the members. None is ``[SoftVoting(), ProductOfExperts(), LogOpinionPool(),
+        EnsembleSelection(), Stacking()]``. A late strategy joins the out-of-fold outputs that all share, whatever its
+        own ``cv`` is. Another one is fitted on each fold's rows, and has members of its own.
+    cv : int, str, splitter or list of splits, default=5
+        How the out-of-fold outputs are made; see `Stacking`.
+
+    Attributes
+    ----------
+    scores_ : pandas.DataFrame
+        A row for each member, candidate and the mixture: its ``kind``, ``loss`` and standard error ``loss_se``, how far
+        it is ``behind`` the lowest loss with ``behind_se``, and its ``share`` in what was chosen.
+    chosen_ : str
+        The name of what was chosen, in `scores_`.
+    candidates_ : list of (str, fusion strategy)
+        What was chosen, fitted on all rows: one strategy, or those in the mixture.
+    shares_ : ndarray of float, shape (n_candidates,)
+        Their shares of 1.
+    members_ : list of Member
+    task_ : Task
+    prior_ : ndarray of float, shape (width,)
+        What a row that misses all modalities gets.
+
+    References
+    ----------
+    van der Laan, Polley, Hubbard (2007). Super learner. Statistical Applications in Genetics and Molecular Biology
+    6(1).
+
+    Breiman, Friedman, Olshen, Stone (1984). Classification and regression trees, for the rule of one standard error.
+
+    Notes
+    -----
+    A member that is chosen alone is believed wherever a row has its modality; elsewhere the others' mean is. All of
+    them are exported then.
+    """
+
+    __module__ = "mmensemble"
+
+    def __init__(self, candidates: list[Fusion] | None = None, cv: Any = 5) -> None:
+        self.candidates = candidates
+        self.cv = cv
+
+    def learns(self, task: Task) -> bool:
+        return True
+
+    def leave_out(self, dropped: Sequence[bool]) -> None:
+        """Adjust the candidates."""
+        if self.candidates is not None:
+            self.candidates = [strategy for _, strategy in named_candidates(self.candidates)]
+            for strategy in self.candidates:
+                strategy.leave_out(dropped)
+
+    def check_parameters(self, members: Sequence[Member], X: Any) -> None:
+        for _, strategy in named_candidates(self.candidates):
+            if isinstance(strategy, SuperLearner):
+                raise ConfigurationError("a SuperLearner is no candidate of another one; give it the candidates")
+            if isinstance(strategy, LateFusion):
+                strategy.adopt(members, self.task_, self.prior_).check_parameters(members, X)
+
+    def fit(
+        self,
+        members: Sequence[Member],
+        X: Any,
+        target: LearnedTask,
+        *,
+        sample_weight: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+        store: Store | None = None,
+        n_jobs: int | None = None,
+    ) -> SuperLearner:
+        """Fit the members, and choose what joins them; see `Fusion.fit`."""
+        metadata: dict[str, Any] = {"sample_weight": sample_weight, "groups": groups, "store": store, "n_jobs": n_jobs}
+        held_out = self._held_out(members, X, target, **metadata)
+        alone = [(member.name, PreferredMember(number)) for number, member in enumerate(members)]
+        strategies = [*alone, *named_candidates(self.candidates)]
+        made = []
+        for _, strategy in strategies:
+            if isinstance(strategy, LateFusion):
+                strategy.adopt(self.members_, self.task_, self.prior_)
+                if strategy.learns(self.task_):
+                    strategy.learn_from(held_out)
+                made.append(cross_fitted(strategy, held_out))
+            else:
+                made.append(strategy.out_of_fold(members, X, target, held_out.folds, **metadata))
+        kinds = [KINDS[0]] * len(alone) + [KINDS[1]] * (len(strategies) - len(alone))
+        names, related = [name for name, _ in strategies], self._related(X, groups)
+        shares = self._choose(names, kinds, np.stack(made), held_out, related)
+        self.candidates_ = [named for named, share in zip(strategies, shares, strict=True) if share > 0]
+        self.shares_ = shares[shares > 0]
+        for _, strategy in self.candidates_:
+            if not isinstance(strategy, LateFusion):
+                strategy.fit(members, X, target, **metadata)
+        return self
+
+    def _related(self, X: Any, groups: np.ndarray | None) -> np.ndarray | None:
+        """Return the number of each row's group, (n,), where groups are known."""
+        if isinstance(self.cv, str):
+            groups = column_groups(X, self.cv)
+        return None if groups is None else np.unique(groups, return_inverse=True)[1]
+
+    def _choose(
+        self,
+        names: Sequence[str],
+        kinds: Sequence[str],
+        made: np.ndarray,
+        held_out: HeldOut,
+        related: np.ndarray | None,
+    ) -> np.ndarray:
+        """Compare what strategies made of the rows, (n_strategies, n, width), and return their shares."""
+        import pandas as pd
+
+        told = np.flatnonzero(held_out.used)
+        made, held_out = made[:, told], held_out.rows(told)
+        related = None if related is None else related[told]
+        mixed, shares = self._mixture(made, held_out)
+        y, weight = held_out.y, held_out.weight
+        losses = np.stack([row_losses(self.task_, outputs, y, weight) for outputs in (*made, mixed)])
+        mean = np.average(losses, axis=1, weights=weight)
+        behind = losses - losses[mean.argmin()]
+        mean_behind, behind_se = np.average(behind, axis=1, weights=weight), _standard_errors(behind, weight, related)
+        kinds = [*kinds, KINDS[-1]]
+        # The simplest of those that are not clearly behind, and of these the one of the lowest loss.
+        order = [(mean_behind[c] > behind_se[c], KINDS.index(kinds[c]), mean[c]) for c in range(len(kinds))]
+        chosen = min(range(len(kinds)), key=order.__getitem__)
+        if chosen < len(names):
+            shares = np.eye(len(names))[chosen]
+        self.scores_ = pd.DataFrame(
+            {
+                "kind": kinds,
+                "loss": mean,
+                "loss_se": _standard_errors(losses, weight, related),
+                "behind": mean_behind,
+                "behind_se": behind_se,
+                "share": [*shares, np.nan],
+            },
+            index=pd.Index([*names, MIXTURE], name="candidate"),
+        )
+        self.chosen_ = str(self.scores_.index[chosen])
+        return np.asarray(shares, dtype=np.float64)
+
+    def _mixture(self, made: np.ndarray, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray]:
+        """Return the outputs (n, width) of a mixture, by shares that other folds taught; and those of all rows."""
+        y, weight = held_out.y, held_out.weight
+        values = true_values(self.task_, made, y)
+
+        def shares_of(rows: np.ndarray) -> np.ndarray:
+            there = np.ones((len(made), len(rows), 1), dtype=bool)
+            return best_shares(self.task_, values[:, rows], there, y[rows], weight[rows])
+
+        mixed = made.mean(axis=0)
+        for fitting, rest in held_out.folds:
+            mixed[rest] = np.tensordot(shares_of(fitting), made[:, rest], 1)
+        return mixed, shares_of(np.arange(len(y)))
+
+    def takes_part(self) -> np.ndarray:
+        part = np.zeros(len(self.members_), dtype=bool)
+        for _, strategy in self.candidates_:
+            part |= strategy.takes_part() if isinstance(strategy, LateFusion) else True
+        return part
+
+    def combine(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
+        part = self.takes_part()
+        among = np.cumsum(part) - 1
+        # A strategy reads those of its members only, which take part here.
+        outputs, present = ([values[m] for m in among] for values in (outputs, present))
+        made = [
+            strategy.join(xp, outputs, present, rows)
+            if isinstance(strategy, LateFusion)
+            else rows.outputs_of_strategy(strategy)
+            for _, strategy in self.candidates_
+        ]
+        if len(made) == 1:
+            return made[0]
+        return xp.add(*(each * share for each, share in zip(made, self.shares_, strict=True)))
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        text = super().__repr__(N_CHAR_MAX)
+        if not hasattr(self, "scores_"):
+            return text
+        table = self.scores_.to_string(float_format="{:.4f}".format, na_rep="")
+        return f"{text} chose {self.chosen_!r} by the loss on held-out rows:\n{table}"
+
+
+def _standard_errors(values: np.ndarray, weight: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """Return the standard errors of weighted means, (k,), of values (k, n); a row of weight 2 counts as two.
+
+    Rows of one group count as one.
+    """
+    away = values - np.average(values, axis=1, weights=weight)[:, None]
+    if groups is None:
+        squares = away**2 @ weight
+    else:
+        squares = (np.stack([np.bincount(groups, row) for row in weight * away]) ** 2).sum(axis=1)
+    return np.asarray(np.sqrt(squares) / weight.sum())

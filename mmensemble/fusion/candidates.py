@@ -37,6 +37,10 @@ class PreferredMember(LateFusion):
     def __init__(self, number: int) -> None:
         self.number = number
 
+    @property
+    def hides_nan(self) -> bool:
+        return True
+
     def combine(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
         others = [m for m in range(len(outputs)) if m != self.number]
         preferred = outputs[self.number]

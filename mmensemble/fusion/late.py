@@ -16,7 +16,7 @@ from functools import reduce
 from itertools import compress
 from numbers import Integral
 from operator import or_
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -56,15 +56,9 @@ class LateFusion(Fusion):
     and in a graph to export. One whose rule is learned from out-of-fold outputs has a parameter ``cv``, says so in
     `learns` and writes `learn`. `check_parameters`, `takes_part` and `leave_out` are written where they are needed.
 
-    Attributes
-    ----------
-    hides_nan : bool
-        Whether NaN of one member, which is a row that it refuses, may not show in what `combine` makes: where it takes
-        the largest one, or sorts.
     """
 
     __module__ = "mmensemble.fusion"
-    hides_nan: ClassVar[bool] = False
     cv: Any
 
     def check_parameters(self, members: Sequence[Member], X: Any) -> None:
@@ -107,6 +101,14 @@ class LateFusion(Fusion):
     def takes_part(self) -> np.ndarray:
         """Tell which members `combine` gets, ndarray of bool, shape (n_members,); the others are not exported."""
         return np.ones(len(self.members_), dtype=bool)
+
+    @property
+    def hides_nan(self) -> bool:
+        """Whether NaN of a member, which is a row that it refuses, may not show in what `combine` makes of it.
+
+        As where it takes the largest one, sorts, or looks at one member only.
+        """
+        return False
 
     @abstractmethod
     def combine(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
@@ -244,11 +246,15 @@ class LateFusion(Fusion):
                 "of each class; add rows, drop the class, or use SoftVoting"
             )
 
-    def _member_outputs(self, X: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return each member's outputs (n, width), 0 where missing, and presence (n, 1)."""
+    def _member_outputs(self, X: Any, wanted: Sequence[bool] | np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return each member's outputs (n, width), 0 where missing or not wanted, and presence (n, 1)."""
         outputs, presence = [], []
-        for member in self.members_:
+        for member, is_wanted in zip(self.members_, wanted, strict=True):
             present, rows = member.rows(X)
+            if not is_wanted:
+                outputs.append(np.zeros((len(present), self.task_.width)))
+                presence.append(present[:, None])
+                continue
             member_outputs = np.zeros((0, self.task_.width))
             if present.any():
                 member_outputs = member.call(present, outputs_of, member.estimator, self.task_, rows, member.labels)
@@ -258,14 +264,14 @@ class LateFusion(Fusion):
 
     def outputs(self, X: Any) -> np.ndarray:
         """Return probabilities or predictions, ndarray of float, shape (n_samples, width)."""
-        outputs, present = self._member_outputs(X)
+        outputs, present = self._member_outputs(X, self.takes_part())
         if not len(present[0]):
             return np.zeros((0, self.task_.width))
         return np.asarray(self.join(NUMPY, outputs, present, FrameRows(X, self.task_)))
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the members' outputs side by side, (n_samples, n_members * width); 0 where missing."""
-        outputs, _ = self._member_outputs(X)
+        outputs, _ = self._member_outputs(X, [True] * len(self.members_))
         return np.concatenate(outputs, axis=1)
 
     def get_feature_names_out(self) -> list[str]:
@@ -295,7 +301,7 @@ class LateFusion(Fusion):
         graph = source.graph
         xp = GraphOperations(graph)
         values, present = [], []
-        for member in self.members_:
+        for member, takes_part in zip(self.members_, self.takes_part(), strict=True):
             before = len(graph.refusals)
             with graph.scope(member.name):
                 outputs = to_graph(member.estimator, source.member(member.name, member.columns, member.kinds))
@@ -305,6 +311,8 @@ class LateFusion(Fusion):
                     )
                 if self.hides_nan:
                     graph.refusals += refused_answers(outputs)
+                if not takes_part:  # and what it refuses does not matter
+                    del graph.refusals[before:]
                 refuse_where_present(graph, before, outputs.present)
             value = graph_outputs(f"member {member.name!r}", member.estimator, outputs, self.task_, member.labels)
             values.append(xp.of(value))

@@ -198,6 +198,10 @@ class SuperLearner(LateFusion):
             mixed[rest] = np.tensordot(shares_of(fitting), made[:, rest], 1)
         return mixed, shares_of(np.arange(len(y)))
 
+    @property
+    def hides_nan(self) -> bool:
+        return any(isinstance(strategy, LateFusion) and strategy.hides_nan for _, strategy in self.candidates_)
+
     def takes_part(self) -> np.ndarray:
         part = np.zeros(len(self.members_), dtype=bool)
         for _, strategy in self.candidates_:

@@ -116,10 +116,13 @@ class HardVoting(_Voting):
     """
 
     __module__ = "mmensemble"
-    hides_nan = True
 
     def __init__(self, weights: Sequence[float] | None = None) -> None:
         self.weights = weights
+
+    @property
+    def hides_nan(self) -> bool:
+        return True
 
     def combine(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
         if isinstance(self.task_, Regression):

@@ -42,10 +42,17 @@ from sklearn.tree import DecisionTreeClassifier
 
 from mmensemble import (
     DataError,
+    EnsembleSelection,
     ExportError,
+    HardVoting,
+    LogOpinionPool,
     MultimodalClassifier,
     OnnxPredictor,
     ParityError,
+    ProductOfExperts,
+    SoftVoting,
+    Stacking,
+    SuperLearner,
     can_export,
     export_onnx,
     on_column,
@@ -331,6 +338,40 @@ def test_a_missing_text_of_a_member_is_no_error(tmp_path):
     rows = pd.DataFrame({"text": ["apple", None, None], "weight": [1.0, 2.0, np.nan]})
     file = OnnxPredictor(tmp_path / "m.onnx", device="cpu")
     np.testing.assert_allclose(file.predict_proba(rows), model.predict_proba(rows), rtol=0, atol=1e-6)
+
+
+STRATEGIES = [
+    SoftVoting(),
+    HardVoting(),
+    ProductOfExperts(),
+    LogOpinionPool(cv=2),
+    EnsembleSelection(cv=2),
+    Stacking(cv=2),
+    SuperLearner(cv=2),
+    SuperLearner([HardVoting()], cv=2),
+]
+
+
+@pytest.mark.parametrize("useful", [True, False])
+@pytest.mark.parametrize("fusion", STRATEGIES, ids=lambda fusion: type(fusion).__name__)
+def test_what_a_member_refuses_the_file_refuses_if_the_strategy_asks_it(fusion, useful, tmp_path):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(80, 3)), columns=["a", "b", "c"])
+    y = np.where(X["a"] + X["b"] > 0 if useful else X["c"] > 0, "yes", "no")
+    members = [("two", LogisticRegression(), ["a", "b"]), ("one", LogisticRegression(), ["c"])]
+    model = MultimodalClassifier(members, fusion=fusion).fit(X, y)
+    export_onnx(model, tmp_path / "m.onnx")
+    file = OnnxPredictor(tmp_path / "m.onnx", device="cpu")
+    row = pd.DataFrame({"a": [np.nan], "b": [1.0], "c": [2.0]})
+    if model.fusion_.takes_part()[0]:
+        with pytest.raises(ValueError, match="NaN"):
+            model.predict(row)
+        with pytest.raises(DataError):
+            file.predict(row)
+    else:
+        assert isinstance(fusion, EnsembleSelection | LogOpinionPool | SuperLearner)
+        assert not useful
+        assert file.predict(row).tolist() == model.predict(row).tolist()
 
 
 def test_a_difference_of_labels_that_are_words_is_told(tmp_path):

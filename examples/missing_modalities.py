@@ -27,10 +27,12 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 from mmensemble import (
     ConfigurationError,
+    LogOpinionPool,
     MultimodalClassifier,
     ProductOfExperts,
     SoftVoting,
     Stacking,
+    SuperLearner,
     missing_modality_curve,
 )
 from mmensemble.datasets import load_openmoji, load_tuxpaint_stamps, minilm_folder
@@ -75,6 +77,8 @@ def main() -> None:
         "SoftVoting": SoftVoting(),
         "ProductOfExperts": ProductOfExperts(),
         "Stacking": Stacking(cv=2 if arguments.fast else 5),
+        "LogOpinionPool": LogOpinionPool(cv=2 if arguments.fast else 5),
+        "SuperLearner": SuperLearner(cv=2 if arguments.fast else 5),
         "ConcatFusion, dropout 0": ConcatFusion(modality_dropout=0.0, random_state=0),
         "ConcatFusion (0.2)": ConcatFusion(random_state=0),
         "ConcatFusion, dropout 0.5": ConcatFusion(modality_dropout=0.5, random_state=0),

@@ -15,11 +15,14 @@ from mmensemble._sklearn import BaseComposition, VisualBlock, check_sample_weigh
 from mmensemble.cache import Store
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import column_names, n_rows
-from mmensemble.fusion import Fusion, Member, SoftVoting
-from mmensemble.learning.columns import as_list
-from mmensemble.learning.targets import LearnedTask
+from mmensemble.fusion import Fusion, Member, SoftVoting, SuperLearner
+from mmensemble.learning.columns import as_list, present_rows
+from mmensemble.learning.targets import LearnedTask, for_members
 
 __all__ = ["Composition", "check_frame", "is_dropped"]
+
+# Two in each of five folds: rows of a class with a member, or groups. Fewer tell too little of what is better.
+LEAST_ROWS = 10
 
 
 class Composition(TransformerMixin, BaseComposition):
@@ -80,7 +83,7 @@ class Composition(TransformerMixin, BaseComposition):
         self
         """
         if params.get("fusion", self.fusion) is None and any(name.startswith("fusion__") for name in params):
-            params = {**params, "fusion": SoftVoting()}
+            params = {**params, "fusion": SuperLearner()}
         self._set_params("_named", **params)
         return self
 
@@ -107,7 +110,8 @@ class Composition(TransformerMixin, BaseComposition):
                     )
         self.feature_names_in_ = np.asarray(names, dtype=object)
         self.n_features_in_ = len(names)
-        fusion = SoftVoting() if self.fusion is None else clone(self.fusion)
+        groups = None if groups is None else column_or_1d(groups)
+        fusion = _default(members, X, target, groups) if self.fusion is None else clone(self.fusion)
         fusion.leave_out([is_dropped(estimator) for _, estimator, _ in self.estimators])
         with print_elapsed_time(name, "fit" if self.verbose else None):
             self.fusion_ = fusion.fit(
@@ -115,7 +119,7 @@ class Composition(TransformerMixin, BaseComposition):
                 X,
                 target,
                 sample_weight=None if sample_weight is None else weight,
-                groups=None if groups is None else column_or_1d(groups),
+                groups=groups,
                 store=Store.of(self.cache),
                 n_jobs=self.n_jobs,
             )
@@ -229,6 +233,22 @@ class Composition(TransformerMixin, BaseComposition):
 
         check_is_fitted(self)
         return to_graph(self.fusion_, source)
+
+
+def _default(members: list[Member], X: Any, target: LearnedTask, groups: np.ndarray | None) -> Fusion:
+    """Return the strategy that is meant by none: one that compares, where there is enough to compare by."""
+    if len(members) == 1 or (groups is not None and len(np.unique(groups)) < LEAST_ROWS):
+        return SoftVoting()
+    numbers = for_members(target)
+    table = numbers.reshape(len(numbers), -1)
+    for member in members:
+        present = present_rows(X, member.columns)
+        counts = [int(present.sum()) // 5]
+        if target.task.classes is not None:
+            counts += [np.unique(column, return_counts=True)[1].min() for column in table[present].T if column.size]
+        if min(counts) < LEAST_ROWS:
+            return SoftVoting()
+    return SuperLearner()
 
 
 def is_dropped(estimator: Any) -> bool:

@@ -24,7 +24,9 @@ class MultimodalClassifier(LabelsMixin, Composition):
         list a frame. An estimator may be anything with the scikit-learn contract, and ``"drop"`` leaves it out.
         Parameters of members are reached by name: ``text__max_epochs``.
     fusion : fusion strategy, default=None
-        How the members are joined; None is ``SoftVoting()``. Its parameters are reached as ``fusion__<parameter>``.
+        How the members are joined; None is ``SuperLearner()``, and ``SoftVoting()`` of a single member, or where a
+        member has fewer than 10 rows of a class, or 50 in all, or there are fewer than 10 groups. Its parameters are
+        reached as ``fusion__<parameter>``.
     cache : str, path, joblib.Memory or None, default=None
         A folder where fitted members, out-of-fold outputs, joint fusions and the embeddings of frozen networks are
         kept, so that a search over strategies fits each member once per fold and embeds each row once. It is kept below
@@ -144,7 +146,9 @@ class MultimodalRegressor(RegressorMixin, Composition):
         list a frame. A member may be any regressor with the scikit-learn contract, and ``"drop"`` leaves it out.
         Parameters of members are reached by name: ``text__max_epochs``.
     fusion : fusion strategy, default=None
-        How the members are joined; None is ``SoftVoting()``. Its parameters are reached as ``fusion__<parameter>``.
+        How the members are joined; None is ``SuperLearner()``, and ``SoftVoting()`` of a single member, or where a
+        member has fewer than 10 rows of a class, or 50 in all, or there are fewer than 10 groups. Its parameters are
+        reached as ``fusion__<parameter>``.
     cache : str, path, joblib.Memory or None, default=None
         A folder where fitted members, out-of-fold outputs, joint fusions and the embeddings of frozen networks are
         kept, so that a search over strategies fits each member once per fold and embeds each row once. It is kept below

@@ -18,7 +18,14 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, c
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mmensemble import EnsembleSelection, MultimodalClassifier, MultimodalRegressor, ProductOfExperts, Stacking
+from mmensemble import (
+    EnsembleSelection,
+    MultimodalClassifier,
+    MultimodalRegressor,
+    ProductOfExperts,
+    SoftVoting,
+    Stacking,
+)
 from mmensemble.datasets import load_openmoji
 from mmensemble.exceptions import ConfigurationError, DataError
 
@@ -204,7 +211,7 @@ def test_rows_that_are_not_related_are_not_warned_of() -> None:
         "groups": (named(Stacking(cv="item")), frame, Y, None),
         "groups of fit": (named(Stacking()), frame, Y, GROUPS),
         "splitter": (named(Stacking(cv=StratifiedKFold(3))), frame, Y, None),
-        "no folds": (named(None), frame, Y, None),
+        "no folds": (named(SoftVoting()), frame, Y, None),
         "relatives with other labels": (named(Stacking()), frame, RNG.permutation(Y), None),
         "other texts": (named(Stacking()), frame.assign(name=[f"{i} {i + 1}x" for i in range(N)]), Y, None),
         "numbers alone": (composition(Stacking()), X, Y, None),

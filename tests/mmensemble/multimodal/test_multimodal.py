@@ -104,7 +104,39 @@ def test_fit_predict(X: Any, y: Any, fusion: Any) -> None:
     assert model.score(X, y) == (model.predict(X) == y).mean() > 0.8
 
 
-def test_the_default_is_soft_voting(X: Any, y: Any) -> None:
+def test_the_default_compares() -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(100, 2)), columns=["a", "b"])
+    y = np.where(X["a"] + rng.normal(size=100) > 0, "yes", "no")
+    members = [(name, LogisticRegression(), [name]) for name in X]
+    model = MultimodalClassifier(members).fit(X, y)
+    assert model.fusion is None
+    assert isinstance(model.fusion_, SuperLearner)
+    asked = MultimodalClassifier(members, fusion=SuperLearner()).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), asked.predict_proba(X))
+
+
+@pytest.mark.parametrize("few", ["members", "rows", "rows of a class", "rows of a class with a member", "groups"])
+def test_the_default_averages_where_little_can_be_compared(few: str) -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(100, 2)), columns=["a", "b"])
+    y, groups = rng.permutation(np.arange(100) % 2), np.arange(100) // 10
+    if few == "rows of a class":
+        y = np.where(np.arange(100) < 9, 2, y)
+    if few == "rows of a class with a member":
+        X["b"] = X["b"].where((y == 0) | (y.cumsum() < 10))
+    rows = slice(0, 49 if few == "rows" else 100)
+    members = [(name, LogisticRegression(), [name]) for name in X][: 1 if few == "members" else 2]
+    related = groups // 2 if few == "groups" else groups
+    model = MultimodalClassifier(members).fit(X[rows], y[rows], groups=related[rows] if few == "groups" else None)
+    assert isinstance(model.fusion_, SoftVoting)
+    enough = [(name, LogisticRegression(), [name]) for name in X]
+    full = pd.DataFrame(rng.normal(size=(100, 2)), columns=["a", "b"])
+    again = MultimodalClassifier(enough).fit(full, np.arange(100) % 2, groups=groups)
+    assert isinstance(again.fusion_, SuperLearner)
+
+
+def test_the_default_of_few_rows_is_soft_voting(X: Any, y: Any) -> None:
     model = composition().fit(X, y)
     assert model.fusion is None
     assert isinstance(model.fusion_, SoftVoting)
@@ -237,11 +269,12 @@ def test_nested_parameters() -> None:
 
 
 def test_parameters_of_the_default_strategy() -> None:
-    model = composition(fusion=None).set_params(fusion__weights=[1, 2])
-    assert model.fusion.weights == [1, 2]
-    assert model.set_params(fusion=None, fusion__weights=[3, 1]).fusion.weights == [3, 1]
-    with pytest.raises(ValueError, match="cv"):
-        composition(fusion=None).set_params(fusion__cv=3)
+    model = composition(fusion=None).set_params(fusion__cv=3)
+    assert isinstance(model.fusion, SuperLearner)
+    assert model.fusion.cv == 3
+    assert model.set_params(fusion=None, fusion__cv=4).fusion.cv == 4
+    with pytest.raises(ValueError, match="weights"):
+        composition(fusion=None).set_params(fusion__weights=[1, 2])
 
 
 def test_a_member_is_replaced(X: Any, y: Any) -> None:

@@ -150,6 +150,9 @@ class Fusion(BaseEstimator):
     ) -> np.ndarray:
         """Predict the rows that each fold holds out, by a clone that was fitted without them.
 
+        By this a strategy with members of its own is a candidate of `SuperLearner`. Write it anew where there is a
+        shorter way than to fit all that there is, fold by fold.
+
         Parameters
         ----------
         members, X, target, sample_weight, groups, store, n_jobs : as in `fit`

@@ -40,6 +40,7 @@ from mmensemble import (
     ColumnSelector,
     EnsembleSelection,
     HardVoting,
+    LinearFusion,
     MultimodalClassifier,
     MultimodalRegressor,
     ProductOfExperts,
@@ -497,6 +498,18 @@ INSTANCES = [
         lambda: regressors(Stacking(cv=2, passthrough=True)),
         ALL_COLUMNS,
         target="number_table",
+    ),
+    Instance(
+        "linear_fusion",
+        lambda: MultimodalClassifier(
+            [
+                ("text", text_of(WordVectors, fine_tune="head"), "name"),
+                ("image", small_image(fine_tune="head"), "picture"),
+                ("facts", numbers(), NUMBERS),
+            ],
+            fusion=LinearFusion(cv=2),
+        ),
+        ALL_COLUMNS,
     ),
     Instance("median_of_regressors", lambda: regressors(HardVoting()), ALL_COLUMNS, target="numbers"),
     Instance(

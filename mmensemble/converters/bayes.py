@@ -11,10 +11,10 @@ from sklearn.naive_bayes import BernoulliNB, GaussianNB
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading
 
 from mmensemble.converters.fallback.skl2onnx import refusing_nan
-from mmensemble.converters.linear import linear, matrix
+from mmensemble.converters.linear import matrix
 from mmensemble.converters.svm import kernel_matrix
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import Graph, Outputs, Source, Tensor, to_graph
+from mmensemble.graph import Graph, Outputs, Source, Tensor, linear, to_graph
 
 __all__: list[str] = []
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array, issparse
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer
 
@@ -48,7 +49,7 @@ def fit_features(estimator: Any, rows: Any, y: np.ndarray | None = None) -> tupl
         if step is None or step == "passthrough" or hasattr(step, "fit_resample"):
             continue
         step = clone(step)
-        embeds = hasattr(step, "fit_embedding")
+        embeds = hasattr(step, "fit_embedding") and not isinstance(step, FrozenEstimator)
         if embeds:
             rows = step.fit_embedding(rows).transform(rows)
         elif y is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 from numbers import Integral
 from operator import and_, or_
@@ -16,7 +15,8 @@ from mmensemble._sklearn import safe_indexing
 from mmensemble.cache import Store
 from mmensemble.exceptions import DataError, ExportError
 from mmensemble.frames import n_rows
-from mmensemble.fusion.linear.blocks import Block, losses_of, solve
+from mmensemble.fusion.linear.blocks import Block, losses_of
+from mmensemble.fusion.linear.patterns import Pattern, solve_pattern, ways
 from mmensemble.fusion.strategy import Fusion, Member
 from mmensemble.graph import (
     Frame,
@@ -43,27 +43,6 @@ __all__ = ["LinearFusion"]
 
 # Of more rows, the penalties are chosen by so many, at least half as many.
 MOST_ROWS = 2_000
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """The model of rows that have some of the modalities.
-
-    Parameters
-    ----------
-    members : tuple of int
-        Those that it reads.
-    coef : dict of int to ndarray of float, shape (n_features, width)
-        Of each of them.
-    intercept : ndarray of float, shape (width,)
-    missing : dict of int to ndarray of float, shape (width,)
-        What is added where one of the other members is missing.
-    """
-
-    members: tuple[int, ...]
-    coef: dict[int, np.ndarray]
-    intercept: np.ndarray
-    missing: dict[int, np.ndarray]
 
 
 class LinearFusion(Fusion):
@@ -195,7 +174,7 @@ class LinearFusion(Fusion):
             for member, block, variance in zip(members, blocks, variances, strict=True)
         }
         self.patterns_ = []
-        for pattern in self._ways():
+        for pattern in ways(self.members_):
             chosen = variances
             if len(pattern) < len(members) and not variances[list(pattern)].all():
                 # What says nothing beside the others may say something without them.
@@ -205,7 +184,7 @@ class LinearFusion(Fusion):
                 chosen = variances.copy()
                 chosen[list(pattern)] = [prior_variance(step) for step in found]
             read = tuple(m for m in pattern if chosen[m])
-            self.patterns_.append(self._solved(pattern, read, blocks, chosen, y, weight))
+            self.patterns_.append(solve_pattern(pattern, read, blocks, chosen, self.task_, y, weight))
 
     def _fit_member(
         self, member: Member, X: Any, y: np.ndarray, weight: np.ndarray, folds: Sequence[Fold]
@@ -260,45 +239,6 @@ class LinearFusion(Fusion):
         losses = losses_of(self.task_, y[rows], share)
         choice = choose_bands(kernels, losses, share, number[rows])  # type: ignore[arg-type]
         return choice.steps, choice.loss
-
-    def _ways(self) -> list[tuple[int, ...]]:
-        """Return which members rows may have together: each modality alone, all but each, all; the fewest first."""
-        modalities: dict[tuple[str, ...], list[int]] = {}
-        for number, member in enumerate(self.members_):
-            modalities.setdefault(tuple(sorted(as_list(member.columns))), []).append(number)
-        everything = range(len(self.members_))
-        ways = [tuple(alone) for alone in modalities.values()]
-        ways += [tuple(m for m in everything if m not in alone) for alone in modalities.values()]
-        return sorted({way for way in [*ways, tuple(everything)] if way}, key=lambda way: (len(way), way))
-
-    def _solved(
-        self,
-        pattern: tuple[int, ...],
-        read: tuple[int, ...],
-        blocks: Sequence[Block],
-        variances: np.ndarray,
-        y: np.ndarray,
-        weight: np.ndarray,
-    ) -> Pattern:
-        """Solve the model of a pattern for all rows that have any of its members."""
-        rows = np.flatnonzero(np.any([blocks[m].present for m in pattern], axis=0) & (weight > 0))
-        features = [blocks[m].among(rows) for m in read]
-        scales = [np.full(blocks[m].features.shape[1], blocks[m].size / variances[m]) for m in read]
-        missing = [m for m, block in enumerate(blocks) if variances[m] and not block.present[rows].all()]
-        if missing:
-            features.append(np.column_stack([~blocks[m].present[rows] for m in missing]).astype(np.float64))
-            scales.append(1 / variances[missing])
-        if not features:
-            features, scales = [np.zeros((len(rows), 1))], [np.ones(1)]
-        coef, intercept = solve(features, scales, self.task_, y[rows], weight[rows])
-        parts = np.split(coef, np.cumsum([len(scale) for scale in scales]))
-        of_members = dict(zip(read, parts, strict=False))
-        for m, part in of_members.items():
-            if isinstance(blocks[m].features, np.ndarray):
-                intercept = intercept - blocks[m].mean @ part
-        # The constant of a modality that the model reads counts in fitting only: its rows go to another model.
-        others = {m: parts[len(read)][place] for place, m in enumerate(missing) if m not in pattern}
-        return Pattern(pattern, of_members, intercept, others)
 
     def _products(self, number: int) -> tuple[np.ndarray, list[int]]:
         """Return a member's coefficients (n_features, n * width), and of which n patterns they are."""

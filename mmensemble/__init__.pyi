@@ -13,6 +13,7 @@ from mmensemble.export import export_onnx as export_onnx
 from mmensemble.export import to_graph as to_graph
 from mmensemble.fusion import EnsembleSelection as EnsembleSelection
 from mmensemble.fusion import HardVoting as HardVoting
+from mmensemble.fusion import LinearFusion as LinearFusion
 from mmensemble.fusion import LogOpinionPool as LogOpinionPool
 from mmensemble.fusion import ProductOfExperts as ProductOfExperts
 from mmensemble.fusion import SoftVoting as SoftVoting

@@ -40,6 +40,7 @@ from mmensemble import (
     ColumnSelector,
     EnsembleSelection,
     HardVoting,
+    LinearFusion,
     LogOpinionPool,
     MultimodalClassifier,
     MultimodalRegressor,
@@ -515,6 +516,18 @@ INSTANCES = [
     Instance("log_opinion_pool_of_regressors", lambda: regressors(LogOpinionPool(cv=2)), ALL_COLUMNS, target="numbers"),
     Instance("super_learner", lambda: small_multimodal(SuperLearner(cv=2)), ALL_COLUMNS),
     Instance("super_learner_of_regressors", lambda: regressors(SuperLearner(cv=2)), ALL_COLUMNS, target="number_table"),
+    Instance(
+        "linear_fusion",
+        lambda: MultimodalClassifier(
+            [
+                ("text", text_of(WordVectors, fine_tune="head"), "name"),
+                ("image", small_image(fine_tune="head"), "picture"),
+                ("facts", numbers(), NUMBERS),
+            ],
+            fusion=LinearFusion(cv=2),
+        ),
+        ALL_COLUMNS,
+    ),
     Instance("median_of_regressors", lambda: regressors(HardVoting()), ALL_COLUMNS, target="numbers"),
     Instance(
         "attention_fusion", lambda: small_multimodal(AttentionFusion(random_state=0, hidden_size=16)), ALL_COLUMNS

@@ -13,10 +13,10 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading
 
 from mmensemble.converters.fallback.skl2onnx import refusing_nan
-from mmensemble.converters.linear import linear, matrix, refuse_nan, squared_distances
+from mmensemble.converters.linear import matrix, refuse_nan, squared_distances
 from mmensemble.converters.svm import as_array, kernel_matrix
 from mmensemble.exceptions import ExportError
-from mmensemble.graph import Graph, Outputs, Source, Tensor, to_graph
+from mmensemble.graph import Graph, Outputs, Source, Tensor, linear, to_graph
 
 __all__: list[str] = []
 

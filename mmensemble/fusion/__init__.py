@@ -1,6 +1,7 @@
-"""Late fusion strategies: ways of joining members by their outputs."""
+"""Fusion strategies that need no torch: by the members' outputs, and by one linear model over their features."""
 
 from mmensemble.fusion.late import LateFusion
+from mmensemble.fusion.linear import LinearFusion
 from mmensemble.fusion.pool import LogOpinionPool
 from mmensemble.fusion.product import ProductOfExperts
 from mmensemble.fusion.rows import Rows
@@ -16,6 +17,7 @@ __all__ = [
     "Fusion",
     "HardVoting",
     "LateFusion",
+    "LinearFusion",
     "LogOpinionPool",
     "Member",
     "Operations",

@@ -17,6 +17,7 @@ from mmensemble.graph.parts import (
     any_present,
     refuse_where_present,
 )
+from mmensemble.graph.products import linear
 
 __all__ = [
     "ENCODER_SCOPE",
@@ -41,6 +42,7 @@ __all__ = [
     "graph_outputs",
     "graph_votes",
     "is_registered",
+    "linear",
     "refuse_where_present",
     "refused_answers",
     "to_generator_graph",

@@ -13,6 +13,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 from torch import nn
 
+from mmensemble.exceptions import ConfigurationError
 from mmensemble.frames import Cells
 from mmensemble.preprocessing import Encoded
 from mmensemble_estimators.backbones.network import Network
@@ -24,7 +25,7 @@ from mmensemble_estimators.base.rows import arrays_of, cells_to_fit, encode, enc
 from mmensemble_estimators.base.trained import TrainedLeaf
 from mmensemble_estimators.frozen.encoders import own_encoder
 from mmensemble_estimators.storage.predictors import load_predictor, save_predictor
-from mmensemble_estimators.training.loop import TrainingData, TrainingSettings, seeded, train
+from mmensemble_estimators.training.loop import TrainingData, TrainingSettings, resolve_device, seeded, train
 from mmensemble_estimators.training.targets import ClassTarget, Target
 
 __all__ = ["Learn", "TorchEstimator", "check_has_head"]
@@ -132,6 +133,37 @@ class TorchEstimator(TrainedLeaf):
                 learning_rates=[("*", learning_rate_of(self), self.weight_decay)],
                 validation=None if validating is None else TrainingData(validating, batch, target, weight),
             )
+
+    def fit_embedding(self, X: Any) -> Self:
+        """Fit what `transform` needs, a preprocessor and a frozen encoder, and no head.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ConfigurationError
+            If the encoder is one that is trained.
+        """
+        if self.fine_tune != "head":
+            raise ConfigurationError(
+                f"{type(self).__name__}(fine_tune={self.fine_tune!r}) is trained, and only a frozen network embeds "
+                "rows that it was not fitted to as those that it was; set fine_tune='head', or fit it before and put a "
+                "FrozenEstimator around it"
+            )
+        self.check_parameters()
+        cells = cells_to_fit(self, X)
+        self.preprocessor_ = self.modality.fit_preprocessor(self, cells)
+        encode_to_fit(self, cells)
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        with seeded(seed, resolve_device(self.device)):
+            self.module_ = Network(new_encoder(self), None)
+        return self
 
     def _class_weights(self, y: np.ndarray) -> np.ndarray:
         return np.ones(len(y))

@@ -17,6 +17,7 @@ from mmensemble.frames import Cells, leaf_cells
 from mmensemble.fusion import Member
 from mmensemble.learning.columns import select_columns
 from mmensemble.learning.members import member_target
+from mmensemble.learning.representations import feature_steps
 from mmensemble.preprocessing import PRESENT, Encoded
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.network import Network
@@ -230,7 +231,7 @@ class FeatureRows(JointRows):
         present, rows = member.rows(X)
         if not present.any():
             raise DataError(f"every row misses member {member.name!r}; leave it out")
-        steps = _feature_steps(clone(member.estimator))
+        steps = feature_steps(clone(member.estimator))
         y, _ = member_target(steps, y[present], label_sets)
         transformer = steps.fit(rows, y)
         features = _features(transformer, rows, member, present)
@@ -252,17 +253,6 @@ class FeatureRows(JointRows):
     def training_batch(self, rows: np.ndarray, rng: np.random.RandomState) -> dict[str, np.ndarray]:
         """Return the arrays of some rows; features are not augmented."""
         return self.batch(rows)
-
-
-def _feature_steps(estimator: Any) -> Pipeline:
-    """Return the part of an estimator that makes features."""
-    if hasattr(estimator, "transform") and not isinstance(estimator, Pipeline):
-        return Pipeline([("features", estimator)])
-    if not isinstance(estimator, Pipeline):
-        return Pipeline([("features", "passthrough")])
-    if hasattr(estimator[-1], "transform"):
-        return estimator
-    return Pipeline(estimator.steps[:-1] or [("features", "passthrough")])
 
 
 def _features(transformer: Pipeline, rows: Any, member: Member, present: np.ndarray) -> np.ndarray:

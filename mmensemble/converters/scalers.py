@@ -113,8 +113,12 @@ def _unit_rows(estimator: Normalizer, source: Source | None = None) -> Outputs:
     graph = X.graph
     with graph.scope("Normalizer"):
         x, axis = graph.double(X.exact), graph.constant(np.asarray([1]))
-        operator = {"l1": "ReduceL1", "l2": "ReduceL2", "max": "ReduceMax"}[estimator.norm]
-        norm = graph.op(operator, graph.op("Abs", x) if estimator.norm == "max" else x, axis, keepdims=1)
+        if estimator.norm == "l2":
+            norm = graph.op("Sqrt", graph.op("ReduceSum", graph.op("Mul", x, x), axis, keepdims=1))
+        else:
+            norm = graph.op(
+                "ReduceSum" if estimator.norm == "l1" else "ReduceMax", graph.op("Abs", x), axis, keepdims=1
+            )
         # Of an array, scikit-learn leaves rows as they are that are as good as 0; of a sparse matrix, those that are.
         least = np.finfo(np.float64).tiny if X.sparse else 10 * np.finfo(np.float64).eps
         nothing = graph.op("Less", norm, graph.constant(np.float64(least)))

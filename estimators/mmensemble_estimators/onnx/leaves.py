@@ -34,7 +34,8 @@ def leaf_graph(estimator: TorchEstimator, source: Source | None = None) -> Outpu
     with graph.scope("head"):
         weight = head.linear.weight.detach().cpu().numpy()
         if head.norm is not None:
-            norm = graph.op("ReduceL2", embedding, graph.constant(np.array([1]), "axes"), keepdims=1)
+            squares = graph.op("Mul", embedding, embedding)
+            norm = graph.op("Sqrt", graph.op("ReduceSum", squares, graph.constant(np.array([1]), "axes"), keepdims=1))
             smallest = graph.constant(np.array([[SMALLEST_NORM]], dtype=np.float32), "smallest_norm")
             embedding = graph.op("Div", embedding, graph.op("Max", norm, smallest))
             weight = weight * np.float32(head.norm)

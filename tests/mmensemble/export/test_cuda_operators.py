@@ -28,6 +28,7 @@ _WITH_PICTURES = [
     "image_on_column",
     "image_regressor",
     "image_regressor_of_two",
+    "linear_fusion",
     "log_opinion_pool_of_regressors",
     "median_of_regressors",
     "super_learner",

@@ -21,17 +21,18 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from joblib import Memory
 from sklearn import get_config
 
-from mmensemble.cache.active import active_location, pickled_for_the_store
+from mmensemble.cache.active import active_location, is_active, pickled_for_the_store
 from mmensemble.cache.hashing import UNHASHABLE, Key, hash_of
 from mmensemble.cache.row_store import say_once
 from mmensemble.cache.stamps import file_stamp, file_stamps
@@ -83,10 +84,13 @@ class Store:
     memory : joblib.Memory, default=None
         One that the user made, which is the user's to bound. Where there is none, the store makes one for the folder
         and keeps it below `MEMBER_BYTES`.
+    rows : Path, default=None
+        Where single rows are kept of a store that keeps nothing else; see `sharing_rows`.
     """
 
     location: Path | None
     memory: Memory | None = None
+    rows: Path | None = None
 
     @classmethod
     def of(cls, cache: Any) -> Store:
@@ -110,14 +114,29 @@ class Store:
         A folder that is not there, as on a host where the model is only used, is not made for that. A composition
         without a store that is part of another one uses the other one's.
         """
-        if self.location is None:
+        location = self.rows if self.location is None else self.location
+        if location is None:
             yield
             return
-        token = active_location.set(self.location if self.location.is_dir() else None)
+        token = active_location.set(location if location.is_dir() else None)
         try:
             yield
         finally:
             active_location.reset(token)
+
+    @contextmanager
+    def sharing_rows(self) -> Iterator[Store]:
+        """Yield a store for work that goes over the same rows many times: inside, each is encoded and embedded once.
+
+        Where no store is given, that is a folder that goes away in the end.
+        """
+        if self.location is not None or is_active():
+            yield self
+            return
+        with TemporaryDirectory(prefix="mmensemble-", ignore_cleanup_errors=True) as folder:
+            shared = replace(self, rows=Path(folder))
+            with shared.active():
+                yield shared
 
     def call(
         self, function: Callable[..., Any], estimator: Any, rows: Any, *arguments: Any, depends_on: Sequence[Any] = ()
@@ -138,7 +157,8 @@ class Store:
         hashed = rows if isinstance(rows, HashedRows) else HashedRows(rows)
         rows = hashed.rows
         if self.location is None:
-            return function(estimator, rows, *arguments)
+            with self.active():
+                return function(estimator, rows, *arguments)
         try:
             self.location.mkdir(parents=True, exist_ok=True)
         except OSError as error:

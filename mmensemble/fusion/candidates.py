@@ -12,14 +12,16 @@ from mmensemble.exceptions import ConfigurationError
 from mmensemble.fusion.averaging import weighted_average
 from mmensemble.fusion.held_out import HeldOut
 from mmensemble.fusion.late import LateFusion
+from mmensemble.fusion.linear import LinearFusion
 from mmensemble.fusion.meta_learner import can_learn, quiet
 from mmensemble.fusion.pool import LogOpinionPool
 from mmensemble.fusion.product import ProductOfExperts
 from mmensemble.fusion.rows import FrameRows, Rows
 from mmensemble.fusion.selection import EnsembleSelection
 from mmensemble.fusion.stacking import Stacking
-from mmensemble.fusion.strategy import Fusion
+from mmensemble.fusion.strategy import Fusion, Member
 from mmensemble.fusion.voting import SoftVoting
+from mmensemble.learning.representations import makes_features
 from mmensemble.operations import NUMPY, Operations, Value
 
 __all__ = ["PreferredMember", "cross_fitted", "default_candidates", "joined", "named_candidates"]
@@ -50,12 +52,13 @@ class PreferredMember(LateFusion):
         return xp.where(present[self.number], preferred, mean)
 
 
-def default_candidates() -> list[Fusion]:
+def default_candidates(members: Sequence[Member]) -> list[Fusion]:
     """Return the strategies that are compared where none are named."""
-    return [SoftVoting(), ProductOfExperts(), LogOpinionPool(), EnsembleSelection(), Stacking()]
+    late = [SoftVoting(), ProductOfExperts(), LogOpinionPool(), EnsembleSelection(), Stacking()]
+    return [*late, LinearFusion()] if all(makes_features(member.estimator) for member in members) else [*late]
 
 
-def named_candidates(candidates: Any) -> list[tuple[str, Fusion]]:
+def named_candidates(candidates: Any, members: Sequence[Member] = ()) -> list[tuple[str, Fusion]]:
     """Return clones of strategies, each with the name of its class, and a number where several have the same.
 
     Raises
@@ -64,7 +67,7 @@ def named_candidates(candidates: Any) -> list[tuple[str, Fusion]]:
         If they are not a list of strategies.
     """
     if candidates is None:
-        candidates = default_candidates()
+        candidates = default_candidates(members)
     if not isinstance(candidates, (list, tuple)) or not all(isinstance(each, Fusion) for each in candidates):
         raise ConfigurationError(
             f"candidates must be a list of strategies such as [SoftVoting(), Stacking()], not {candidates!r}"

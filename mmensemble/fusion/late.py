@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import reduce
 from itertools import compress
@@ -146,9 +147,12 @@ class LateFusion(Fusion):
         n_jobs: int | None = None,
     ) -> LateFusion:
         """Fit every member on the rows that have its modality, then what joins them; see `Fusion.fit`."""
-        metadata: dict[str, Any] = {"sample_weight": sample_weight, "groups": groups, "store": store, "n_jobs": n_jobs}
-        held_out = self._held_out(members, X, target, **metadata)
-        if self.learns(self.task_):
+        metadata: dict[str, Any] = {"sample_weight": sample_weight, "groups": groups, "n_jobs": n_jobs}
+        learns = self.learns(target.task)
+        store = Store.of(None) if store is None else store
+        with store.sharing_rows() if learns else nullcontext(store) as metadata["store"]:
+            held_out = self._held_out(members, X, target, **metadata)
+        if learns:
             self.learn_from(held_out)
         return self
 
@@ -173,7 +177,7 @@ class LateFusion(Fusion):
         *,
         sample_weight: np.ndarray | None,
         groups: np.ndarray | None,
-        store: Store | None,
+        store: Store,
         n_jobs: int | None,
     ) -> HeldOut:
         """Fit every member, and on folds too where the rule is learned; return what they say of the held-out rows."""
@@ -186,7 +190,6 @@ class LateFusion(Fusion):
         if learns and groups is None and (self.cv is None or isinstance(self.cv, Integral)):
             columns = [column for member in members for column in as_list(member.columns)]
             warn_of_related_rows(X, columns, y, self.task_, folds)
-        store = Store.of(None) if store is None else store
         fits, held_out_fits, held_out_rows = [], [], []
         for m, (member, (present, rows)) in enumerate(zip(members, found, strict=True)):
             call = delayed(member.call)

@@ -151,7 +151,8 @@ class Fusion(BaseEstimator):
         """Predict the rows that each fold holds out, by a clone that was fitted without them.
 
         By this a strategy with members of its own is a candidate of `SuperLearner`. Write it anew where there is a
-        shorter way than to fit all that there is, fold by fold.
+        shorter way than to fit all that there is, fold by fold. If that fits the strategy to all rows on the way, `fit`
+        is not called after it.
 
         Parameters
         ----------

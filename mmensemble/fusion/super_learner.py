@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from mmensemble.cache import Store
-from mmensemble.exceptions import ConfigurationError
+from mmensemble.exceptions import ConfigurationError, MmensembleError
 from mmensemble.fusion.averaging import best_shares
 from mmensemble.fusion.candidates import PreferredMember, cross_fitted, named_candidates
 from mmensemble.fusion.held_out import HeldOut, row_losses, true_values
@@ -25,6 +26,8 @@ __all__ = ["SuperLearner"]
 # From the simplest on: one member, one strategy, a mixture.
 KINDS = ["member", "strategy", "mixture"]
 MIXTURE = "mixture"
+# Of a candidate in the mixture; what has less is not worth running.
+LEAST_SHARE = 0.05
 
 
 class SuperLearner(LateFusion):
@@ -34,8 +37,8 @@ class SuperLearner(LateFusion):
     are fitted once per fold, and a rule that is learned from their out-of-fold outputs is learned again without the
     rows of each fold. The loss is the log loss of a classification, averaged over labels or columns of labels, and the
     squared error of a regression, in units of each target's variance. The mixture is the convex combination
-    :math:`\sum_c \alpha_c p_c` of all of them that has the lowest loss, and is compared with them on rows that its
-    shares were not learned from.
+    :math:`\sum_c \alpha_c p_c` of all of them that has the lowest loss, less those with a share
+    below a twentieth. It is compared with them on rows that its shares were not learned from.
 
     Of the lowest loss and all that are behind it by at most one standard error of the difference, row by row, the
     simplest is taken: a member before a strategy, a strategy before the mixture, and the lowest loss among those of one
@@ -46,8 +49,10 @@ class SuperLearner(LateFusion):
     ----------
     candidates : list of fusion strategies, default=None
         What is compared beside the members. None is ``[SoftVoting(), ProductOfExperts(), LogOpinionPool(),
-        EnsembleSelection(), Stacking()]``. A late strategy joins the out-of-fold outputs that all share, whatever its
-        own ``cv`` is. Another one is fitted on each fold's rows, and has members of its own.
+        EnsembleSelection(), Stacking(), LinearFusion()]``, the last one of members that make features without learning
+        from `y`: frozen networks, pipelines, columns of numbers. A late strategy joins the out-of-fold outputs that all
+        share, and a linear one is fitted by the same folds, whatever its own ``cv`` is. Another one is fitted on each
+        fold's rows, and has members of its own.
     cv : int, str, splitter or list of splits, default=5
         How the out-of-fold outputs are made; see `Stacking`.
 
@@ -62,6 +67,8 @@ class SuperLearner(LateFusion):
         What was chosen, fitted on all rows: one strategy, or those in the mixture.
     shares_ : ndarray of float, shape (n_candidates,)
         Their shares of 1.
+    left_out_ : dict of str to str
+        Candidates by default which these members do not allow, and why.
     members_ : list of Member
     task_ : Task
     prior_ : ndarray of float, shape (width,)
@@ -97,7 +104,7 @@ class SuperLearner(LateFusion):
                 strategy.leave_out(dropped)
 
     def check_parameters(self, members: Sequence[Member], X: Any) -> None:
-        for _, strategy in named_candidates(self.candidates):
+        for _, strategy in named_candidates(self.candidates, members):
             if isinstance(strategy, SuperLearner):
                 raise ConfigurationError("a SuperLearner is no candidate of another one; give it the candidates")
             if isinstance(strategy, LateFusion):
@@ -115,28 +122,51 @@ class SuperLearner(LateFusion):
         n_jobs: int | None = None,
     ) -> SuperLearner:
         """Fit the members, and choose what joins them; see `Fusion.fit`."""
-        metadata: dict[str, Any] = {"sample_weight": sample_weight, "groups": groups, "store": store, "n_jobs": n_jobs}
+        with (Store.of(None) if store is None else store).sharing_rows() as shared:
+            self._fit(members, X, target, sample_weight=sample_weight, groups=groups, store=shared, n_jobs=n_jobs)
+        return self
+
+    def _fit(self, members: Sequence[Member], X: Any, target: LearnedTask, **metadata: Any) -> None:
         held_out = self._held_out(members, X, target, **metadata)
         alone = [(member.name, PreferredMember(number)) for number, member in enumerate(members)]
-        strategies = [*alone, *named_candidates(self.candidates)]
-        made = []
-        for _, strategy in strategies:
-            if isinstance(strategy, LateFusion):
-                strategy.adopt(self.members_, self.task_, self.prior_)
-                if strategy.learns(self.task_):
-                    strategy.learn_from(held_out)
-                made.append(cross_fitted(strategy, held_out))
-            else:
-                made.append(strategy.out_of_fold(members, X, target, held_out.folds, **metadata))
+        strategies, made = [], []
+        self.left_out_ = {}
+        for name, strategy in [*alone, *named_candidates(self.candidates, members)]:
+            try:
+                outputs = self._out_of_fold(strategy, members, X, target, held_out, metadata)
+            except MmensembleError as error:
+                if self.candidates is not None or isinstance(strategy, LateFusion):
+                    raise
+                # Of members of any kind, not all need have features that a strategy can join.
+                self.left_out_[name] = str(error)
+                continue
+            strategies.append((name, strategy))
+            made.append(outputs)
         kinds = [KINDS[0]] * len(alone) + [KINDS[1]] * (len(strategies) - len(alone))
-        names, related = [name for name, _ in strategies], self._related(X, groups)
+        names, related = [name for name, _ in strategies], self._related(X, metadata["groups"])
         shares = self._choose(names, kinds, np.stack(made), held_out, related)
         self.candidates_ = [named for named, share in zip(strategies, shares, strict=True) if share > 0]
         self.shares_ = shares[shares > 0]
         for _, strategy in self.candidates_:
-            if not isinstance(strategy, LateFusion):
+            if not hasattr(strategy, "members_"):
                 strategy.fit(members, X, target, **metadata)
-        return self
+
+    def _out_of_fold(
+        self,
+        strategy: Fusion,
+        members: Sequence[Member],
+        X: Any,
+        target: LearnedTask,
+        held_out: HeldOut,
+        metadata: dict[str, Any],
+    ) -> np.ndarray:
+        """Return what a strategy makes of rows that neither it nor its members were fitted on."""
+        if not isinstance(strategy, LateFusion):
+            return strategy.out_of_fold(members, X, target, held_out.folds, **metadata)
+        strategy.adopt(self.members_, self.task_, self.prior_)
+        if strategy.learns(self.task_):
+            strategy.learn_from(held_out)
+        return cross_fitted(strategy, held_out)
 
     def _related(self, X: Any, groups: np.ndarray | None) -> np.ndarray | None:
         """Return the number of each row's group, (n,), where groups are known."""
@@ -190,8 +220,16 @@ class SuperLearner(LateFusion):
         values = true_values(self.task_, made, y)
 
         def shares_of(rows: np.ndarray) -> np.ndarray:
-            there = np.ones((len(made), len(rows), 1), dtype=bool)
-            return best_shares(self.task_, values[:, rows], there, y[rows], weight[rows])
+            shares = np.zeros(len(made))
+            among = np.arange(len(made))
+            while True:
+                there = np.ones((len(among), len(rows), 1), dtype=bool)
+                found = best_shares(self.task_, values[np.ix_(among, rows)], there, y[rows], weight[rows])
+                if found.min() >= LEAST_SHARE or len(among) == 1:
+                    break
+                among = among[found >= LEAST_SHARE]
+            shares[among] = found
+            return shares
 
         mixed = made.mean(axis=0)
         for fitting, rest in held_out.folds:
@@ -203,16 +241,36 @@ class SuperLearner(LateFusion):
         return any(isinstance(strategy, LateFusion) and strategy.hides_nan for _, strategy in self.candidates_)
 
     def takes_part(self) -> np.ndarray:
+        late = [isinstance(strategy, LateFusion) for _, strategy in self.candidates_]
+        # Beside a late strategy, one that reads the columns itself may know a row that the former does not.
+        if any(late) and not all(late):
+            return np.ones(len(self.members_), dtype=bool)
         part = np.zeros(len(self.members_), dtype=bool)
         for _, strategy in self.candidates_:
-            part |= strategy.takes_part() if isinstance(strategy, LateFusion) else True
+            if isinstance(strategy, LateFusion):
+                part |= strategy.takes_part()
         return part
+
+    def outputs(self, X: Any) -> np.ndarray:
+        """Return probabilities or predictions, ndarray of float, shape (n_samples, width)."""
+        with Store.of(None).sharing_rows() if self._reads_twice else nullcontext():
+            return super().outputs(X)
+
+    @property
+    def _reads_twice(self) -> bool:
+        """Whether a strategy reads the columns that members read too."""
+        return bool(self.takes_part().any()) and not all(isinstance(s, LateFusion) for _, s in self.candidates_)
+
+    def join(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
+        """Combine the members that take part; where none does, the strategies know what rows miss."""
+        return super().join(xp, outputs, present, rows) if self.takes_part().any() else self.combine(xp, [], [], rows)
 
     def combine(self, xp: Operations, outputs: Sequence[Value], present: Sequence[Value], rows: Rows) -> Value:
         part = self.takes_part()
-        among = np.cumsum(part) - 1
-        # A strategy reads those of its members only, which take part here.
-        outputs, present = ([values[m] for m in among] for values in (outputs, present))
+        if part.any():
+            # A strategy reads those of its members only, which take part here.
+            among = np.cumsum(part) - 1
+            outputs, present = ([values[m] for m in among] for values in (outputs, present))
         made = [
             strategy.join(xp, outputs, present, rows)
             if isinstance(strategy, LateFusion)
@@ -228,7 +286,8 @@ class SuperLearner(LateFusion):
         if not hasattr(self, "scores_"):
             return text
         table = self.scores_.to_string(float_format="{:.4f}".format, na_rep="")
-        return f"{text} chose {self.chosen_!r} by the loss on held-out rows:\n{table}"
+        without = "".join(f"\nwithout {name}: {reason}" for name, reason in self.left_out_.items())
+        return f"{text} chose {self.chosen_!r} by the loss on held-out rows:\n{table}{without}"
 
 
 def _standard_errors(values: np.ndarray, weight: np.ndarray, groups: np.ndarray | None) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import narwhals as nw
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -168,6 +168,10 @@ def check_form(name: str, estimator: Any, columns: Columns) -> None:
     """
     while isinstance(estimator, Pipeline) and (steps := prediction_steps(estimator)):
         estimator = steps[0][1]
+    if isinstance(estimator, FeatureUnion):
+        for _, transformer in estimator.transformer_list:
+            check_form(name, transformer, columns)
+        return
     # What holds other estimators leaves it to them.
     holds_others = any(hasattr(estimator, parameter) for parameter in ("estimator", "estimators", "transformers"))
     if not type(estimator).__module__.startswith("sklearn.") or holds_others:

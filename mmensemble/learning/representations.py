@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array, issparse
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer
 
 from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError
 
-__all__ = ["feature_steps", "features_of", "fit_features"]
+__all__ = ["feature_steps", "features_of", "fit_features", "makes_features"]
 
 
 def feature_steps(estimator: Any) -> Pipeline:
@@ -25,6 +25,17 @@ def feature_steps(estimator: Any) -> Pipeline:
     if hasattr(estimator[-1], "transform"):
         return estimator
     return Pipeline(estimator.steps[:-1] or [("features", "passthrough")])
+
+
+def makes_features(estimator: Any) -> bool:
+    """Tell whether the steps that make features learn nothing from `y`, as far as their kind tells."""
+    for _, step in feature_steps(estimator).steps:
+        if step is None or isinstance(step, (str, FrozenEstimator)):
+            continue
+        frozen = hasattr(step, "fit_embedding") and step.fine_tune == "head"
+        if not frozen and (is_classifier(step) or is_regressor(step)):
+            return False
+    return True
 
 
 def fit_features(estimator: Any, rows: Any, y: np.ndarray | None = None) -> tuple[Pipeline, Any] | None:

@@ -48,9 +48,7 @@ class Block:
 
         Rows that lack the modality are alike, and as large as the others: as if they had one more feature.
         """
-        here = self.present[rows]
-        places = (np.cumsum(self.present) - 1)[rows[here]]
-        features = self.features[places]
+        here, features = self.of_rows(rows)
         if issparse(features):
             products = (features @ features.T).toarray()
             by_mean = features @ self.mean
@@ -62,10 +60,14 @@ class Block:
         kernel[np.ix_(here, here)] = products / self.size
         return kernel
 
+    def of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return which of some rows are present, and the features of these."""
+        here = self.present[rows]
+        return here, self.features[(np.cumsum(self.present) - 1)[rows[here]]]
+
     def among(self, rows: np.ndarray) -> Any:
         """Return the features of some rows, 0 where missing; dense ones less their mean."""
-        here = self.present[rows]
-        features = self.features[(np.cumsum(self.present) - 1)[rows[here]]]
+        here, features = self.of_rows(rows)
         if not issparse(features):
             full = np.zeros((len(rows), features.shape[1]))
             full[here] = features - self.mean

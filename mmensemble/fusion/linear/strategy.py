@@ -11,12 +11,11 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import clone
 
-from mmensemble._sklearn import safe_indexing
 from mmensemble.cache import Store
-from mmensemble.exceptions import DataError, ExportError
+from mmensemble.exceptions import ExportError
 from mmensemble.frames import n_rows
-from mmensemble.fusion.linear.blocks import Block, losses_of
-from mmensemble.fusion.linear.patterns import Pattern, solve_pattern, ways
+from mmensemble.fusion.linear.fitting import Fitting
+from mmensemble.fusion.linear.patterns import Pattern
 from mmensemble.fusion.strategy import Fusion, Member
 from mmensemble.graph import (
     Frame,
@@ -29,20 +28,15 @@ from mmensemble.graph import (
     to_graph,
 )
 from mmensemble.learning.columns import as_list, select_columns
-from mmensemble.learning.folds import Fold, member_fold, split_rows
-from mmensemble.learning.members import member_target
+from mmensemble.learning.folds import Fold, split_rows
 from mmensemble.learning.outputs import output_names
 from mmensemble.learning.related_rows import warn_of_related_rows
-from mmensemble.learning.representations import feature_steps, features_of, fit_features
+from mmensemble.learning.representations import features_of
 from mmensemble.learning.targets import LearnedTask, for_members
-from mmensemble.linear.bands import choose_bands, prior_variance
 from mmensemble.operations import NUMPY, Operations, Value
 from mmensemble.tasks import Multilabel, Regression
 
 __all__ = ["LinearFusion"]
-
-# Of more rows, the penalties are chosen by so many, at least half as many.
-MOST_ROWS = 2_000
 
 
 class LinearFusion(Fusion):
@@ -133,23 +127,58 @@ class LinearFusion(Fusion):
     ) -> Self:
         """Make the members' features and solve the model; see `Fusion.fit`. `n_jobs` has no effect."""
         folds = split_rows(self.cv, X, target, groups)
-        columns = list(dict.fromkeys(name for member in members for name in as_list(member.columns)))
         if groups is None and (self.cv is None or isinstance(self.cv, Integral)):
-            warn_of_related_rows(X, columns, for_members(target), target.task, folds)
-        fitted = (Store.of(None) if store is None else store).call(
+            warn_of_related_rows(X, _columns(members), for_members(target), target.task, folds)
+        self._fit_once(members, X, target, folds, sample_weight, store, holds_out=False)
+        return self
+
+    def out_of_fold(
+        self,
+        members: Sequence[Member],
+        X: Any,
+        target: LearnedTask,
+        folds: Sequence[Fold],
+        *,
+        sample_weight: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+        store: Store | None = None,
+        n_jobs: int | None = None,
+    ) -> np.ndarray:
+        """Fit the model by these folds, and predict the rows that each holds out by one without them.
+
+        What needs no `y` is as in the fit on all rows, and the penalties are: few numbers, which the same folds chose.
+        The coefficients are those of the fold.
+        """
+        made = self._fit_once(members, X, target, folds, sample_weight, store, holds_out=True)
+        return np.asarray(made)
+
+    def _fit_once(
+        self,
+        members: Sequence[Member],
+        X: Any,
+        target: LearnedTask,
+        folds: Sequence[Fold],
+        sample_weight: np.ndarray | None,
+        store: Store | None,
+        *,
+        holds_out: bool,
+    ) -> np.ndarray | None:
+        """Fit, unless the store has it; return the outputs of the rows that folds hold out, where they are wanted."""
+        fitted, made = (Store.of(None) if store is None else store).call(
             fit_linear,
             clone(self),
-            select_columns(X, columns),
+            select_columns(X, _columns(members)),
             list(members),
             target,
             sample_weight,
             folds,
+            holds_out,
             depends_on=[member.estimator for member in members],
         )
         for name, value in vars(fitted).items():
             if name.endswith("_"):
                 setattr(self, name, value)
-        return self
+        return made
 
     def _fit(
         self,
@@ -158,87 +187,29 @@ class LinearFusion(Fusion):
         target: LearnedTask,
         sample_weight: np.ndarray | None,
         folds: Sequence[Fold],
-    ) -> None:
+        *,
+        holds_out: bool,
+    ) -> np.ndarray | None:
         self.task_, self.prior_ = target.task, target.prior
-        y = for_members(target)
         weight = np.ones(n_rows(X)) if sample_weight is None else sample_weight
-        fits = [self._fit_member(member, X, y, weight, folds) for member in members]
-        self.members_ = [member.fitted(steps, X) for member, (steps, *_) in zip(members, fits, strict=True)]
-        blocks = [block for _, block, _ in fits]
-        rows = np.flatnonzero(np.any([block.present for block in blocks], axis=0) & (weight > 0))
-        weight = weight / weight[rows].mean()
-        steps, self.held_out_loss_ = self._chosen(blocks, [views for *_, views in fits], y, weight, folds, rows)
-        variances = np.array([prior_variance(step) for step in steps])
+        fitting = Fitting(target.task, members, X, for_members(target), weight, folds)
+        parts = list(zip(members, fitting.features, fitting.variances, strict=True))
+        self.members_ = [member.fitted(part.steps, X) for member, part, _ in parts]
+        self.held_out_loss_ = fitting.loss
         self.penalties_ = {
-            member.name: float(block.size / variance) if variance else np.inf
-            for member, block, variance in zip(members, blocks, variances, strict=True)
+            member.name: float(part.block.size / variance) if variance else np.inf for member, part, variance in parts
         }
-        self.patterns_ = []
-        for pattern in ways(self.members_):
-            chosen = variances
-            if len(pattern) < len(members) and not variances[list(pattern)].all():
-                # What says nothing beside the others may say something without them.
-                some = rows[np.any([blocks[m].present[rows] for m in pattern], axis=0)]
-                views = [fits[m][2] for m in pattern]
-                found, _ = self._chosen([blocks[m] for m in pattern], views, y, weight, folds, some)
-                chosen = variances.copy()
-                chosen[list(pattern)] = [prior_variance(step) for step in found]
-            read = tuple(m for m in pattern if chosen[m])
-            self.patterns_.append(solve_pattern(pattern, read, blocks, chosen, self.task_, y, weight))
-
-    def _fit_member(
-        self, member: Member, X: Any, y: np.ndarray, weight: np.ndarray, folds: Sequence[Fold]
-    ) -> tuple[Any, Block, list[Block] | None]:
-        """Return the steps that make features, the features, and what each fold makes of the rows if it needs `y`."""
-        present, rows = member.rows(X)
-        if not present.any() or not weight[present].any():
-            what = "misses" if not present.any() else "has the weight 0 or misses"
-            raise DataError(f"every row {what} member {member.name!r}; leave it out")
-        made = member.call(present, fit_features, member.estimator, rows)
-        views = None
-        if made is None:
-            known, _ = member_target(feature_steps(member.estimator), y[present], self.task_.label_sets)
-            made = member.call(present, fit_features, member.estimator, rows, known)
-            views = []
-            for fold in folds:
-                fitting, _ = member_fold(fold, present)
-                some = safe_indexing(rows, fitting)
-                steps, features = fit_features(member.estimator, some, known[fitting])  # type: ignore[misc]
-                there = np.zeros_like(present)
-                there[np.flatnonzero(present)[fitting]] = True
-                both = steps.transform(rows)
-                both = features_of(member.name, both, present)
-                both[fitting] = features_of(member.name, features, there)
-                views.append(Block.of(both, present, weight))
-        return made[0], Block.of(features_of(member.name, made[1], present), present, weight), views
-
-    def _chosen(
-        self,
-        blocks: Sequence[Block],
-        views: Sequence[list[Block] | None],
-        y: np.ndarray,
-        weight: np.ndarray,
-        folds: Sequence[Fold],
-        rows: np.ndarray,
-    ) -> tuple[tuple[int | None, ...], float]:
-        """Return the steps of the blocks' penalties, and the loss."""
-        number = np.empty(len(y), dtype=np.intp)
-        for fold, (_, held_out) in enumerate(folds):
-            number[held_out] = fold
-        n_times = -(-len(rows) // MOST_ROWS)
-        if n_times > 1:
-            strata = y if self.task_.label_sets and y.ndim == 1 else np.zeros(len(y))
-            rows = np.sort(rows[np.lexsort((strata[rows], number[rows]))[::n_times]])
-        shared = [None if own is not None else block.kernel(rows) for block, own in zip(blocks, views, strict=True)]
-        held_out = np.unique(number[rows])
-        kernels = [
-            [own[fold].kernel(rows) if own is not None else kernel for kernel, own in zip(shared, views, strict=True)]
-            for fold in (held_out if any(own is not None for own in views) else held_out[:1])
-        ]
-        share = weight[rows] / weight[rows].mean()
-        losses = losses_of(self.task_, y[rows], share)
-        choice = choose_bands(kernels, losses, share, number[rows])  # type: ignore[arg-type]
-        return choice.steps, choice.loss
+        made = None
+        if holds_out:
+            made = np.zeros((n_rows(X), self.task_.width))
+            for number, (_, held_out) in enumerate(folds):
+                made[held_out] = self.prior_
+                self.patterns_ = fitting.models_of_fold(number)
+                if self.patterns_:
+                    blocks = [part.of_fold(number) for part in fitting.features]
+                    made[held_out] = self._joined([block.of_rows(held_out) for block in blocks])[0]
+        self.patterns_ = fitting.models()
+        return made
 
     def _products(self, number: int) -> tuple[np.ndarray, list[int]]:
         """Return a member's coefficients (n_features, n * width), and of which n patterns they are."""
@@ -288,30 +259,39 @@ class LinearFusion(Fusion):
             outputs = xp.concat(*(xp.softmax(part) for part in xp.split(raw, sizes)))
         return xp.where(reduce(or_, present), outputs, xp.constant(self.prior_[None], "prior")), added
 
-    def _joined(self, X: Any) -> tuple[np.ndarray, list[np.ndarray]]:
-        products, presence = [], []
-        for m, member in enumerate(self.members_):
-            present, rows = member.rows(X)
+    def _joined(self, features: Sequence[tuple[np.ndarray, Any]]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return the outputs, and what each member adds, by members' presence (n,) and the features of these rows."""
+        products = []
+        for m, (present, made) in enumerate(features):
             coef, of = self._products(m)
-            presence.append(present[:, None])
             product = np.zeros((len(present), coef.shape[1]))
             if of and present.any():
-                made = member.call(present, member.estimator.transform, rows)
-                product[present] = np.asarray(features_of(member.name, made, present) @ coef)
+                product[present] = np.asarray(made @ coef)
             products.append(product if of else None)
-        outputs, added = self._join(NUMPY, products, presence)
-        shape = (len(presence[0]), self.task_.width)
+        outputs, added = self._join(NUMPY, products, [present[:, None] for present, _ in features])
+        shape = (len(features[0][0]), self.task_.width)
         return np.asarray(outputs), [np.zeros(shape) if part is None else np.asarray(part) for part in added]
+
+    def _features(self, X: Any) -> list[tuple[np.ndarray, Any]]:
+        """Return for each member which rows are present, (n,) bool, and the features of these."""
+        found: list[tuple[np.ndarray, Any]] = []
+        for m, member in enumerate(self.members_):
+            present, rows = member.rows(X)
+            made = None
+            if self._products(m)[1] and present.any():
+                made = features_of(member.name, member.call(present, member.estimator.transform, rows), present)
+            found.append((present, made))
+        return found
 
     def outputs(self, X: Any) -> np.ndarray:
         """Return probabilities or predictions, ndarray of float64, shape (n_samples, width)."""
-        return np.zeros((0, self.task_.width)) if n_rows(X) == 0 else self._joined(X)[0]
+        return np.zeros((0, self.task_.width)) if n_rows(X) == 0 else self._joined(self._features(X))[0]
 
     def transform(self, X: Any) -> np.ndarray:
         """Return what each member adds to the log-odds or numbers, (n_samples, n_members * width); 0 where missing."""
         if n_rows(X) == 0:
             return np.zeros((0, len(self.members_) * self.task_.width))
-        return np.hstack(self._joined(X)[1])
+        return np.hstack(self._joined(self._features(X))[1])
 
     def get_feature_names_out(self) -> list[str]:
         """Return ``<member>_<class>`` for every column of `transform`."""
@@ -357,7 +337,11 @@ def fit_linear(
     target: LearnedTask,
     sample_weight: np.ndarray | None,
     folds: Sequence[Fold],
-) -> LinearFusion:
-    """Fit a linear fusion, which is what a store keeps of it."""
-    fusion._fit(members, X, target, sample_weight, folds)
-    return fusion
+    holds_out: bool,
+) -> tuple[LinearFusion, np.ndarray | None]:
+    """Fit a linear fusion and predict what folds hold out, which is what a store keeps of it."""
+    return fusion, fusion._fit(members, X, target, sample_weight, folds, holds_out=holds_out)
+
+
+def _columns(members: Sequence[Member]) -> list[str]:
+    return list(dict.fromkeys(name for member in members for name in as_list(member.columns)))

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from mmensemble import (
     DataError,
     EnsembleSelection,
     HardVoting,
+    LinearFusion,
     MultimodalClassifier,
     ProductOfExperts,
     SoftVoting,
@@ -215,6 +217,36 @@ def test_tokens_are_a_second_representation(
 def test_without_a_cache_each_fit_embeds(folder: str, X: Any, y: Any) -> None:
     GridSearchCV(composition(folder), {"fusion": [SoftVoting(), HardVoting()]}, cv=2, refit=False).fit(X, y)
     assert pictures_seen() == [4] * N_ROWS
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_without_a_cache_one_fit_embeds_each_row_once_whatever_the_folds(
+    folder: str, tmp_path: Path, X: Any, y: Any, n_jobs: int | None, texts_seen: Counter[bytes], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    fusion = SuperLearner([Stacking(), LinearFusion()], cv=3)
+    model = composition(folder, fusion=fusion, n_jobs=n_jobs)
+    with joblib.parallel_config("threading"):
+        model.fit(X, y)
+    if n_jobs is None:  # two may embed one row at the same time
+        assert pictures_seen() == [1] * N_ROWS
+        assert list(texts_seen.values()) == [1] * N_ROWS
+    assert not [*tmp_path.glob("mmensemble-*")]
+    cached = clone(model).set_params(cache=tmp_path / "cache", n_jobs=None).fit(X, y)
+    np.testing.assert_allclose(model.predict_proba(X), cached.predict_proba(X), atol=1e-5)
+
+
+def test_a_mixture_that_reads_a_column_twice_embeds_its_rows_once(
+    folder: str, X: Any, y: Any, texts_seen: Counter[bytes]
+) -> None:
+    fusion = SuperLearner([Stacking(), LinearFusion()], cv=2)
+    fitted = composition(folder, fusion=fusion).fit(X, y).fusion_
+    parts = [Stacking(cv=2), LinearFusion(cv=2)]
+    fitted.candidates_ = [("", composition(folder, fusion=part).fit(X, y).fusion_) for part in parts]
+    fitted.shares_ = np.array([0.5, 0.5])
+    texts_seen.clear()
+    fitted.outputs(X)
+    assert list(texts_seen.values()) == [1] * N_ROWS
 
 
 def test_quick_networks_do_without_the_store(tmp_path: Path, X: Any, y: Any) -> None:

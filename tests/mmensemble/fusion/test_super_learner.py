@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import log_loss
@@ -23,6 +24,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from mmensemble import (
     EnsembleSelection,
+    LinearFusion,
     LogOpinionPool,
     MultimodalClassifier,
     MultimodalRegressor,
@@ -35,6 +37,7 @@ from mmensemble import (
 )
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.fusion import Fusion, LateFusion
+from mmensemble.fusion.candidates import named_candidates
 from mmensemble.graph import to_graph
 
 N = 240
@@ -88,11 +91,18 @@ def test_losses_are_those_of_rows_that_nothing_was_fitted_on() -> None:
 
 
 def mixture_of(truth: np.ndarray) -> np.ndarray:
-    """Shares of the highest likelihood of the truth, whose probabilities are (n_candidates, n), by EM."""
-    shares = np.full(len(truth), 1 / len(truth))
-    for _ in range(20_000):
-        shares = shares * (truth / (shares @ truth)).mean(axis=1)
-    return shares
+    """Shares of the highest likelihood of the truth, whose probabilities are (n_candidates, n), by EM.
+
+    Those below a twentieth are left out, and the others found anew.
+    """
+    among = np.ones(len(truth), dtype=bool)
+    while True:
+        shares = among / among.sum()
+        for _ in range(20_000):
+            shares = shares * (truth / (shares @ truth)).mean(axis=1)
+        if shares[among].min() >= 0.05:
+            return shares
+        among = shares >= 0.05
 
 
 class ByHeart(LateFusion):
@@ -288,7 +298,7 @@ def test_numbers_are_compared_by_squared_error() -> None:
     y = np.column_stack([3 * X["a"] + X["b"] + RNG.normal(size=N), 1e-3 * X["b"]])
     members = [("a", LinearRegression(), ["a"]), ("b", Ridge(), ["b"])]
     cv = KFold(4, shuffle=True, random_state=0)
-    model = MultimodalRegressor(members, fusion=SuperLearner(cv=cv)).fit(X, y)
+    model = MultimodalRegressor(members, fusion=SuperLearner([SoftVoting(), Stacking()], cv=cv)).fit(X, y)
     for name, (_, estimator, columns) in zip("ab", members, strict=True):
         away = (cross_val_predict(estimator, X[columns], y, cv=cv) - y) ** 2 / y.var(axis=0)
         assert model.fusion_.scores_.loc[name, "loss"] == pytest.approx(away.mean(), rel=1e-9)
@@ -297,6 +307,79 @@ def test_numbers_are_compared_by_squared_error() -> None:
 
 
 # Strategies with members of their own
+
+
+def linear_members() -> list[Any]:
+    return [
+        ("a", make_pipeline(StandardScaler(), LogisticRegression()), ["a"]),
+        ("b", make_pipeline(StandardScaler(), GaussianNB()), ["b"]),
+    ]
+
+
+def test_a_linear_fusion_is_fitted_by_the_folds_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = []
+    monkeypatch.setattr(LinearFusion, "fit", lambda *args, **kwargs: fits.append(args))
+    model = MultimodalClassifier(linear_members(), fusion=SuperLearner([LinearFusion(cv=2)], cv=CV)).fit(X, Y)
+    fusion = model.fusion_
+    assert fusion.chosen_ == "LinearFusion", fusion
+    assert not fits, "it was fitted to all rows when it predicted those that were held out"
+    [(_, linear)] = fusion.candidates_
+    monkeypatch.undo()
+    alone = MultimodalClassifier(linear_members(), fusion=LinearFusion(cv=CV)).fit(X, Y)
+    assert linear.penalties_ == alone.fusion_.penalties_
+    np.testing.assert_allclose(model.predict_proba(GAPS), alone.predict_proba(GAPS), rtol=1e-9)
+    # What it says of held-out rows is what models of the other rows say, by the same penalties.
+    made = np.zeros((N, 3))
+    for fitting, held_out in CV.split(X, Y):
+        scaled = [StandardScaler().fit(X[[c]]) for c in "ab"]
+        one, other = (
+            np.hstack([s.transform(X[[c]].iloc[rows]) for s, c in zip(scaled, "ab", strict=True)])
+            for rows in (fitting, held_out)
+        )
+        size = np.sqrt([linear.penalties_[c] for c in "ab"])
+        classifier = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(one / size, Y[fitting])
+        made[held_out] = classifier.predict_proba(other / size)
+    assert fusion.scores_.loc["LinearFusion", "loss"] == pytest.approx(log_loss(Y, made), rel=1e-4)
+
+
+def test_linear_fusion_is_a_candidate_where_members_make_features() -> None:
+    assert "LinearFusion" in fitted(members=linear_members()).fusion_.scores_.index
+    learned = [("a", LinearDiscriminantAnalysis(), ["a"]), *linear_members()[1:]]
+    assert "LinearFusion" not in fitted(members=learned).fusion_.scores_.index, "its features are learned from y"
+    words = X.assign(name=np.where(KIND == 1, "red", "blue"))
+    picky = [*linear_members(), ("trees", WordTree(), ["name"])]
+    fusion = fitted(members=picky, frame=words).fusion_
+    assert [*fusion.left_out_] == ["LinearFusion"]
+    assert "'trees' gives the fusion no numbers" in fusion.left_out_["LinearFusion"]
+    assert "without LinearFusion: member 'trees'" in repr(fusion)
+    with pytest.raises(ConfigurationError, match="'trees' gives the fusion no numbers"):
+        fitted([LinearFusion()], members=picky, frame=words)
+
+
+class WordTree(DecisionTreeClassifier):
+    """Reads words itself."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> WordTree:
+        return super().fit(X == "red", y, sample_weight)
+
+    def predict_proba(self, X: Any) -> Any:
+        return super().predict_proba(X == "red")
+
+
+def test_a_linear_fusion_beside_late_ones_is_exported(tmp_path: Path) -> None:
+    model = fitted([LinearFusion(), Stacking()], GAPS, members=linear_members())
+    fusion = model.fusion_
+    named = dict(named_candidates([LinearFusion(), Stacking()]))
+    fusion.candidates_ = [
+        (name, MultimodalClassifier(linear_members(), fusion=strategy).fit(GAPS, Y).fusion_)
+        for name, strategy in named.items()
+    ]
+    fusion.shares_ = np.array([0.25, 0.75])
+    parts = [strategy.outputs(GAPS) for _, strategy in fusion.candidates_]
+    expected = 0.25 * parts[0] + 0.75 * parts[1]
+    np.testing.assert_allclose(model.predict_proba(GAPS), expected, rtol=1e-9)
+    export_onnx(model, tmp_path / "mixed.onnx", verify=GAPS)
+    np.testing.assert_allclose(OnnxPredictor(tmp_path / "mixed.onnx").predict_proba(GAPS), expected, atol=1e-5)
 
 
 class Together(Fusion):

@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr
 
@@ -567,3 +567,12 @@ def test_verbose_tells_how_long_fitting_took(X: Any, y: Any, capsys: pytest.Capt
 def test_labels_that_are_forgotten(X: Any) -> None:
     with pytest.raises(DataError, match="requires y"):
         composition().fit(X, None)
+
+
+def test_a_union_takes_what_its_transformers_take() -> None:
+    X = pd.DataFrame({"text": ["red apple", "fast car"] * 5, "number": [1.0, 2.0] * 5})
+    union = make_union(TfidfVectorizer(), TfidfVectorizer(analyzer="char_wb"))
+    model = MultimodalClassifier([("m", make_pipeline(union, LogisticRegression()), "text")])
+    assert model.fit(X, ["a", "b"] * 5).predict(X).tolist() == ["a", "b"] * 5
+    with pytest.raises(ConfigurationError, match="member 'm': TfidfVectorizer takes the texts"):
+        MultimodalClassifier([("m", make_pipeline(union, LogisticRegression()), ["text"])]).fit(X, ["a", "b"] * 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmensemble.graph.builder import ENCODER_SCOPE, GENERATION_OPSET, IR_VERSION, ML_OPSET, OPSET, Graph
 from mmensemble.graph.dispatch import add_itself, class_named, is_registered, to_generator_graph, to_graph
 from mmensemble.graph.operations import GraphOperations, GraphValue
-from mmensemble.graph.outputs import graph_labels, graph_outputs, graph_votes, refused_answers
+from mmensemble.graph.outputs import graph_labels, graph_outputs, graph_votes, refused_answers, rows_not_finite
 from mmensemble.graph.parts import (
     Block,
     Frame,
@@ -45,6 +45,7 @@ __all__ = [
     "linear",
     "refuse_where_present",
     "refused_answers",
+    "rows_not_finite",
     "to_generator_graph",
     "to_graph",
 ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmensemble.graph.builder import Graph
     from mmensemble.graph.parts import Outputs
 
-__all__ = ["graph_labels", "graph_outputs", "graph_votes", "refused_answers"]
+__all__ = ["graph_labels", "graph_outputs", "graph_votes", "refused_answers", "rows_not_finite"]
 
 
 def graph_outputs(
@@ -112,10 +112,13 @@ def refused_answers(outputs: Outputs) -> list[ir.Value]:
     graph = outputs.graph
     answers = (outputs.decision, outputs.probabilities, outputs.predictions)
     behind = next((value for value in answers if value is not None), None)
-    if behind is None:
-        return []
-    total = graph.op("ReduceSum", behind, graph.constant(np.asarray([1])), keepdims=1)
-    return [graph.op("IsNaN", graph.op("Mul", total, graph.number(0, total)))]
+    return [] if behind is None else [rows_not_finite(graph, behind)]
+
+
+def rows_not_finite(graph: Graph, value: ir.Value) -> ir.Value:
+    """Return in which rows of a value (batch, k) something is NaN or infinite, (batch, 1) bool."""
+    total = graph.op("ReduceSum", value, graph.constant(np.asarray([1])), keepdims=1)
+    return graph.op("IsNaN", graph.op("Mul", total, graph.number(0, total)))
 
 
 def graph_votes(graph: Graph, labels: ir.Value, n_classes: int) -> ir.Value:

@@ -25,6 +25,7 @@ from mmensemble.graph import (
     any_present,
     linear,
     refuse_where_present,
+    rows_not_finite,
     to_graph,
 )
 from mmensemble.learning.columns import as_list, select_columns
@@ -311,9 +312,15 @@ class LinearFusion(Fusion):
                 made = to_graph(member.estimator, source.member(member.name, member.columns, member.kinds))
                 if made.transformed is None or made.present is None:
                     raise ExportError(f"member {member.name!r} gives no representation")
-                refuse_where_present(graph, before, made.present)
-                features = Tensor(graph, made.transformed, made.present, made.blocks, made.sparse)
-                product = linear(features, coef, np.zeros(coef.shape[1])) if of else None
+                product = None
+                if of:
+                    features = Tensor(graph, made.transformed, made.present, made.blocks, made.sparse)
+                    product = linear(features, coef, np.zeros(coef.shape[1]))
+                    # As `features_of` refuses it, even where another pattern decides.
+                    graph.refusals.append(rows_not_finite(graph, graph.single(product)))
+                    refuse_where_present(graph, before, made.present)
+                else:
+                    del graph.refusals[before:]  # nothing is read of it
             products.append(None if product is None else xp.of(graph.single(product)))
             present.append(xp.of(made.present))
         with graph.scope(type(self).__name__):

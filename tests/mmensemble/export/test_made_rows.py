@@ -45,6 +45,7 @@ from mmensemble import (
     EnsembleSelection,
     ExportError,
     HardVoting,
+    LinearFusion,
     LogOpinionPool,
     MultimodalClassifier,
     OnnxPredictor,
@@ -349,7 +350,13 @@ STRATEGIES = [
     Stacking(cv=2),
     SuperLearner(cv=2),
     SuperLearner([HardVoting()], cv=2),
+    LinearFusion(cv=2),
 ]
+
+
+def reads_columns(fusion):
+    """Whether a strategy with members of its own is among those that were taken."""
+    return any(isinstance(strategy, LinearFusion) for _, strategy in getattr(fusion, "candidates_", []))
 
 
 @pytest.mark.parametrize("useful", [True, False])
@@ -363,7 +370,7 @@ def test_what_a_member_refuses_the_file_refuses_if_the_strategy_asks_it(fusion, 
     export_onnx(model, tmp_path / "m.onnx")
     file = OnnxPredictor(tmp_path / "m.onnx", device="cpu")
     row = pd.DataFrame({"a": [np.nan], "b": [1.0], "c": [2.0]})
-    if model.fusion_.takes_part()[0]:
+    if isinstance(model.fusion_, LinearFusion) or model.fusion_.takes_part()[0] or reads_columns(model.fusion_):
         with pytest.raises(ValueError, match="NaN"):
             model.predict(row)
         with pytest.raises(DataError):

@@ -1,4 +1,4 @@
-"""The errors of mmensemble; this module imports nothing.
+"""The errors of mmensemble; this module imports nothing of it.
 
 ::
 
@@ -17,6 +17,11 @@ scikit-learn's own ``NotFittedError`` and data-validation messages are left as t
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "ConfigurationError",
@@ -53,28 +58,40 @@ class DataError(MmensembleError, ValueError):
         Position of the row, counted from 0, in the data that were passed in.
     column : str or int, default=None
         The column's name.
+    label : object, default=None
+        What a pandas index calls the row. It stays what it is in a part of a frame, as a search or a split makes it,
+        where the position does not.
     """
 
     __module__ = "mmensemble"
 
-    def __init__(self, message: str, *, row: int | None = None, column: str | int | None = None) -> None:
+    def __init__(
+        self, message: str, *, row: int | None = None, column: str | int | None = None, label: object = None
+    ) -> None:
         self.message = message
         self.row = row
         self.column = column
+        self.label = label
         place = []
         if row is not None:
-            place.append(f"row {row}")
+            place.append(f"row {row}" if label is None or label == row else f"row {row} (index {label!r})")
         if column is not None:
             place.append(f"column {column!r}")
         super().__init__(f"{', '.join(place)}: {message}" if place else message)
 
+    def renumbered(self, rows: Sequence[int]) -> DataError:
+        """Return the same error of a whole, given the numbers in it of the rows that the error counts."""
+        if self.row is None:
+            return self
+        return DataError(self.message, row=int(rows[self.row]), column=self.column, label=self.label)
+
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments are lost by BaseException's own pickling, and joblib pickles errors of its workers.
-        return _rebuild_data_error, (self.message, self.row, self.column)
+        return _rebuild_data_error, (self.message, self.row, self.column, self.label)
 
 
-def _rebuild_data_error(message: str, row: int | None, column: str | int | None) -> DataError:
-    return DataError(message, row=row, column=column)
+def _rebuild_data_error(message: str, row: int | None, column: str | int | None, label: object = None) -> DataError:
+    return DataError(message, row=row, column=column, label=label)
 
 
 class ExportError(MmensembleError):

@@ -29,7 +29,7 @@ from mmensemble.graph import (
     to_graph,
 )
 from mmensemble.learning.columns import as_list, select_columns
-from mmensemble.learning.folds import Fold, member_fold, split_rows
+from mmensemble.learning.folds import Fold, member_fold, numbered, split_rows
 from mmensemble.learning.members import member_target
 from mmensemble.learning.outputs import output_names
 from mmensemble.learning.related_rows import warn_of_related_rows
@@ -194,19 +194,20 @@ class LinearFusion(Fusion):
         if not present.any() or not weight[present].any():
             what = "misses" if not present.any() else "has the weight 0 or misses"
             raise DataError(f"every row {what} member {member.name!r}; leave it out")
-        made = member.call(present, fit_features, member.estimator, rows)
+        made = member.call(present, rows, fit_features, member.estimator, rows)
         views = None
         if made is None:
             known, _ = member_target(feature_steps(member.estimator), y[present], self.task_.label_sets)
-            made = member.call(present, fit_features, member.estimator, rows, known)
+            made = member.call(present, rows, fit_features, member.estimator, rows, known)
             views = []
             for fold in folds:
                 fitting, _ = member_fold(fold, present)
                 some = safe_indexing(rows, fitting)
-                steps, features = fit_features(member.estimator, some, known[fitting])  # type: ignore[misc]
+                with numbered(np.flatnonzero(present)[fitting]):
+                    steps, features = fit_features(member.estimator, some, known[fitting])  # type: ignore[misc]
                 there = np.zeros_like(present)
                 there[np.flatnonzero(present)[fitting]] = True
-                both = steps.transform(rows)
+                both = member.call(present, rows, steps.transform, rows)
                 both = features_of(member.name, both, present)
                 both[fitting] = features_of(member.name, features, there)
                 views.append(Block.of(both, present, weight))
@@ -296,7 +297,7 @@ class LinearFusion(Fusion):
             presence.append(present[:, None])
             product = np.zeros((len(present), coef.shape[1]))
             if of and present.any():
-                made = member.call(present, member.estimator.transform, rows)
+                made = member.call(present, rows, member.estimator.transform, rows)
                 product[present] = np.asarray(features_of(member.name, made, present) @ coef)
             products.append(product if of else None)
         outputs, added = self._join(NUMPY, products, presence)

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from mmensemble.exceptions import ConfigurationError, ExportError
 from mmensemble.export.branches import laid_open
 from mmensemble.export.check import check_exportable
 from mmensemble.export.generators import GeneratorCheck, check_made_prompts, generator_of
-from mmensemble.export.parity import ParityCheck
+from mmensemble.export.parity import ParityCheck, check_scores_rows
 from mmensemble.export.precision import PRECISIONS, Precision, convert, float_convolutions, int8_layers, sensitivities
 from mmensemble.export.rows import check_made_rows
 from mmensemble.frames import n_rows
@@ -131,6 +131,12 @@ def export_onnx(
 
     check_exportable(estimator)
     generator = generator_of(estimator)
+    given = verify is not None and verify is not False
+    for name, rows in (("verify", verify if given else None), ("calibrate", calibrate)):
+        if rows is not None:
+            check_scores_rows(estimator if generator is None else generator, rows, name)
+    if verify_y is not None:
+        check_consistent_length(verify, verify_y)
     source = Frame() if generator is None else Frame(Graph(GENERATION_OPSET))
     task: Task
     if generator is not None:
@@ -147,7 +153,6 @@ def export_onnx(
         provenance={**_provenance(estimator), "precision": precision},
     )
     check: _AnyCheck | None = None
-    given = verify is not None and verify is not False
     if given and isinstance(task, Generation):
         check = GeneratorCheck(generator, task, precision, verify, tolerance)
     elif given:

@@ -126,7 +126,28 @@ class MissingDependencyError(MmensembleError, ImportError):
     def __init__(self, package: str, extra: str) -> None:
         self.package = package
         self.extra = extra
-        super().__init__(f"{package} is not installed; run: pip install 'mmensemble[{extra}]'")
+        super().__init__(f"{package} is not installed; run: pip install {_requirement(extra)}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return MissingDependencyError, (self.package, self.extra)
+
+
+def _requirement(extra: str) -> str:
+    """Return what pip is to be given for an extra: the place that this was installed from, where it is known."""
+    # Only here, as an error is the exception.
+    import json
+    from importlib import metadata
+    from pathlib import Path
+
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "pyproject.toml").is_file():
+        return f"-e '{checkout}[{extra}]'"
+    try:
+        origin = json.loads(metadata.distribution("mmensemble").read_text("direct_url.json") or "{}")
+    except metadata.PackageNotFoundError:
+        origin = {}
+    if "url" not in origin:
+        return f"'mmensemble[{extra}]'"
+    vcs = origin.get("vcs_info")
+    url = f"{vcs['vcs']}+{origin['url']}@{vcs['commit_id']}" if vcs else origin["url"]
+    return f"'mmensemble[{extra}] @ {url}'"

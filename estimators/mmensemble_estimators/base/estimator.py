@@ -203,7 +203,7 @@ class TorchEstimator(TrainedLeaf):
         Raises
         ------
         ConfigurationError
-            If a parameter has no JSON form, as a ``RandomState``.
+            If a parameter has no JSON form, as a ``RandomState``, or the folder holds other files.
         """
         check_has_head(self)
         save_predictor(self, Path(folder))

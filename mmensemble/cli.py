@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmensemble._version import __version__
+from mmensemble.doctor import doctor
 from mmensemble.exceptions import MissingDependencyError, MmensembleError
 from mmensemble.files.formats import described, known_formats
 
@@ -53,7 +55,13 @@ def main() -> None:
       mmensemble inspect model.onnx
       mmensemble score   model.onnx items.parquet --output scores.parquet
       mmensemble generate writer.onnx prompts.parquet --output texts.parquet
+      mmensemble doctor
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
+
+
+main.add_command(doctor)
 
 
 def _file_to_file(command: Callable[..., None]) -> Callable[..., None]:

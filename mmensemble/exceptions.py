@@ -126,7 +126,8 @@ class MissingDependencyError(MmensembleError, ImportError):
     def __init__(self, package: str, extra: str) -> None:
         self.package = package
         self.extra = extra
-        super().__init__(f"{package} is not installed; run: pip install {_requirement(extra)}")
+        self.how_to_install = f"pip install {_requirement(extra)}"
+        super().__init__(f"{package} is not installed; run: {self.how_to_install}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return MissingDependencyError, (self.package, self.extra)

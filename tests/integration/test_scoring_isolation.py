@@ -195,3 +195,15 @@ except mmensemble.MissingDependencyError as error:
     assert run(program).strip() in {
         str(MissingDependencyError(package, "train")) for package in ("sklearn", "joblib", "onnx")
     }
+
+
+def test_the_doctor_comes_to_a_bare_installation(run: Any) -> None:
+    program = """
+import json
+from mmensemble.doctor import examine
+print(json.dumps(examine()))
+"""
+    found = json.loads(run(program))
+    assert found["devices"]["cpu"]["works"]
+    assert found["onnxruntime"]["error"] is None
+    assert "train" in found["extras"]

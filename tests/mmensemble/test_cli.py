@@ -44,7 +44,7 @@ def items(tmp_path: Path, rows: Rows) -> Path:
 
 def test_version_and_help() -> None:
     assert run("--version").output == f"mmensemble, version {mmensemble.__version__}\n"
-    for command in ([], ["score"], ["generate"], ["inspect"], ["export"]):
+    for command in ([], ["score"], ["generate"], ["inspect"], ["export"], ["doctor"]):
         result = run(*command, "--help")
         assert result.exit_code == 0
         assert "Examples:\n" in result.output

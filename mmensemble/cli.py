@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -219,7 +220,8 @@ def inspect(model: Path, as_json: bool) -> None:
     for title in ("provenance", "parity"):
         click.echo(f"{title}:" if facts[title] else f"{title}: none recorded")
         for key, value in facts[title].items():
-            click.echo(f"  {key}: {value}")
+            # A booster's representation names each of its parameters.
+            click.echo(f"  {key}: {shorten(str(value), 400, placeholder=' ... (--json shows all)')}")
     click.echo(f"devices here: {', '.join(facts['devices'])} (ONNX Runtime {facts['onnxruntime']})")
 
 

@@ -289,8 +289,8 @@ def _problems(
     if quota is not None and usable is not None and quota < usable:
         n = max(1, int(quota))
         problems.append(
-            f"the control group may use {quota:g} cores at a time and {usable} are seen: more threads wait for each "
-            f"other; set n_threads={n} (--threads {n}), and OMP_NUM_THREADS={n} to fit"
+            f"the control group may use {quota:g} cores at a time and {usable} are seen: a library that starts a "
+            f"thread for each makes them wait for each other; set OMP_NUM_THREADS={n}, and n_threads={n} where you score"
         )
     if not extras:
         problems.append("mmensemble is imported from a folder and not installed, so its extras are not known here")

@@ -290,7 +290,7 @@ def _problems(
         n = max(1, int(quota))
         problems.append(
             f"the control group may use {quota:g} cores at a time and {usable} are seen: a library that starts a "
-            f"thread for each makes them wait for each other; set OMP_NUM_THREADS={n}, and n_threads={n} where you score"
+            f"thread for each lets them wait for each other; set OMP_NUM_THREADS={n}, and n_threads={n} to score"
         )
     if not extras:
         problems.append("mmensemble is imported from a folder and not installed, so its extras are not known here")

@@ -97,7 +97,7 @@ REFUSED = {"gblinear", "binary:logitraw", "binary:hinge", "rank:pairwise", "surv
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of parameters that a booster does not read, or by another name
-@pytest.mark.parametrize(("library", "kind", "settings"), CASES, ids=str)
+@pytest.mark.parametrize(("library", "kind", "settings"), CASES)
 def test_the_answer_before_fit_is_that_of_the_export(library: str, kind: str, settings: dict[str, Any]) -> None:
     model = booster(library, kind, **{**settings, "n_estimators": 3})
     answer = can_export(model)

@@ -50,7 +50,6 @@ def function(X: Any) -> Any:
         (function, "value=<function function>"),
         (Memory("/home/ada/cache", verbose=0), "value=Memory(location=joblib)"),
     ],
-    ids=repr,
 )
 def test_paths_and_addresses(value: Any, shown: str | None) -> None:
     assert described(Holder(value)) == (repr(Holder(value)) if shown is None else f"Holder({shown})")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmensemble.exceptions import DataError, MmensembleError
-from mmensemble.frames import Cells, column_names, columns_of, leaf_cells, missing_cells
+from mmensemble.frames import Cells, columns_of, leaf_cells, missing_cells
 
 __all__ = ["refused_cell"]
 
@@ -41,8 +41,6 @@ def refused_cell(error: Exception, name: str, estimator: Any, X: Any) -> DataErr
         None where no cell is to blame.
     """
     if isinstance(error, MmensembleError) or not isinstance(error, (ValueError, TypeError, AttributeError)):
-        return None
-    if not isinstance(X, Mapping) and column_names(X) is None and not hasattr(X, "name"):
         return None
     text, who = str(error), f"member {name!r} ({_kind(estimator)})"
     columns = {column: leaf_cells(series.to_native()) for column, series in columns_of(X).items()}

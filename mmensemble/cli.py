@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mmensemble._version import __version__
+from mmensemble.doctor import doctor
 from mmensemble.exceptions import MissingDependencyError, MmensembleError
 from mmensemble.files.formats import described, known_formats
 
@@ -53,7 +56,13 @@ def main() -> None:
       mmensemble inspect model.onnx
       mmensemble score   model.onnx items.parquet --output scores.parquet
       mmensemble generate writer.onnx prompts.parquet --output texts.parquet
+      mmensemble doctor
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
+
+
+main.add_command(doctor)
 
 
 def _file_to_file(command: Callable[..., None]) -> Callable[..., None]:
@@ -211,7 +220,8 @@ def inspect(model: Path, as_json: bool) -> None:
     for title in ("provenance", "parity"):
         click.echo(f"{title}:" if facts[title] else f"{title}: none recorded")
         for key, value in facts[title].items():
-            click.echo(f"  {key}: {value}")
+            # A booster's representation names each of its parameters.
+            click.echo(f"  {key}: {shorten(str(value), 400, placeholder=' ... (--json shows all)')}")
     click.echo(f"devices here: {', '.join(facts['devices'])} (ONNX Runtime {facts['onnxruntime']})")
 
 

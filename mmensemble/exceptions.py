@@ -1,4 +1,4 @@
-"""The errors of mmensemble; this module imports nothing.
+"""The errors of mmensemble; this module imports nothing of it.
 
 ::
 
@@ -17,6 +17,11 @@ scikit-learn's own ``NotFittedError`` and data-validation messages are left as t
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "ConfigurationError",
@@ -53,28 +58,40 @@ class DataError(MmensembleError, ValueError):
         Position of the row, counted from 0, in the data that were passed in.
     column : str or int, default=None
         The column's name.
+    label : object, default=None
+        What a pandas index calls the row. It stays what it is in a part of a frame, as a search or a split makes it,
+        where the position does not.
     """
 
     __module__ = "mmensemble"
 
-    def __init__(self, message: str, *, row: int | None = None, column: str | int | None = None) -> None:
+    def __init__(
+        self, message: str, *, row: int | None = None, column: str | int | None = None, label: object = None
+    ) -> None:
         self.message = message
         self.row = row
         self.column = column
+        self.label = label
         place = []
         if row is not None:
-            place.append(f"row {row}")
+            place.append(f"row {row}" if label is None or label == row else f"row {row} (index {label!r})")
         if column is not None:
             place.append(f"column {column!r}")
         super().__init__(f"{', '.join(place)}: {message}" if place else message)
 
+    def renumbered(self, rows: Sequence[int]) -> DataError:
+        """Return the same error of a whole, given the numbers in it of the rows that the error counts."""
+        if self.row is None:
+            return self
+        return DataError(self.message, row=int(rows[self.row]), column=self.column, label=self.label)
+
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments are lost by BaseException's own pickling, and joblib pickles errors of its workers.
-        return _rebuild_data_error, (self.message, self.row, self.column)
+        return _rebuild_data_error, (self.message, self.row, self.column, self.label)
 
 
-def _rebuild_data_error(message: str, row: int | None, column: str | int | None) -> DataError:
-    return DataError(message, row=row, column=column)
+def _rebuild_data_error(message: str, row: int | None, column: str | int | None, label: object = None) -> DataError:
+    return DataError(message, row=row, column=column, label=label)
 
 
 class ExportError(MmensembleError):
@@ -109,7 +126,29 @@ class MissingDependencyError(MmensembleError, ImportError):
     def __init__(self, package: str, extra: str) -> None:
         self.package = package
         self.extra = extra
-        super().__init__(f"{package} is not installed; run: pip install 'mmensemble[{extra}]'")
+        self.how_to_install = f"pip install {_requirement(extra)}"
+        super().__init__(f"{package} is not installed; run: {self.how_to_install}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return MissingDependencyError, (self.package, self.extra)
+
+
+def _requirement(extra: str) -> str:
+    """Return what pip is to be given for an extra: the place that this was installed from, where it is known."""
+    # Only here, as an error is the exception.
+    import json
+    from importlib import metadata
+    from pathlib import Path
+
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "pyproject.toml").is_file():
+        return f"-e '{checkout}[{extra}]'"
+    try:
+        origin = json.loads(metadata.distribution("mmensemble").read_text("direct_url.json") or "{}")
+    except metadata.PackageNotFoundError:
+        origin = {}
+    if "url" not in origin:
+        return f"'mmensemble[{extra}]'"
+    vcs = origin.get("vcs_info")
+    url = f"{vcs['vcs']}+{origin['url']}@{vcs['commit_id']}" if vcs else origin["url"]
+    return f"'mmensemble[{extra}] @ {url}'"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import narwhals as nw
@@ -10,7 +11,16 @@ import numpy as np
 
 from mmensemble.exceptions import DataError
 
-__all__ = ["check_columns", "column_cells", "column_names", "frame_with", "leaf_cells", "n_rows"]
+__all__ = [
+    "check_columns",
+    "column_cells",
+    "column_names",
+    "columns_of",
+    "frame_with",
+    "leaf_cells",
+    "n_rows",
+    "naming_rows",
+]
 
 
 def column_names(X: Any) -> list[str] | None:
@@ -19,8 +29,50 @@ def column_names(X: Any) -> list[str] | None:
         return list(X)
     if isinstance(X, (list, tuple, np.ndarray)):  # narwhals takes some 0.1 ms to find that out
         return None
-    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    frame = _from_native(X, pass_through=True)
     return list(frame.columns) if isinstance(frame, nw.DataFrame) else None
+
+
+def _from_native(X: Any, **options: Any) -> Any:
+    """Return narwhals' view of a frame or series.
+
+    Raises
+    ------
+    DataError
+        If several columns of a frame have the same name.
+    """
+    try:
+        return nw.from_native(X, eager_only=True, **options)
+    except nw.exceptions.DuplicateError as error:
+        names = list(X.columns)
+        twice = list(dict.fromkeys(name for name in names if names.count(name) > 1))
+        raise DataError(
+            f"several columns of the frame have the same name: {', '.join(map(repr, twice))}; rename or drop all but "
+            "one of each"
+        ) from error
+
+
+def columns_of(X: Any) -> dict[str, Any]:
+    """Return the columns of a frame or a series as narwhals' series, by name."""
+    native = _from_native(X, allow_series=True)
+    return {native.name: native} if isinstance(native, nw.Series) else {name: native[name] for name in native.columns}
+
+
+@contextmanager
+def naming_rows(X: Any) -> Iterator[None]:
+    """Let an error of a row say what the index of a pandas frame or series calls it.
+
+    So a part of a frame, as a split or a search makes it, tells of the whole.
+    """
+    try:
+        yield
+    except DataError as error:
+        index: Any = getattr(X, "index", None)
+        if error.row is None or error.label is not None or not hasattr(index, "__getitem__"):  # of a list, a method
+            raise
+        label = index[error.row]
+        label = label.item() if isinstance(label, np.generic) else label
+        raise DataError(error.message, row=error.row, column=error.column, label=label) from error
 
 
 def check_columns(names: Iterable[str], columns: Iterable[str]) -> None:
@@ -49,7 +101,7 @@ def column_cells(X: Any, column: str) -> Cells:
     if isinstance(X, Mapping):
         check_columns(X, [column])
         return leaf_cells(X[column])
-    frame = nw.from_native(X, eager_only=True)
+    frame = _from_native(X)
     check_columns(frame.columns, [column])
     return _series_cells(frame[column])
 
@@ -71,7 +123,7 @@ def frame_with(X: Any, columns: list[str]) -> dict[str, Any]:
         return {columns[0]: leaf_cells(X)}
     check_columns(names, columns)
     if not isinstance(X, Mapping):
-        frame = nw.from_native(X, eager_only=True)
+        frame = _from_native(X)
         return {column: _numbers(frame[column], otherwise=frame[column]) for column in columns}
     cells = {column: leaf_cells(X[column]) for column in columns}
     sizes = {column: len(column_cells) for column, column_cells in cells.items()}
@@ -101,7 +153,7 @@ def leaf_cells(X: Any) -> Cells:
         return X[:, 0] if X.ndim == 2 and X.shape[1] == 1 else X
     if isinstance(X, (list, tuple)):
         return X
-    native = nw.from_native(X, eager_only=True, allow_series=True, pass_through=True)
+    native = _from_native(X, allow_series=True, pass_through=True)
     if isinstance(native, nw.DataFrame):
         if len(native.columns) != 1:
             raise DataError(

@@ -21,7 +21,7 @@ LAYERS = {
         graph inspection
         fusion converters plotting
         multimodal
-        export
+        export doctor
         __init__ cli
         __main__
     """,

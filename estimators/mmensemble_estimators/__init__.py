@@ -6,8 +6,16 @@ The half of mmensemble that needs torch. Fitted here, a model is exported by `mm
 
 from __future__ import annotations
 
+import mmensemble
 from mmensemble._moved import MovedModules
 from mmensemble.exceptions import MissingDependencyError
+
+if mmensemble.__file__ is None:
+    # An editable install is asked after Python's own finders, to which any folder of that name is a package.
+    raise ImportError(
+        f"the folder {next(iter(mmensemble.__path__))} hides the package mmensemble from Python that is started beside "
+        "it: start it elsewhere, or rename the folder"
+    )
 
 try:
     from mmensemble_estimators.audio import AudioClassifier, AudioRegressor

@@ -371,7 +371,7 @@ class CausalLM(TorchGenerator):
         Raises
         ------
         ConfigurationError
-            If a parameter has no JSON form, as a ``RandomState``. An estimator as `pretrained` is left out.
+            If the folder holds other files, or a parameter has no JSON form; an estimator as `pretrained` is left out.
         """
         check_is_fitted(self, "module_")
         save_language_model(self, Path(folder))

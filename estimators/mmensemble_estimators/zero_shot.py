@@ -334,7 +334,7 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         Raises
         ------
         ConfigurationError
-            If a parameter has no JSON form, as a ``RandomState``.
+            If a parameter has no JSON form, as a ``RandomState``, or the folder holds other files.
         """
         check_is_fitted(self, "module_")
         save_prompt_classifier(self, Path(folder))

@@ -22,6 +22,9 @@ from mmensemble._sklearn import BaseSearchCV
 from mmensemble.converters.fallback.skl2onnx import can_convert
 from mmensemble.converters.functions import check_function
 from mmensemble.converters.text import check_vectorizer
+from mmensemble.converters.trees.catboost import check_catboost
+from mmensemble.converters.trees.lightgbm import check_lightgbm
+from mmensemble.converters.trees.xgboost import check_xgboost
 from mmensemble.exceptions import ExportError
 from mmensemble.fusion import Fusion
 from mmensemble.graph import class_named, is_registered, to_generator_graph, to_graph
@@ -150,6 +153,11 @@ def _(estimator: Any) -> None:
 def _(estimator: FunctionTransformer) -> None:
     if estimator.func is not None:
         check_function(estimator.func, "func")
+
+
+_check.register(class_named("xgboost.sklearn.XGBModel"))(check_xgboost)
+_check.register(class_named("lightgbm.sklearn.LGBMModel"))(check_lightgbm)
+_check.register(class_named("catboost.core.CatBoost"))(check_catboost)
 
 
 @singledispatch

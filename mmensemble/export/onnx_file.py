@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import os
-import platform
 import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -15,14 +12,15 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from mmensemble.exceptions import ConfigurationError, ExportError
 from mmensemble.export.branches import laid_open
 from mmensemble.export.check import check_exportable
 from mmensemble.export.generators import GeneratorCheck, check_made_prompts, generator_of
-from mmensemble.export.parity import ParityCheck
+from mmensemble.export.parity import ParityCheck, check_scores_rows
 from mmensemble.export.precision import PRECISIONS, Precision, convert, float_convolutions, int8_layers, sensitivities
+from mmensemble.export.provenance import provenance_of
 from mmensemble.export.rows import check_made_rows
 from mmensemble.frames import n_rows
 from mmensemble.graph import (
@@ -47,8 +45,6 @@ __all__ = ["export_onnx"]
 
 # protobuf cannot serialise a message of 2 GiB; above this the weights lie beside the file.
 EXTERNAL_DATA_BYTES = 1_800_000_000
-
-_VERSIONS_OF = ("mmensemble", "scikit-learn", "torch", "transformers", "skl2onnx", "onnx", "onnxscript")
 
 
 def export_onnx(
@@ -131,6 +127,12 @@ def export_onnx(
 
     check_exportable(estimator)
     generator = generator_of(estimator)
+    given = verify is not None and verify is not False
+    for name, rows in (("verify", verify if given else None), ("calibrate", calibrate)):
+        if rows is not None:
+            check_scores_rows(estimator if generator is None else generator, rows, name)
+    if verify_y is not None:
+        check_consistent_length(verify, verify_y)
     source = Frame() if generator is None else Frame(Graph(GENERATION_OPSET))
     task: Task
     if generator is not None:
@@ -144,10 +146,9 @@ def export_onnx(
     manifest = Manifest(
         task=task,
         feeds=[feed for feed in source.graph.feeds if any(str(name).startswith(f"{feed.name}.") for name in used)],
-        provenance={**_provenance(estimator), "precision": precision},
+        provenance={**provenance_of(estimator), "precision": precision},
     )
     check: _AnyCheck | None = None
-    given = verify is not None and verify is not False
     if given and isinstance(task, Generation):
         check = GeneratorCheck(generator, task, precision, verify, tolerance)
     elif given:
@@ -312,20 +313,6 @@ def _state_names(task: Task) -> set[str]:
         return set()
     again = {f"state.{name}" for name in (*task.encoded, *task.state)}
     return again | {f"next.{name}" for name in task.state} | {f"encoded.{name}" for name in task.encoded}
-
-
-def _provenance(estimator: Any) -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for package in _VERSIONS_OF:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "estimator": repr(estimator),
-        "versions": versions,
-    }
 
 
 _AnyCheck = ParityCheck | GeneratorCheck

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from sklearn.metrics import r2_score
 from mmensemble._sklearn import safe_indexing
 from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError, ParityError
 from mmensemble.export.precision import Precision
-from mmensemble.frames import n_rows
+from mmensemble.frames import leaf_cells, n_rows
 from mmensemble.learning.targets import exact_matches
 from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.tasks import Classification, Regression, Task
@@ -96,13 +98,9 @@ class ParityCheck:
             raise ConfigurationError("verify has 0 rows; give it some to compare on")
         self.task, self.precision = task, precision
         self.tolerance = default_tolerance(precision, y) if tolerance is None else tolerance
-        try:
+        with _scoring("verify"):
             expected = Answers.of(estimator, task, X)
             margin = margins(estimator, task, X, expected)
-        except MmensembleError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise DataError(f"the estimator cannot score the rows of verify: {str(error).splitlines()[0]}") from error
         finite = np.isfinite(flat(expected)).all(axis=1)
         if not finite.any():
             raise DataError("the estimator gives NaN for every row of verify")
@@ -171,6 +169,45 @@ class ParityCheck:
         if not error <= self.tolerance:
             raise ParityError(f"{reason} by {error:.2g}, more than tolerance={self.tolerance:g}; nothing was written")
         return measured
+
+
+@contextmanager
+def _scoring(name: str) -> Iterator[None]:
+    try:
+        yield
+    except MmensembleError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the estimator cannot score the rows of {name}: {str(error).splitlines()[0]}") from error
+
+
+def check_scores_rows(estimator: Any, X: Any, name: str) -> None:
+    """Raise an error where an estimator cannot score rows of this form, before anything is exported, by the first one.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted; or one that writes texts.
+    X : X
+    name : str
+        The parameter that they were given as.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are no rows.
+    DataError
+        If a column is not there, or the row cannot be scored.
+    """
+    if n_rows(X) == 0:
+        raise ConfigurationError(f"{name} has 0 rows; give it some")
+    first = safe_indexing(X, [0])
+    with _scoring(name), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if hasattr(estimator, "predict"):
+            estimator.predict(first)
+        else:
+            estimator.preprocessor_.encode(leaf_cells(first)).raise_for_errors()
 
 
 def has_answer(predictor: OnnxPredictor, X: Any) -> bool:

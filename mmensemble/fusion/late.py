@@ -196,12 +196,12 @@ class LateFusion(Fusion):
             known = (member.estimator, HashedRows(rows), y[present])
             weights = None if sample_weight is None else sample_weight[present]
             related = groups[present] if groups is not None and takes_groups(member.estimator) else None
-            fits.append(call(present, store.call, fit_member, *known, self.task_.label_sets, weights, related))
+            fits.append(call(present, rows, store.call, fit_member, *known, self.task_.label_sets, weights, related))
             for fold in folds:
                 fitting, held_out = member_fold(fold, present)
                 if len(held_out):
                     metadata = ((fitting, held_out), weights, related)
-                    held_out_fits.append(call(present, store.call, out_of_fold, *known, self.task_, *metadata))
+                    held_out_fits.append(call(present, rows, store.call, out_of_fold, *known, self.task_, *metadata))
                     held_out_rows.append((m, np.flatnonzero(present)[held_out]))
         results = Parallel(n_jobs=n_jobs)(fits + held_out_fits)
         fitted = zip(members, results, strict=False)
@@ -260,7 +260,8 @@ class LateFusion(Fusion):
                 continue
             member_outputs = np.zeros((0, self.task_.width))
             if present.any():
-                member_outputs = member.call(present, outputs_of, member.estimator, self.task_, rows, member.labels)
+                known = (member.estimator, self.task_, rows, member.labels)
+                member_outputs = member.call(present, rows, outputs_of, *known)
             outputs.append(_spread(member_outputs, present))
             presence.append(present[:, None])
         return outputs, presence

@@ -10,7 +10,7 @@ import numpy as np
 from mmensemble.fusion.averaging import weighted_average
 from mmensemble.fusion.late import LateFusion
 from mmensemble.fusion.rows import Rows
-from mmensemble.learning.outputs import distributions, flat
+from mmensemble.learning.outputs import distributions, flat, outputs_known
 from mmensemble.operations import Operations, Value
 from mmensemble.tasks import Multilabel, Regression, Task
 
@@ -23,7 +23,8 @@ class ProductOfExperts(LateFusion):
     .. math:: p_k \propto \prod_m p_{mk}^{a_m}
 
     where :math:`a_m` is 1 if the row has modality :math:`m` and 0 if not. One expert can rule a class out, so the
-    members should be calibrated. Independent labels and columns of labels are multiplied one by one.
+    members should be calibrated. None rules out what it never saw: a class that no row with its modality had gets its
+    share of the prior from that member. Independent labels and columns of labels are multiplied one by one.
 
     A regressor counts as a Gaussian around its prediction, with the variance of its out-of-fold residuals, and the
     product's mean is the predictions' mean weighted by precision:
@@ -80,9 +81,22 @@ class ProductOfExperts(LateFusion):
         # float32 knows 1 - p to six places only.
         least = 1e-6 if isinstance(self.task_, Multilabel) else 1e-12
         logs = []
-        for output, has_modality in zip(outputs, present, strict=True):
+        for member, output, has_modality in zip(self.members_, outputs, present, strict=True):
+            known = outputs_known(member.estimator, self.task_, member.labels)
+            if not known.all():
+                scale, offset = self._with_prior(known)
+                output = output * xp.constant(scale[None], "known_share") + xp.constant(offset[None], "unknown_share")
             # The same factor for every class is none.
             factor = xp.where(has_modality, output, 0.5)
             logs.append([xp.log(xp.maximum(part, least)) for part in distributions(xp, factor, self.task_)])
         products = [xp.softmax(xp.add(*factors)) for factors in zip(*logs, strict=True)]
         return flat(xp, products, self.task_)
+
+    def _with_prior(self, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what outputs (width,) are multiplied by, and what is added: the prior of those that are not known."""
+        prior = np.where(known, 0, self.prior_)
+        if isinstance(self.task_, Multilabel):
+            return known.astype(float), prior
+        sizes = [len(labels) for labels in self.task_.label_sets]
+        unknown = np.add.reduceat(prior, np.cumsum([0, *sizes[:-1]]))
+        return np.where(known, 1 - np.repeat(unknown, sizes), 0), prior

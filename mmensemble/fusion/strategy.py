@@ -14,7 +14,8 @@ from mmensemble._sklearn import safe_indexing
 from mmensemble.cache import Store
 from mmensemble.exceptions import DataError
 from mmensemble.learning.columns import Columns, column_kinds, present_rows, select_columns
-from mmensemble.learning.folds import Fold
+from mmensemble.learning.folds import Fold, numbered
+from mmensemble.learning.refused_cells import refused_cell
 from mmensemble.learning.targets import LearnedTask
 from mmensemble.tasks import Task
 
@@ -55,21 +56,32 @@ class Member:
         """Return the member with its fitted estimator, and the labels that its classes number."""
         return replace(self, estimator=estimator, kinds=column_kinds(X, self.columns), labels=labels)
 
-    def call(self, present: np.ndarray, function: Callable[..., Any], *arguments: Any) -> Any:
+    def call(self, present: np.ndarray, rows: Any, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of the member's estimator, which sees the rows that are present only.
 
-        A bad row is numbered as in the whole; another error gets a note that names the member.
+        A bad row is numbered as in the whole; where another library raises an error of a cell, it is found. Any other
+        error gets a note that names the member.
+
+        Parameters
+        ----------
+        present : ndarray of bool, shape (n,)
+        rows : Series or DataFrame, n_present rows
+            What the estimator sees of them, or a part of it.
+        function : callable
+        *arguments
+            Its own.
         """
-        try:
-            return function(*arguments)
-        except DataError as error:
-            if error.row is None:
+        with numbered(np.flatnonzero(present)):
+            try:
+                return function(*arguments)
+            except DataError:
                 raise
-            row = int(np.flatnonzero(present)[error.row])
-            raise DataError(error.message, row=row, column=error.column) from error
-        except Exception as error:
-            error.add_note(f"This was member {self.name!r} ({type(self.estimator).__name__}) of the composition.")
-            raise
+            except Exception as error:
+                bad = refused_cell(error, self.name, self.estimator, rows)
+                if bad is not None:
+                    raise bad from error
+                error.add_note(f"This was member {self.name!r} ({type(self.estimator).__name__}) of the composition.")
+                raise
 
 
 class Fusion(BaseEstimator):
@@ -168,10 +180,12 @@ class Fusion(BaseEstimator):
         for fitting, held_out in folds:
             weight, related = (None if part is None else part[fitting] for part in (sample_weight, groups))
             part, rows = replace(target, y=target.y[fitting]), safe_indexing(X, fitting)
-            fitted = clone(self).fit(
-                members, rows, part, sample_weight=weight, groups=related, store=store, n_jobs=n_jobs
-            )
-            made[held_out] = fitted.outputs(safe_indexing(X, held_out))
+            with numbered(fitting):
+                fitted = clone(self).fit(
+                    members, rows, part, sample_weight=weight, groups=related, store=store, n_jobs=n_jobs
+                )
+            with numbered(held_out):
+                made[held_out] = fitted.outputs(safe_indexing(X, held_out))
         return made
 
     @abstractmethod

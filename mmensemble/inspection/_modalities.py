@@ -23,6 +23,7 @@ from mmensemble._sklearn import safe_indexing
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import check_columns, column_names, n_rows
 from mmensemble.learning.columns import Columns, ColumnSelector, as_list, present_rows, select_columns
+from mmensemble.learning.folds import numbered
 from mmensemble.learning.members import named
 from mmensemble.learning.targets import LabelsMixin
 
@@ -105,7 +106,8 @@ class FittedMember:
         if not present.any():
             return present, np.empty(0, dtype=object)
         try:
-            predicted = np.asarray(self.estimator.predict(rows))
+            with numbered(np.flatnonzero(present)):
+                predicted = np.asarray(self.estimator.predict(rows))
         except NotFittedError as error:
             raise ConfigurationError(
                 f"member {self.name!r} predicts nothing on its own: in a joint fusion only the whole does"

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mmensemble._sklearn import safe_indexing
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.frames import check_columns, column_cells, column_names, missing_cells, n_rows
+from mmensemble.frames import check_columns, column_cells, column_names, columns_of, missing_cells, n_rows
 from mmensemble.learning.pipelines import prediction_steps
 
 __all__ = ["ColumnSelector", "Columns", "check_form", "column_kinds", "on_column", "present_rows", "select_columns"]
@@ -204,8 +204,8 @@ def select_columns(X: Any, columns: Columns) -> Any:
 def column_kinds(X: Any, columns: Columns) -> dict[str, Literal["float", "string"]]:
     """Tell which of the columns hold numbers; all others count as strings (text, paths, images)."""
     _check_columns(X, columns)
-    frame = nw.from_native(X, eager_only=True)
-    return {name: "float" if _is_number(frame[name].dtype) else "string" for name in as_list(columns)}
+    found = columns_of(X)
+    return {name: "float" if _is_number(found[name].dtype) else "string" for name in as_list(columns)}
 
 
 def present_rows(X: Any, columns: Columns) -> np.ndarray:

@@ -18,7 +18,7 @@ from mmensemble.learning.outputs import outputs_of
 from mmensemble.learning.targets import LearnedTask, for_members
 from mmensemble.tasks import Task
 
-__all__ = ["Fold", "column_groups", "member_fold", "out_of_fold", "split_rows"]
+__all__ = ["Fold", "column_groups", "member_fold", "numbered", "out_of_fold", "split_rows"]
 
 # The numbers of the rows to fit, and of those that are held out.
 Fold = tuple[np.ndarray, np.ndarray]
@@ -118,18 +118,24 @@ def out_of_fold(
     """
     fitting, held_out = fold
     weight, groups = (None if part is None else part[fitting] for part in (sample_weight, groups))
-    with _numbered(fitting):
+    with numbered(fitting):
         fitted, labels = fit_member(estimator, safe_indexing(X, fitting), y[fitting], task.label_sets, weight, groups)
-    with _numbered(held_out):
+    with numbered(held_out):
         return outputs_of(fitted, task, safe_indexing(X, held_out), labels)
 
 
 @contextmanager
-def _numbered(rows: np.ndarray) -> Iterator[None]:
-    """Give a bad row of a fold the number it has in the whole."""
+def numbered(rows: np.ndarray) -> Iterator[None]:
+    """Give a bad row among some rows, as those of a fold, the number that it has in the whole.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (n_some,)
+        The numbers of these rows in the whole.
+    """
     try:
         yield
     except DataError as error:
         if error.row is None:
             raise
-        raise DataError(error.message, row=int(rows[error.row]), column=error.column) from error
+        raise error.renumbered(rows.tolist()) from error

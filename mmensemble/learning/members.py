@@ -16,6 +16,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from mmensemble._sklearn import BaseSearchCV
 from mmensemble.exceptions import ConfigurationError
+from mmensemble.learning.targets import LabelsMixin
 
 __all__ = ["fit_member", "member_target", "named", "takes_groups"]
 
@@ -99,7 +100,10 @@ def member_target(
     columns = y.reshape(len(y), -1).T
     known, numbers = zip(*(np.unique(column, return_inverse=True) for column in columns), strict=True)
     labels = [labels[places] for labels, places in zip(label_sets, known, strict=True)]
-    return np.column_stack(numbers).reshape(y.shape), labels
+    numbered = np.column_stack(numbers).reshape(y.shape)
+    if len(known) > 1 and all(len(column) == 2 for column in known) and _knows_independent_labels(estimator):
+        numbered = numbered.astype(str)  # columns of 0 and 1 would be labels that need not be one of two
+    return numbered, labels
 
 
 def named(numbers: np.ndarray, labels: Sequence[np.ndarray]) -> np.ndarray:
@@ -128,6 +132,11 @@ def _reads_labels(estimator: Any, labels: set[Any]) -> bool:
         getattr(part, "reads_labels", False) or (isinstance(part, FrozenEstimator) and is_classifier(part))
         for part in (estimator, *parameters.values())
     )
+
+
+def _knows_independent_labels(estimator: Any) -> bool:
+    """Tell whether an estimator, or one within it, is one of ours, to which a 0/1 matrix is multilabel."""
+    return any(isinstance(part, LabelsMixin) for part in (estimator, *estimator.get_params().values()))
 
 
 def takes_groups(estimator: Any) -> bool:

@@ -24,6 +24,7 @@ __all__ = [
     "informative_columns",
     "labels_known",
     "output_names",
+    "outputs_known",
     "outputs_of",
 ]
 
@@ -54,6 +55,31 @@ def labels_known(classes: Sequence[np.ndarray], labels: Sequence[np.ndarray] | N
     if labels is None:
         return [np.asarray(column) for column in classes]
     return [names[np.asarray(column, dtype=int)] for column, names in zip(classes, labels, strict=True)]
+
+
+def outputs_known(estimator: Any, task: Task, labels: Sequence[np.ndarray] | None) -> np.ndarray:
+    """Tell of which outputs a fitted estimator saw rows; the others are 0 whatever the row is.
+
+    Parameters
+    ----------
+    estimator : estimator
+    task : Task
+    labels : sequence of ndarray, or None
+        The labels that its classes number, as `fit_member` returns them; None where they are the labels themselves.
+
+    Returns
+    -------
+    ndarray of bool, shape (task.width,)
+        True where nothing is known about it.
+    """
+    classes = getattr(estimator, "classes_", None)
+    if isinstance(task, Multilabel) and isinstance(classes, list):
+        return np.array([np.isin((0, 1), of_label).all() for of_label in classes])
+    if not task.label_sets or (labels is None and classes is None):
+        return np.ones(task.width, dtype=bool)
+    known = list(labels) if labels is not None else classes if isinstance(classes, list) else [np.asarray(classes)]
+    matrix = placement(known, task.label_sets)
+    return np.ones(task.width, dtype=bool) if matrix is None else np.asarray(matrix.any(axis=0))
 
 
 def outputs_of(estimator: Any, task: Task, X: Any, labels: Sequence[np.ndarray] | None = None) -> np.ndarray:

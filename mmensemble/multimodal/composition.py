@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from mmensemble._sklearn import BaseComposition, VisualBlock, check_sample_weight, print_elapsed_time
 from mmensemble.cache import Store
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.frames import column_names, n_rows
+from mmensemble.frames import column_names, n_rows, naming_rows
 from mmensemble.fusion import Fusion, Member, SoftVoting, SuperLearner
 from mmensemble.learning.columns import as_list, check_form, present_rows
 from mmensemble.learning.targets import LearnedTask, for_members
@@ -100,7 +100,8 @@ class Composition(TransformerMixin, BaseComposition):
         check_consistent_length(X, y, groups)
         rows = np.empty((n_rows(X), 1))
         weight = check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
-        target = self._learn(y, weight)
+        with naming_rows(X):
+            target = self._learn(y, weight)
         for member in members:
             for column in as_list(member.columns):
                 if column not in names:
@@ -113,7 +114,7 @@ class Composition(TransformerMixin, BaseComposition):
         groups = None if groups is None else column_or_1d(groups)
         fusion = _default(members, X, target, groups) if self.fusion is None else clone(self.fusion)
         fusion.leave_out([is_dropped(estimator) for _, estimator, _ in self.estimators])
-        with print_elapsed_time(name, "fit" if self.verbose else None):
+        with print_elapsed_time(name, "fit" if self.verbose else None), naming_rows(X):
             self.fusion_ = fusion.fit(
                 members,
                 X,
@@ -154,6 +155,8 @@ class Composition(TransformerMixin, BaseComposition):
                 raise ConfigurationError(
                     f"member {member.name!r}: the columns must be a name or a list of names, not {member.columns!r}"
                 )
+            if len(set(columns)) < len(columns):
+                raise ConfigurationError(f"member {member.name!r} names a column twice: {columns}")
             check_form(f"member {member.name!r}", member.estimator, member.columns)
         self._validate_names([name for name, _, _ in self.estimators])
         return members
@@ -162,7 +165,7 @@ class Composition(TransformerMixin, BaseComposition):
         """Return probabilities or predictions, (n_samples, width)."""
         check_is_fitted(self)
         check_frame(X, empty=True)
-        with Store.of(self.cache).active():
+        with Store.of(self.cache).active(), naming_rows(X):
             return self.fusion_.outputs(X)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -198,7 +201,7 @@ class Composition(TransformerMixin, BaseComposition):
         """
         check_is_fitted(self)
         check_frame(X, empty=True)
-        with Store.of(self.cache).active():
+        with Store.of(self.cache).active(), naming_rows(X):
             return self.fusion_.transform(X)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:

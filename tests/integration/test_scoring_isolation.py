@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmensemble.exceptions import MissingDependencyError
+
 HIDDEN = ["torch", "transformers", "sklearn", "joblib", "onnx", "skorch", "mmensemble_estimators", "pandas"]
 # These need not be refused, for other packages may look for them, but scoring has no use for them either.
 UNUSED = [*HIDDEN, "scipy", "onnx_ir", "onnxscript", "skl2onnx", "matplotlib", "polars", "safetensors"]
@@ -191,5 +193,17 @@ except mmensemble.MissingDependencyError as error:
     print(error)
 """
     assert run(program).strip() in {
-        f"{package} is not installed; run: pip install 'mmensemble[train]'" for package in ("sklearn", "joblib", "onnx")
+        str(MissingDependencyError(package, "train")) for package in ("sklearn", "joblib", "onnx")
     }
+
+
+def test_the_doctor_comes_to_a_bare_installation(run: Any) -> None:
+    program = """
+import json
+from mmensemble.doctor import examine
+print(json.dumps(examine()))
+"""
+    found = json.loads(run(program))
+    assert found["devices"]["cpu"]["works"]
+    assert found["onnxruntime"]["error"] is None
+    assert "train" in found["extras"]

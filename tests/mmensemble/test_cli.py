@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 import mmensemble
 from mmensemble.cli import main
-from mmensemble.exceptions import ParityError
+from mmensemble.exceptions import MissingDependencyError, ParityError
 
 Rows = dict[str, list[Any]]
 
@@ -44,7 +44,7 @@ def items(tmp_path: Path, rows: Rows) -> Path:
 
 def test_version_and_help() -> None:
     assert run("--version").output == f"mmensemble, version {mmensemble.__version__}\n"
-    for command in ([], ["score"], ["generate"], ["inspect"], ["export"]):
+    for command in ([], ["score"], ["generate"], ["inspect"], ["export"], ["doctor"]):
         result = run(*command, "--help")
         assert result.exit_code == 0
         assert "Examples:\n" in result.output
@@ -279,4 +279,4 @@ def test_export_without_the_training_side(
     (tmp_path / "holdout.csv").write_text("a\n1\n")
     monkeypatch.setitem(sys.modules, package, None)
     result = run("export", tmp_path / "model.joblib", tmp_path / "m.onnx", "--verify", tmp_path / "holdout.csv")
-    assert_one_line_error(result, f"{package} is not installed; run: pip install 'mmensemble[train]'")
+    assert_one_line_error(result, str(MissingDependencyError(package, "train")))

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import json
 import pickle
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,8 +56,58 @@ def test_errors_survive_the_way_back_from_a_worker_process() -> None:
     missing = pickle.loads(pickle.dumps(MissingDependencyError("torch", "train")))
     assert type(missing) is MissingDependencyError
     assert (str(missing), missing.package, missing.extra) == (
-        "torch is not installed; run: pip install 'mmensemble[train]'",
+        str(MissingDependencyError("torch", "train")),
         "torch",
         "train",
     )
     assert str(pickle.loads(pickle.dumps(ConfigurationError("no")))) == "no"
+
+
+# How to install what is missing
+
+
+def test_a_checkout_is_installed_from_where_it_is() -> None:
+    checkout = Path(exceptions.__file__).parent.parent
+    assert (checkout / "pyproject.toml").is_file(), "the tests run in a checkout"
+    message = f"torch is not installed; run: pip install -e '{checkout}[train]'"
+    assert str(MissingDependencyError("torch", "train")) == message
+
+
+@pytest.mark.parametrize(
+    ("origin", "requirement"),
+    [
+        (None, "'mmensemble[plot]'"),
+        ({"url": "file:///home/user/mmensemble", "dir_info": {}}, "'mmensemble[plot] @ file:///home/user/mmensemble'"),
+        (
+            {"url": "https://host/mmensemble", "vcs_info": {"vcs": "git", "commit_id": "1f2e"}},
+            "'mmensemble[plot] @ git+https://host/mmensemble@1f2e'",
+        ),
+    ],
+    ids=["an index", "a folder", "a repository"],
+)
+def test_a_package_is_installed_from_where_it_came(
+    origin: Any, requirement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pip notes it down (PEP 610)."""
+    info = tmp_path / "mmensemble-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mmensemble\nVersion: 1.0\n")
+    if origin is not None:
+        (info / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.setattr(exceptions, "__file__", str(tmp_path / "mmensemble" / "exceptions.py"))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert str(MissingDependencyError("matplotlib", "plot")).endswith(f"run: pip install {requirement}")
+
+
+def test_a_package_that_nobody_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exceptions, "__file__", str(tmp_path / "mmensemble" / "exceptions.py"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert str(MissingDependencyError("av", "video")).endswith("run: pip install 'mmensemble[video]'")
+
+
+def test_a_row_is_numbered_anew() -> None:
+    error = DataError("unreadable", row=1, column="picture", label="b").renumbered([4, 9])
+    assert str(error) == "row 9 (index 'b'), column 'picture': unreadable"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert str(DataError("unreadable").renumbered([4])) == "unreadable"
+    assert str(DataError("unreadable", row=3, label=3)) == "row 3: unreadable"

@@ -212,7 +212,7 @@ class EncoderDecoderGenerator(TorchGenerator):
         Raises
         ------
         ConfigurationError
-            If a parameter has no JSON form, as a ``RandomState``.
+            If a parameter has no JSON form, as a ``RandomState``, or the folder holds other files.
         """
         check_is_fitted(self, "module_")
         save_writer(self, Path(folder))

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from torch import nn
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.frames import Cells
+from mmensemble.frames import Cells, naming_rows
 from mmensemble.preprocessing import Encoded
 from mmensemble_estimators.backbones.network import Network
 from mmensemble_estimators.base.embedding import frozen_embedding, learning_rate_of, new_encoder
@@ -63,9 +63,10 @@ class TorchEstimator(TrainedLeaf):
         check_target(self, y)
         self.check_parameters()
         cells = cells_to_fit(self, X)
-        if afresh:
-            self.preprocessor_ = self.modality.fit_preprocessor(self, cells)
-        encoded = encode_to_fit(self, cells)
+        with naming_rows(X):
+            if afresh:
+                self.preprocessor_ = self.modality.fit_preprocessor(self, cells)
+            encoded = encode_to_fit(self, cells)
         check_consistent_length(encoded.present, y, groups)
         weight = self._row_weights(encoded, sample_weight)
         if afresh:
@@ -158,8 +159,9 @@ class TorchEstimator(TrainedLeaf):
             )
         self.check_parameters()
         cells = cells_to_fit(self, X)
-        self.preprocessor_ = self.modality.fit_preprocessor(self, cells)
-        encode_to_fit(self, cells)
+        with naming_rows(X):
+            self.preprocessor_ = self.modality.fit_preprocessor(self, cells)
+            encode_to_fit(self, cells)
         seed = int(check_random_state(self.random_state).randint(2**31))
         with seeded(seed, resolve_device(self.device)):
             self.module_ = Network(new_encoder(self), None)
@@ -201,7 +203,7 @@ class TorchEstimator(TrainedLeaf):
         Raises
         ------
         ConfigurationError
-            If a parameter has no JSON form, as a ``RandomState``.
+            If a parameter has no JSON form, as a ``RandomState``, or the folder holds other files.
         """
         check_has_head(self)
         save_predictor(self, Path(folder))

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.cache import encode_rows
 from mmensemble.exceptions import DataError
-from mmensemble.frames import Cells, column_names, leaf_cells
+from mmensemble.frames import Cells, column_names, leaf_cells, naming_rows
 from mmensemble.preprocessing import PRESENT, Encoded, Preprocessor
 from mmensemble_estimators.training.loop import resolve_device, run_in_batches
 
@@ -69,7 +69,8 @@ def encode(estimator: Any, X: Any) -> Encoded:
     if names is not None and column is not None and names != [column]:
         raise DataError(f"column {column!r} was fitted, and {names} was given", column=column)
     encoded = encode_rows(estimator.preprocessor_, leaf_cells(X))
-    encoded.raise_for_errors(column)
+    with naming_rows(X):
+        encoded.raise_for_errors(column)
     return encoded
 
 

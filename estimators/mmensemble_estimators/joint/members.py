@@ -233,7 +233,7 @@ class FeatureRows(JointRows):
             raise DataError(f"every row misses member {member.name!r}; leave it out")
         steps = feature_steps(clone(member.estimator))
         y, _ = member_target(steps, y[present], label_sets)
-        transformer = steps.fit(rows, y)
+        transformer = member.call(present, rows, steps.fit, rows, y)
         features = _features(transformer, rows, member, present)
         scale = features.std(axis=0)
         encoder = Standardize(features.mean(axis=0), np.where(scale > 0, scale, 1.0))
@@ -257,7 +257,7 @@ class FeatureRows(JointRows):
 
 def _features(transformer: Pipeline, rows: Any, member: Member, present: np.ndarray) -> np.ndarray:
     """Return the float32 features (n, n_features) of the rows that have the modality."""
-    features = transformer.transform(rows)
+    features = member.call(present, rows, transformer.transform, rows)
     try:
         features = np.asarray(features.toarray() if hasattr(features, "toarray") else features, dtype=np.float32)
         features = features.reshape(len(features), -1)

@@ -77,8 +77,20 @@ def write(folder: Path, text: str, module: nn.Module) -> None:
 
 @contextmanager
 def replacing(folder: Path, text: str) -> Iterator[Path]:
-    """Write what `state_text` returned, and what the block writes into the draft that it gets, all or nothing."""
+    """Write what `state_text` returned, and what the block writes into the draft that it gets, all or nothing.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder has files in it, and none of an earlier `save`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if others and STATE not in others:
+        raise ConfigurationError(
+            f"{folder} holds other files, {others[0]} among them, which saving might replace; name a new or an empty "
+            "folder, or one that save wrote before"
+        )
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
         draft = Path(name)
         yield draft

@@ -19,7 +19,7 @@ from mmensemble.exceptions import ExportError
 from mmensemble.graph import Frame, Outputs, Source, class_named, to_graph
 from mmensemble.tasks import Thresholded
 
-__all__: list[str] = []
+__all__ = ["check_catboost"]
 
 _CatBoost = class_named("catboost.core.CatBoost")
 
@@ -36,7 +36,26 @@ _LINK_OF: dict[str, Link] = {
     "Poisson": "exp",
     "Tweedie": "exp",
 }
+_FEATURES = ("cat", "text", "embedding")
+_NO_NUMBERS = (
+    "{}({}_features=...) is not exported; put an encoder before it, such as a OneHotEncoder or TargetEncoder of "
+    "categories, a TfidfVectorizer of texts"
+)
 _MULTILABEL = ("MultiLogloss", "MultiCrossEntropy")
+
+
+def check_catboost(estimator: Any) -> None:
+    """Raise `ExportError` for parameters, of an estimator that need not be fitted, that have no ONNX form here."""
+    name, parameters = type(estimator).__name__, estimator.get_params()
+    for key in ("loss_function", "objective"):
+        loss = parameters.get(key)
+        if loss is not None and not (isinstance(loss, str) and loss.partition(":")[0] in _LINK_OF):
+            shown = repr(loss) if isinstance(loss, str) else type(loss).__name__
+            raise ExportError(f"{name}({key}={shown}) is not exported; {', '.join(_LINK_OF)} are")
+    for kind in _FEATURES:
+        features = parameters.get(f"{kind}_features")
+        if features is not None and len(features):
+            raise ExportError(_NO_NUMBERS.format(name, kind))
 
 
 @splits.register(_CatBoost)
@@ -67,12 +86,10 @@ def _catboost(estimator: Any, source: Source | None = None) -> Outputs:
 
 
 def _model(estimator: Any) -> dict[str, Any]:
-    for kind in ("cat", "text", "embedding"):
+    check_catboost(estimator)
+    for kind in _FEATURES:  # which `fit` takes as well
         if getattr(estimator, f"get_{kind}_feature_indices")():
-            raise ExportError(
-                f"{type(estimator).__name__}({kind}_features=...) is not exported; put an encoder before it, such as a "
-                "OneHotEncoder or TargetEncoder of categories, a TfidfVectorizer of texts"
-            )
+            raise ExportError(_NO_NUMBERS.format(type(estimator).__name__, kind))
     with TemporaryDirectory() as folder:
         path = Path(folder, "model.json")
         estimator.save_model(str(path), format="json")

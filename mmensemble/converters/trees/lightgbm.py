@@ -15,7 +15,7 @@ from mmensemble.converters.trees.ensemble import Link, Tree, boosted, raw_scores
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Outputs, Source, class_named, to_graph
 
-__all__: list[str] = []
+__all__ = ["check_lightgbm"]
 
 _LGBMModel = class_named("lightgbm.sklearn.LGBMModel")
 
@@ -35,6 +35,25 @@ _LINK_OF: dict[str, Link] = {
     "gamma": "exp",
     "tweedie": "exp",
 }
+# Names of the objectives that are refused, and of parameters that lightgbm knows by several names.
+_REFUSED = {
+    "lambdarank",
+    "rank_xendcg",
+    "xendcg",
+    "xe_ndcg",
+    "xe_ndcg_mart",
+    "xendcg_mart",
+    "none",
+    "null",
+    "custom",
+    "na",
+}
+_OBJECTIVE = ("objective", "objective_type", "app", "application", "loss")
+_CATEGORICAL = ("categorical_feature", "cat_feature", "categorical_column", "cat_column", "categorical_features")
+_CATEGORIES = (
+    "{} has categorical features, whose splits have no ONNX form here; put an OrdinalEncoder or a OneHotEncoder "
+    "before it, and give it no categorical_feature"
+)
 # The bits of a split's type.
 _DEFAULT_LEFT, _MISSING_ZERO, _MISSING_NAN = 2, 4, 8
 # What is no further from 0 is 0 to lightgbm.
@@ -61,6 +80,24 @@ class _Model:
     factor: float
 
 
+def check_lightgbm(estimator: Any) -> None:
+    """Raise `ExportError` for parameters, of an estimator that need not be fitted, that have no ONNX form here."""
+    name, parameters = type(estimator).__name__, estimator.get_params()
+    objectives = [parameters[key] for key in _OBJECTIVE if parameters.get(key) is not None]
+    if not objectives and any(base.__name__ == "LGBMRanker" for base in type(estimator).__mro__):
+        objectives = ["lambdarank"]
+    for objective in objectives:
+        if callable(objective) or objective in _REFUSED:
+            shown = getattr(objective, "__name__", type(objective).__name__) if callable(objective) else repr(objective)
+            raise ExportError(f"{name}(objective={shown}) is not exported; {', '.join(_LINK_OF)} are")
+    if parameters.get("linear_tree") or parameters.get("linear_trees"):
+        raise ExportError(f"{name}(linear_tree=True) is not exported; leave linear_tree out")
+    if parameters.get("zero_as_missing"):
+        raise ExportError(f"{name}(zero_as_missing=True) is not exported; put NaN where a number is missing")
+    if any(parameters.get(key) not in (None, "", []) for key in _CATEGORICAL):
+        raise ExportError(_CATEGORIES.format(name))
+
+
 @splits.register(_LGBMModel)
 def _splits(estimator: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for tree in _model(estimator).trees:
@@ -82,20 +119,18 @@ def _lightgbm(estimator: Any, source: Source | None = None) -> Outputs:
 
 def _model(estimator: Any) -> _Model:
     """Read the trees up to the best iteration, where fitting stopped early."""
+    check_lightgbm(estimator)
     name = type(estimator).__name__
     text = estimator.booster_.model_to_string()
     head, *blocks = text.partition("\nend of trees")[0].split("\nTree=")
     fields = _fields(head)
     objective, *options = fields.get("objective", "none").split()
     if objective not in _LINK_OF:
-        raise ExportError(f"{name}(objective={estimator.objective!r}) is not exported; {', '.join(_LINK_OF)} are")
+        raise ExportError(f"{name}(objective={objective!r}) is not exported; {', '.join(_LINK_OF)} are")
     width = int(fields["num_tree_per_iteration"])
     parts = [_fields(block) for block in blocks]
     if any(part["num_cat"] != "0" for part in parts) or estimator.booster_.pandas_categorical:
-        raise ExportError(
-            f"{name} has categorical features, whose splits have no ONNX form here; put an OrdinalEncoder or a "
-            "OneHotEncoder before it, and give it no categorical_feature"
-        )
+        raise ExportError(_CATEGORIES.format(name))
     if any(part["is_linear"] != "0" for part in parts):
         raise ExportError(f"{name}(linear_tree=True) is not exported; leave linear_tree out")
     trees = [_tree(part, number % width) for number, part in enumerate(parts)]

@@ -15,7 +15,7 @@ from mmensemble.converters.trees.ensemble import Link, Tree, boosted, raw_scores
 from mmensemble.exceptions import ExportError
 from mmensemble.graph import Outputs, Source, Tensor, class_named, to_graph
 
-__all__: list[str] = []
+__all__ = ["check_xgboost"]
 
 _XGBModel = class_named("xgboost.sklearn.XGBModel")
 
@@ -33,8 +33,27 @@ _LINK_OF: dict[str, Link] = {
     "reg:gamma": "exp",
     "reg:tweedie": "exp",
 }
+_CATEGORIES = (
+    "{} has categorical features, whose splits have no ONNX form here; put an OrdinalEncoder or a OneHotEncoder "
+    "before it"
+)
 # What xgboost lets a probability be at least before it takes the logarithm.
 _EPSILON = 1e-6
+
+
+def check_xgboost(estimator: Any) -> None:
+    """Raise `ExportError` for parameters, of an estimator that need not be fitted, that have no ONNX form here."""
+    name, objective = type(estimator).__name__, estimator.objective
+    if callable(objective) or objective not in (None, *_LINK_OF):
+        raise ExportError(f"{name}(objective={_named(objective)}) is not exported; {', '.join(_LINK_OF)} are")
+    if estimator.booster == "gblinear":
+        raise ExportError(f"{name}(booster='gblinear') is not exported; use a linear model of scikit-learn")
+    if "c" in (estimator.feature_types or []):
+        raise ExportError(_CATEGORIES.format(name))
+
+
+def _named(objective: Any) -> str:
+    return getattr(objective, "__name__", type(objective).__name__) if callable(objective) else repr(objective)
 
 
 @splits.register(_XGBModel)
@@ -48,8 +67,8 @@ def _xgboost(estimator: Any, source: Source | None = None) -> Outputs:
     name = type(estimator).__name__
     learner = _learner(estimator)
     objective = learner["objective"]["name"]
-    if callable(estimator.objective) or objective not in _LINK_OF:
-        raise ExportError(f"{name}(objective={estimator.objective!r}) is not exported; {', '.join(_LINK_OF)} are")
+    if objective not in _LINK_OF:
+        raise ExportError(f"{name}(objective={objective!r}) is not exported; {', '.join(_LINK_OF)} are")
     link = _LINK_OF[objective]
     trees = _trees(estimator, learner)
     parameters = learner["learner_model_param"]
@@ -61,15 +80,10 @@ def _xgboost(estimator: Any, source: Source | None = None) -> Outputs:
 
 
 def _learner(estimator: Any) -> dict[str, Any]:
-    name = type(estimator).__name__
+    check_xgboost(estimator)
     learner: dict[str, Any] = json.loads(estimator.get_booster().save_raw("json"))["learner"]
-    if learner["gradient_booster"]["name"] == "gblinear":
-        raise ExportError(f"{name}(booster='gblinear') is not exported; use a linear model of scikit-learn")
-    if "c" in learner["feature_types"]:
-        raise ExportError(
-            f"{name} has categorical features, whose splits have no ONNX form here; put an OrdinalEncoder or a "
-            "OneHotEncoder before it"
-        )
+    if "c" in learner["feature_types"]:  # as columns of pandas' categories are
+        raise ExportError(_CATEGORIES.format(type(estimator).__name__))
     return learner
 
 

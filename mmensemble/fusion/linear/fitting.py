@@ -13,7 +13,7 @@ from mmensemble.exceptions import DataError
 from mmensemble.fusion.linear.blocks import Block, losses_of
 from mmensemble.fusion.linear.patterns import Pattern, solve_pattern, ways
 from mmensemble.fusion.strategy import Member
-from mmensemble.learning.folds import Fold, member_fold
+from mmensemble.learning.folds import Fold, member_fold, numbered
 from mmensemble.learning.members import member_target
 from mmensemble.learning.representations import feature_steps, features_of, fit_features
 from mmensemble.linear.bands import BandChoice, choose_bands, prior_variance
@@ -96,19 +96,20 @@ class Fitting:
         if not present.any() or not weight[present].any():
             what = "misses" if not present.any() else "has the weight 0 or misses"
             raise DataError(f"every row {what} member {member.name!r}; leave it out")
-        made = member.call(present, fit_features, member.estimator, rows)
+        made = member.call(present, rows, fit_features, member.estimator, rows)
         views = None
         if made is None:
             known, _ = member_target(feature_steps(member.estimator), self.y[present], self.task.label_sets)
-            made = member.call(present, fit_features, member.estimator, rows, known)
+            made = member.call(present, rows, fit_features, member.estimator, rows, known)
             views = []
             for fold in self.folds:
                 fitting, _ = member_fold(fold, present)
                 some = safe_indexing(rows, fitting)
-                steps, features = fit_features(member.estimator, some, known[fitting])  # type: ignore[misc]
+                with numbered(np.flatnonzero(present)[fitting]):
+                    steps, features = fit_features(member.estimator, some, known[fitting])  # type: ignore[misc]
                 there = np.zeros_like(present)
                 there[np.flatnonzero(present)[fitting]] = True
-                both = steps.transform(rows)
+                both = member.call(present, rows, steps.transform, rows)
                 both = features_of(member.name, both, present)
                 both[fitting] = features_of(member.name, features, there)
                 views.append(Block.of(both, present, weight))

@@ -280,7 +280,7 @@ class LinearFusion(Fusion):
             present, rows = member.rows(X)
             made = None
             if self._products(m)[1] and present.any():
-                made = features_of(member.name, member.call(present, member.estimator.transform, rows), present)
+                made = features_of(member.name, member.call(present, rows, member.estimator.transform, rows), present)
             found.append((present, made))
         return found
 

@@ -178,8 +178,8 @@ def test_nothing_is_pickled(saved: Path) -> None:
 
 
 def test_save_over_an_older_one(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
     text(backbone="bert").fit(TEXTS, KINDS).save(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
     model = image().fit(PICTURES, KINDS)
     model.save(str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {*FILES, "notes.txt"}
@@ -317,3 +317,26 @@ def test_load_reads_no_pretrained_folder(
     model.save(tmp_path)
     monkeypatch.setattr(AutoModel, "from_pretrained", None)
     assert TextClassifier.load(tmp_path).pretrained == folders["bert"]
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
+    model = text().fit(TEXTS, KINDS)
+    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "weights.safetensors").write_text("of somebody else")
+    with pytest.raises(
+        ConfigurationError, match=r"holds other files, thesis\.txt among them.* a new or an empty folder"
+    ):
+        model.save(tmp_path)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        "thesis.txt": "years of work",
+        "weights.safetensors": "of somebody else",
+    }
+    for folder in (tmp_path / "new" / "deep", tmp_path / "empty", tmp_path / "new" / "deep"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        model.save(folder)
+        assert {file.name for file in folder.iterdir()} == FILES
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / ".gitattributes").touch()
+    model.save(hidden)
+    assert_same(TextClassifier.load(hidden), model, TEXTS)

@@ -400,6 +400,22 @@ def test_rows_to_verify_that_the_estimator_cannot_score(folder: Path, X: Any) ->
     assert names(folder) == []
 
 
+@pytest.mark.parametrize("given", ["verify", "calibrate"])
+def test_rows_of_another_form_are_noticed_before_anything_is_exported(
+    model: Any, folder: Path, X: pd.DataFrame, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        onnx_file, "to_graph", lambda *arguments: pytest.fail("exported before the rows were looked at")
+    )
+    with pytest.raises(DataError, match="column 'b': there is no such column"):
+        export_onnx(model, folder / "model.onnx", **{given: X.rename(columns={"b": "B"})})
+    with pytest.raises(ConfigurationError, match=f"{given} has 0 rows"):
+        export_onnx(model, folder / "model.onnx", **{given: X[:0]})
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        export_onnx(model, folder / "model.onnx", verify=X, verify_y=[0])
+    assert names(folder) == []
+
+
 def test_a_manifest_is_shown_in_one_line(model: Any, folder: Path, X: Any) -> None:
     unverified = export_onnx(model, folder / "model.onnx", verify=False)
     assert repr(unverified).endswith("from 'a', 'b', 'c', not verified>")

@@ -17,6 +17,7 @@ from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from mmensemble import (
     EnsembleSelection,
@@ -213,3 +214,29 @@ def test_members_of_other_libraries(library: str, labels: str) -> None:
         if library == "skorch":
             return  # a network as small predicts outputs that it has for no class
         assert set(member_disagreement(model, frame).predictions["b"].dropna()) <= set(y)
+
+
+@pytest.mark.parametrize("strategy", ["SoftVoting", "LogOpinionPool", "EnsembleSelection", "SuperLearner"])
+def test_a_composition_within_another_learns_what_it_learns_alone(strategy: str, tmp_path: Path) -> None:
+    """Two columns of two labels each are numbered 0 and 1, and are no labels that need not be one of two."""
+    y = np.column_stack([np.array(["no", "yes"])[(KIND > 0).astype(int)], np.array(["even", "odd"])[np.arange(N) % 2]])
+    alone = composition(STRATEGIES[strategy], DecisionTreeClassifier(max_depth=2)).fit(X, y)
+    outer = MultimodalClassifier(
+        [("inner", composition(STRATEGIES[strategy], DecisionTreeClassifier(max_depth=2)), ["a", "b"])]
+    )
+    outer.fit(X, y)
+    inner = outer.named_estimators_["inner"]
+    assert inner.fusion_.task_.label_sets, "each column is a choice of one label"
+    np.testing.assert_allclose(outer.predict_proba(X), alone.predict_proba(X), rtol=1e-12)
+    assert (outer.predict(X) == alone.predict(X)).all()
+    export_onnx(outer, tmp_path / "model.onnx", verify=X)
+
+
+def test_a_composition_within_another_whose_rows_have_one_label_of_a_column() -> None:
+    y = np.column_stack([np.where(KIND > 0, "yes", "no"), np.where(np.arange(N) % 2, "odd", "even")])
+    inner = composition(SoftVoting(), DecisionTreeClassifier(max_depth=2))
+    frame = X.where(np.column_stack([KIND > 0] * 2)).assign(c=RNG.normal(size=N))
+    members = [("inner", inner, ["a", "b"]), ("c", DecisionTreeClassifier(max_depth=2), ["c"])]
+    model = MultimodalClassifier(members, fusion=SoftVoting()).fit(frame, y)
+    np.testing.assert_allclose(np.hstack(model.predict_proba(frame)).sum(axis=1), 2)
+    assert (model.transform(frame)[KIND > 0, 1] == 1).all(), "all its rows are yes"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB
+from sklearn.tree import DecisionTreeClassifier
 
-from mmensemble import MultimodalClassifier, MultimodalRegressor, ProductOfExperts
+from mmensemble import MultimodalClassifier, MultimodalRegressor, ProductOfExperts, export_onnx
 from mmensemble.exceptions import ConfigurationError
 from tests.mmensemble.fusion.shared_folds import shared_folds
 
@@ -145,3 +147,40 @@ def test_classification_has_no_use_for_cv() -> None:
     assert "rare" in MultimodalClassifier(MEMBERS, fusion=ProductOfExperts(cv=1)).fit(X, rare).classes_
     with pytest.raises(ConfigurationError, match="cv must be at least 2, not 1"):
         MultimodalRegressor([("a", Ridge(), ["a"])], fusion=ProductOfExperts(cv=1)).fit(X, NUMBERS)
+
+
+# Classes that a member never saw
+
+
+def test_no_expert_rules_out_a_class_that_it_never_saw(tmp_path: Path) -> None:
+    frame = X.assign(a=X["a"].where(KIND != 1))  # no row of class y has an a
+    model = MultimodalClassifier(MEMBERS, fusion=ProductOfExperts()).fit(frame, Y)
+    first, second = (member.predict_proba(X[[name]]) for member, name in zip(model.estimators_, "ab", strict=True))
+    share = (KIND == 1).mean()
+    given = np.column_stack([first[:, 0] * (1 - share), np.full(N, share), first[:, 1] * (1 - share)])
+    expected = given * second
+    np.testing.assert_allclose(model.predict_proba(X), expected / expected.sum(axis=1, keepdims=True), atol=1e-12)
+    assert (model.predict(X) == "y").any()
+    export_onnx(model, tmp_path / "model.onnx", verify=X)
+
+
+def test_columns_of_labels_that_a_member_never_saw(tmp_path: Path) -> None:
+    frame = X.assign(a=X["a"].where(KIND != 1))
+    linear = MultiOutputClassifier(LogisticRegression())
+    columns = np.column_stack([Y, np.where(np.arange(N) % 2, "odd", "even")])
+    model = MultimodalClassifier(members_of(linear), fusion=ProductOfExperts()).fit(frame, columns)
+    kinds, parities = model.predict_proba(X)
+    assert (kinds.argmax(axis=1) == 1).any()
+    both = [member.predict_proba(X[[name]])[1] for member, name in zip(model.estimators_, "ab", strict=True)]
+    np.testing.assert_allclose(parities, softmax(np.log(both[0]) + np.log(both[1]), axis=1), atol=1e-12)
+    export_onnx(model, tmp_path / "model.onnx", verify=X)
+
+
+def test_a_label_that_a_member_never_saw(tmp_path: Path) -> None:
+    frame = X.assign(a=X["a"].where(KIND != 0))  # no row of the first label has an a
+    model = MultimodalClassifier(members_of(DecisionTreeClassifier(max_depth=2)), fusion=ProductOfExperts())
+    model.fit(frame, MULTILABEL)
+    said = model.estimators_[1].predict_proba(X[["b"]])[0][:, 1].clip(1e-6, 1 - 1e-6)
+    expected = expit(logit(said) + logit((KIND == 0).mean()))
+    np.testing.assert_allclose(model.predict_proba(X)[:, 0], expected, atol=1e-12)
+    export_onnx(model, tmp_path / "model.onnx", verify=X)

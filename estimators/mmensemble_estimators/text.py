@@ -12,6 +12,12 @@ from mmensemble.frames import Cells
 from mmensemble.preprocessing import Encoded, TextPreprocessor
 from mmensemble_estimators.backbones.encoder import Encoder, ModuleEncoder
 from mmensemble_estimators.backbones.pretrained import loading
+from mmensemble_estimators.backbones.static import (
+    is_static_folder,
+    read_static_encoder,
+    read_static_processor,
+    static_encoder_from_architecture,
+)
 from mmensemble_estimators.backbones.text import (
     POOLINGS,
     TEXT_BACKBONES,
@@ -73,13 +79,16 @@ class TextModality(EncodedModality):
 
     def fit_preprocessor(self, estimator: TextParameters, cells: Cells) -> TextPreprocessor:
         if estimator.pretrained is not None:
-            return read_text_processor(estimator.pretrained, max_length=estimator.max_length)
+            read = read_static_processor if is_static_folder(estimator.pretrained) else read_text_processor
+            return read(estimator.pretrained, max_length=estimator.max_length)
         texts = (cell for cell in cells if isinstance(cell, str))
         return TextPreprocessor.train(texts, vocab_size=estimator.vocab_size, max_length=estimator.max_length)
 
     def build_encoder(self, estimator: TextParameters, preprocessor: Any) -> Encoder:
         backbone, pooling, max_length = estimator.backbone, estimator.pooling, estimator.max_length
         if estimator.pretrained is not None:
+            if is_static_folder(estimator.pretrained):
+                return read_static_encoder(estimator.pretrained, pooling=pooling)
             with loading(estimator.pretrained):
                 model = AutoModel.from_pretrained(estimator.pretrained)
             check_positions(max_length, getattr(model.config, "max_position_embeddings", None))
@@ -94,6 +103,8 @@ class TextModality(EncodedModality):
         return build(vocab_size=preprocessor.vocab_size, max_length=max_length, pooling=pooling)
 
     def rebuild_encoder(self, architecture: dict[str, Any], preprocessor: Any) -> Encoder:
+        if "static" in architecture:
+            return static_encoder_from_architecture(architecture)
         return text_encoder_from_architecture(architecture)
 
     def training_batch(
@@ -123,8 +134,9 @@ class TextClassifier(TorchClassifier):
         or a callable without arguments that returns a module with its weights loaded, from ``input_ids`` and
         ``attention_mask`` (batch, length) int64 to embeddings (batch, size).
     pretrained : str, default=None
-        A local folder or hub id of any text model that ``transformers.AutoModel`` loads, with its tokenizer. Wins over
-        `backbone`.
+        A local folder or hub id of any text model that ``transformers.AutoModel`` loads, with its tokenizer; or a
+        folder of static embeddings, a vector per token, as model2vec writes it and
+        `mmensemble_estimators.packaged.wordllama_folder` returns it. Wins over `backbone`.
     <<fine_tune>>
     pooling : {"mean", "last", "cls", "max"}, default="mean"
         How the states of the tokens become one embedding.

@@ -22,6 +22,7 @@ __all__ = [
     "TEXT_BACKBONES",
     "PooledStates",
     "TextEncoder",
+    "pool",
     "read_text_processor",
     "text_encoder_from_architecture",
     "text_encoder_from_config",

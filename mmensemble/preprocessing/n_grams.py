@@ -1,7 +1,7 @@
 """Texts as tokens and as hashed n-grams of their words and characters. Imports numpy and tokenizers.
 
-The n-grams of all texts of a call are hashed at once, as whole numbers of 64 bits that wrap around, so they are the same
-on every machine.
+The n-grams of all texts of a call are hashed at once, as whole numbers of 64 bits that wrap around, so they are the
+same on every machine.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class NGrams(NamedTuple):
 
 @register_preprocessor
 class NGramPreprocessor(TextPreprocessor):
-    """Strings → tokens as by `TextPreprocessor`, and ``n_gram_ids``, hashes of what stands in the same part of the text.
+    """Strings → tokens as by `TextPreprocessor`, and ``n_gram_ids``, hashes of n-grams of the same text.
 
     N-grams of words, and of characters within a word and the spaces around it, in small letters; each once, padded with
     0 (Joulin et al. 2017).
@@ -145,8 +145,8 @@ class NGramPreprocessor(TextPreprocessor):
         found = [NGrams(*np.zeros((4, 0), dtype=np.int64))]
         for kind, windows in kinds:
             for hashes, starts, ends in windows:
-                ids = _mixed(hashes) % np.uint64(self.n_features)
-                ids = ids.astype(np.int64) + 1 + kind * self.n_features
+                numbers = (_mixed(hashes) % np.uint64(self.n_features)).astype(np.int64)
+                ids = numbers + 1 + kind * self.n_features
                 found.append(NGrams(ids, of_row[starts], starts, ends))
         ids, rows, starts, ends = (np.concatenate(parts) for parts in zip(*found, strict=True))
         before = (np.cumsum(sizes) - sizes)[rows]

@@ -17,7 +17,7 @@ STANDARD_DEVIATION = 0.01
 
 
 class NGramVectors(nn.Module):
-    """Ids of n-grams → one vector per text: the sum of theirs, divided by the root of their number (Joulin et al. 2017).
+    """Ids of n-grams → one vector per text: the sum of theirs, by the root of their number (Joulin et al. 2017).
 
     Those of characters and those of words are divided by the roots of their own numbers, so that the few words weigh as
     much as the many parts of them.
@@ -42,10 +42,12 @@ class NGramVectors(nn.Module):
         """Embed ids (batch, n_grams) as (batch, size)."""
         vectors = self.table(n_gram_ids)
         words = n_gram_ids > self.n_features
-        weights = torch.where(words, _inverse_root(words), _inverse_root((n_gram_ids > 0) & ~words))
+        weights = _shares(words) + _shares((n_gram_ids > 0) & ~words)
         vector: Tensor = self.linear(SPEED * (weights.unsqueeze(1) @ vectors).squeeze(1))
         return vector
 
 
-def _inverse_root(counted: Tensor) -> Tensor:
-    return counted.float().sum(dim=1, keepdim=True).clamp(min=1.0).rsqrt()
+def _shares(counted: Tensor) -> Tensor:
+    """Return what each of those counted weighs, by the root of their number; 0 for the others."""
+    ones = counted.float()
+    return ones / ones.sum(dim=1, keepdim=True).clamp(min=1.0).sqrt()

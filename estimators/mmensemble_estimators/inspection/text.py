@@ -337,7 +337,7 @@ def _embedding_layer(network: Network, vocab_size: int) -> nn.Module:
 def _shared(
     parts: np.ndarray, ids: np.ndarray, preprocessor: NGramPreprocessor, text: str, encoding: Encoding
 ) -> np.ndarray:
-    """Share out what n-grams add among the tokens: evenly by where each occurs, by its letters, by a letter's tokens."""
+    """Share what n-grams add among the tokens, evenly: by where each occurs, by its letters, by a letter's tokens."""
     text = preprocessor.part_read(text, encoding)
     n_grams, places = preprocessor.n_grams([text]), places_of(text)
     part_of = dict(zip(ids.tolist(), parts.tolist(), strict=True))

@@ -6,9 +6,11 @@ are there for how they are joined, have networks that are fitted and exported in
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -69,6 +71,7 @@ from mmensemble_estimators import (
     VideoRegressor,
     ZeroShotTextClassifier,
 )
+from tests.static_folder import save_static_folder
 
 NUMBERS = ["length", "brightness"]
 
@@ -100,6 +103,9 @@ TARGETS: dict[TargetKind, Callable[[np.ndarray], np.ndarray]] = {
     "number_table": number_table,
     "texts": lambda labels: labels,
 }
+
+# Folders that instances refer to, which are removed with it.
+_places: list[tempfile.TemporaryDirectory[str]] = []
 
 # Bytes of a text that are compared.
 WRITTEN_BYTES = 32
@@ -313,6 +319,14 @@ def timesformer() -> TimesformerConfig:
     )  # fmt: skip
 
 
+@cache
+def static_folder() -> str:
+    """A folder that is there until the process ends, in a place of its own."""
+    place = tempfile.TemporaryDirectory(prefix="static-")
+    _places.append(place)
+    return save_static_folder(Path(place.name, "static"), "weights", "mapping", normalize=True)
+
+
 def text_of(backbone: Any, **params: Any) -> TextClassifier:
     return text().set_params(backbone=backbone, **params)
 
@@ -428,6 +442,9 @@ INSTANCES = [
     Instance("text_lstm", lambda: text_of("lstm", pooling="last"), ("name",), "cells", "columns"),
     Instance("text_config", lambda: text_of(distilbert(), pooling="cls"), ("name",), "cells", "multilabel"),
     Instance("text_callable", small_text, ("name",), "cells"),
+    Instance(
+        "text_static", lambda: text().set_params(pretrained=static_folder(), fine_tune="head"), ("name",), "cells"
+    ),
     Instance("text_regressor", text_regressor, ("name",), "cells", "numbers"),
     Instance("text_regressor_of_two", lambda: text_regressor(backbone="lstm"), ("name",), "cells", "number_table"),
     Instance("image_vit", lambda: image_of("vit", pooling="cls"), ("picture",), "cells", "multilabel"),

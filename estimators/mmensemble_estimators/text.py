@@ -9,12 +9,19 @@ import numpy as np
 from transformers import AutoModel, PreTrainedConfig
 
 from mmensemble.frames import Cells
-from mmensemble.preprocessing import Encoded, TextPreprocessor
+from mmensemble.preprocessing import Encoded, NGramPreprocessor, TextPreprocessor
 from mmensemble_estimators.backbones.encoder import Encoder, ModuleEncoder
 from mmensemble_estimators.backbones.pretrained import loading
+from mmensemble_estimators.backbones.static import (
+    is_static_folder,
+    read_static_encoder,
+    read_static_processor,
+    static_encoder_from_architecture,
+)
 from mmensemble_estimators.backbones.text import (
     POOLINGS,
     TEXT_BACKBONES,
+    TextEncoder,
     read_text_processor,
     text_encoder_from_architecture,
     text_encoder_from_config,
@@ -47,6 +54,7 @@ class TextParameters(Protocol):
     pretrained: str | None
     pooling: str
     vocab_size: int
+    n_grams: int | None
     subword_dropout: float | None
     max_length: int
     preprocessor_: Any
@@ -64,6 +72,8 @@ class TextModality(EncodedModality):
         check_backbone(estimator.backbone, TEXT_BACKBONES)
         # A token and the end; the 256 bytes and two special tokens.
         check_integers(estimator, max_length=2, vocab_size=258)
+        if estimator.n_grams is not None:
+            check_integers(estimator, n_grams=1)
 
     def check_reading(self, estimator: TextParameters) -> None:
         """Raise `ConfigurationError` for a parameter that cannot work, whatever the network is."""
@@ -73,27 +83,38 @@ class TextModality(EncodedModality):
 
     def fit_preprocessor(self, estimator: TextParameters, cells: Cells) -> TextPreprocessor:
         if estimator.pretrained is not None:
-            return read_text_processor(estimator.pretrained, max_length=estimator.max_length)
+            read = read_static_processor if is_static_folder(estimator.pretrained) else read_text_processor
+            return read(estimator.pretrained, max_length=estimator.max_length)
         texts = (cell for cell in cells if isinstance(cell, str))
-        return TextPreprocessor.train(texts, vocab_size=estimator.vocab_size, max_length=estimator.max_length)
+        settings: dict[str, Any] = {"vocab_size": estimator.vocab_size, "max_length": estimator.max_length}
+        # A module of the user's own takes tokens alone.
+        if estimator.n_grams is None or callable(estimator.backbone):
+            return TextPreprocessor.train(texts, **settings)
+        return NGramPreprocessor.train(texts, **settings, n_features=estimator.n_grams)
 
     def build_encoder(self, estimator: TextParameters, preprocessor: Any) -> Encoder:
         backbone, pooling, max_length = estimator.backbone, estimator.pooling, estimator.max_length
         if estimator.pretrained is not None:
+            if is_static_folder(estimator.pretrained):
+                return read_static_encoder(estimator.pretrained, pooling=pooling)
             with loading(estimator.pretrained):
                 model = AutoModel.from_pretrained(estimator.pretrained)
             check_positions(max_length, getattr(model.config, "max_position_embeddings", None))
             return text_encoder_from_model(model, pooling=pooling)
         if isinstance(backbone, PreTrainedConfig):
             check_positions(max_length, getattr(backbone, "max_position_embeddings", None))
-            return text_encoder_from_config(backbone, vocab_size=preprocessor.vocab_size, pooling=pooling)
+            encoder = text_encoder_from_config(backbone, vocab_size=preprocessor.vocab_size, pooling=pooling)
+            return _with_n_grams(encoder, preprocessor)
         if callable(backbone):
             example = arrays_of(preprocessor, preprocessor.encode(["", ""]), np.arange(2))
             return ModuleEncoder(backbone(), as_tensors(example))
         build = TEXT_BACKBONES[backbone]
-        return build(vocab_size=preprocessor.vocab_size, max_length=max_length, pooling=pooling)
+        encoder = build(vocab_size=preprocessor.vocab_size, max_length=max_length, pooling=pooling)
+        return _with_n_grams(encoder, preprocessor)
 
     def rebuild_encoder(self, architecture: dict[str, Any], preprocessor: Any) -> Encoder:
+        if "static" in architecture:
+            return static_encoder_from_architecture(architecture)
         return text_encoder_from_architecture(architecture)
 
     def training_batch(
@@ -102,10 +123,16 @@ class TextModality(EncodedModality):
         preprocessor, probability = estimator.preprocessor_, estimator.subword_dropout
         if probability is None:
             probability = 0.0 if estimator.pretrained is not None else SUBWORD_DROPOUT
+        arrays = arrays_of(preprocessor, encoded, rows)
         if not probability:
-            return arrays_of(preprocessor, encoded, rows)
+            return arrays
         recoded = preprocessor.encode_cut([cells[row] for row in rows], probability, rng)
-        return arrays_of(preprocessor, recoded, np.arange(len(rows)))
+        return {**arrays, **preprocessor.token_arrays(recoded.items)}
+
+
+def _with_n_grams(encoder: TextEncoder, preprocessor: TextPreprocessor) -> TextEncoder:
+    """Let an encoder take what its preprocessor gives."""
+    return encoder.with_n_grams(preprocessor.n_features) if isinstance(preprocessor, NGramPreprocessor) else encoder
 
 
 @documented(rate="1e-3", smoothing="0.1", preprocessor="TextPreprocessor")
@@ -123,13 +150,18 @@ class TextClassifier(TorchClassifier):
         or a callable without arguments that returns a module with its weights loaded, from ``input_ids`` and
         ``attention_mask`` (batch, length) int64 to embeddings (batch, size).
     pretrained : str, default=None
-        A local folder or hub id of any text model that ``transformers.AutoModel`` loads, with its tokenizer. Wins over
-        `backbone`.
+        A local folder or hub id of any text model that ``transformers.AutoModel`` loads, with its tokenizer; or a
+        folder of static embeddings, a vector per token, as model2vec writes it and
+        `mmensemble_estimators.packaged.wordllama_folder` returns it. Wins over `backbone`.
     <<fine_tune>>
     pooling : {"mean", "last", "cls", "max"}, default="mean"
         How the states of the tokens become one embedding.
     vocab_size : int, default=4000
         Most entries in the tokenizer's vocabulary, at least 258.
+    n_grams : int, default=16384
+        From scratch, what a text's n-grams of 2 to 5 characters and of 1 and 2 words say is added to its embedding
+        (Joulin et al. 2017): by their hashes they share this many vectors, those of words as many again. None adds
+        nothing, nor does a network with weights of its own, pretrained or a callable's.
     subword_dropout : float, default=None
         In training, each text is cut before each character with this probability and no token crosses a cut, so that
         the network sees a word in many segmentations. The idea is BPE-dropout (Provilkov et al. 2020). None takes 0.1
@@ -151,6 +183,8 @@ class TextClassifier(TorchClassifier):
     Radford, Narasimhan, Salimans, Sutskever (2018). Improving language understanding by generative pre-training.
 
     Devlin, Chang, Lee, Toutanova (2019). BERT: pre-training of deep bidirectional transformers. NAACL.
+
+    Joulin, Grave, Bojanowski, Mikolov (2017). Bag of tricks for efficient text classification. EACL.
 
     Provilkov, Emelianenko, Voita (2020). BPE-dropout: simple and effective subword regularization. ACL.
 
@@ -176,6 +210,7 @@ class TextClassifier(TorchClassifier):
         fine_tune: str = "all",
         pooling: str = "mean",
         vocab_size: int = 4000,
+        n_grams: int | None = 16384,
         subword_dropout: float | None = None,
         max_length: int = 128,
         max_epochs: int = 20,
@@ -198,6 +233,7 @@ class TextClassifier(TorchClassifier):
         self.fine_tune = fine_tune
         self.pooling = pooling
         self.vocab_size = vocab_size
+        self.n_grams = n_grams
         self.subword_dropout = subword_dropout
         self.max_length = max_length
         self.max_epochs = max_epochs
@@ -231,6 +267,8 @@ class TextRegressor(TorchRegressor):
         How the states of the tokens become one embedding.
     vocab_size : int, default=4000
         Most entries in the tokenizer's vocabulary, at least 258.
+    n_grams : int, default=16384
+        As in `TextClassifier`.
     subword_dropout : float, default=None
         As in `TextClassifier`.
     max_length : int, default=128
@@ -263,6 +301,7 @@ class TextRegressor(TorchRegressor):
         fine_tune: str = "all",
         pooling: str = "mean",
         vocab_size: int = 4000,
+        n_grams: int | None = 16384,
         subword_dropout: float | None = None,
         max_length: int = 128,
         max_epochs: int = 20,
@@ -283,6 +322,7 @@ class TextRegressor(TorchRegressor):
         self.fine_tune = fine_tune
         self.pooling = pooling
         self.vocab_size = vocab_size
+        self.n_grams = n_grams
         self.subword_dropout = subword_dropout
         self.max_length = max_length
         self.max_epochs = max_epochs

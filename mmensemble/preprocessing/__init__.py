@@ -7,6 +7,7 @@ from mmensemble.preprocessing.audio import AudioPreprocessor
 from mmensemble.preprocessing.base import PRESENT, Encoded, Preprocessor, TensorSpec
 from mmensemble.preprocessing.categories import CategoryPreprocessor
 from mmensemble.preprocessing.image import ImagePreprocessor
+from mmensemble.preprocessing.n_grams import NGramPreprocessor
 from mmensemble.preprocessing.prompt import PromptPreprocessor
 from mmensemble.preprocessing.registry import (
     preprocessor_from_dict,
@@ -26,6 +27,7 @@ __all__ = [
     "Encoded",
     "HashedTermsPreprocessor",
     "ImagePreprocessor",
+    "NGramPreprocessor",
     "Preprocessor",
     "PromptPreprocessor",
     "TabularPreprocessor",

@@ -6,7 +6,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -63,7 +63,11 @@ class TokenPreprocessor(Preprocessor):
         return [with_odd_texts(texts)]
 
     def arrays(self, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
-        ids, mask = padded([encoded.items[row] for row in rows], self.pad_id, left=self.pads_left)
+        return self.token_arrays([encoded.items[row] for row in rows])
+
+    def token_arrays(self, items: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Return ``input_ids`` and ``attention_mask`` of rows of token ids."""
+        ids, mask = padded(items, self.pad_id, left=self.pads_left)
         return {"input_ids": ids, "attention_mask": mask}
 
 
@@ -105,7 +109,7 @@ class TextPreprocessor(TokenPreprocessor):
         self._tokenizer = read_tokenizer(self.tokenizer, self.max_length)
 
     @classmethod
-    def train(cls, texts: Iterable[str], *, vocab_size: int = 2000, max_length: int = 128) -> TextPreprocessor:
+    def train(cls, texts: Iterable[str], *, vocab_size: int = 2000, max_length: int = 128, **more: Any) -> Self:
         """Train a byte-level BPE tokenizer (Sennrich et al. 2016; Radford et al. 2019) on texts in any language.
 
         Every sequence ends in one end token, so that no text, not even an empty one, is an empty sequence.
@@ -118,13 +122,16 @@ class TextPreprocessor(TokenPreprocessor):
             Most entries in the vocabulary, the 256 bytes and the two special tokens included.
         max_length : int, default=128
             See `TextPreprocessor`.
+        **more
+            Further parameters of the class.
 
         Returns
         -------
         TextPreprocessor
         """
         tokenizer = train_bpe((readable(text, max_length) for text in texts), vocab_size, f"$A {END_TOKEN}")
-        return cls(tokenizer.to_str(), max_length=max_length, pad_id=tokenizer.token_to_id(PAD_TOKEN) or 0)
+        pad_id = tokenizer.token_to_id(PAD_TOKEN) or 0
+        return cls(tokenizer.to_str(), max_length=max_length, pad_id=pad_id, **more)
 
     def encode(self, *columns: Cells) -> Encoded:
         (cells,) = columns

@@ -75,17 +75,21 @@ def scores(estimator: Any, **inputs: Any) -> np.ndarray:
 
 
 def text_scores(estimator: Any, text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Raw outputs of a text, and of one whose tokens, special ones excepted, are padding."""
+    """Raw outputs of a text, and of one whose tokens, special ones excepted, are padding, and that has no n-grams."""
     tokenizer = Tokenizer.from_str(estimator.preprocessor_.tokenizer)
     encoding = tokenizer.encode(text)
     nothing = [
         token if special else estimator.preprocessor_.pad_id
         for token, special in zip(encoding.ids, encoding.special_tokens_mask, strict=True)
     ]
-    mask = torch.ones(1, len(nothing), dtype=torch.int64)
-    return tuple(
-        scores(estimator, input_ids=torch.tensor([ids]), attention_mask=mask)[0] for ids in (encoding.ids, nothing)
-    )
+    arrays = estimator.preprocessor_.collate(estimator.preprocessor_.encode([text]), [0])
+    del arrays["present"]
+    inputs = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    assert inputs["input_ids"].tolist() == [encoding.ids]
+    uninformative = {**inputs, "input_ids": torch.tensor([nothing])}
+    if "n_gram_ids" in inputs:
+        uninformative["n_gram_ids"] = torch.zeros_like(inputs["n_gram_ids"])
+    return tuple(scores(estimator, **some)[0] for some in (inputs, uninformative))
 
 
 @pytest.mark.slow
@@ -121,6 +125,29 @@ def test_attributions_add_up(backbone: str) -> None:
         score, nothing = text_scores(clf, text)
         assert abs(score[1] - nothing[1]) > 1e-3
         assert sum(token.attribution for token in tokens) == pytest.approx(score[1] - nothing[1], abs=1e-3)
+
+
+def test_what_an_n_gram_adds_is_the_tokens_of_its_letters() -> None:
+    texts = ["red car", "red İ apple"]
+    clf = TextClassifier(backbone="lstm", **TEXT).fit(TEXTS, KINDS)
+    with torch.no_grad():  # nothing but n-grams counts, and of these only one
+        clf.module_.encoder.backbone.embedding.weight.zero_()
+        clf.module_.encoder.n_grams.table.weight.zero_()
+        (ids,) = {i for t in texts[:1] for i in of_word(clf.preprocessor_, t, 4, 7)}
+        clf.module_.encoder.n_grams.table.weight[ids] = 1.0
+    for text, word in zip(texts, ("car", None), strict=True):
+        (tokens,) = token_attributions(clf, [text], target="fruit", n_steps=4)
+        parts = {token.token: token.attribution for token in tokens if abs(token.attribution) > 1e-6}
+        assert "".join(parts).strip() == (word or "")
+        score, nothing = text_scores(clf, text)
+        assert sum(parts.values()) == pytest.approx(score[0] - nothing[0], abs=1e-4)
+
+
+def of_word(preprocessor: Any, text: str, start: int, end: int) -> list[int]:
+    """The ids of n-grams of words that stand there; what is read of a text begins with a space."""
+    found = preprocessor.n_grams([text])
+    there = (found.starts == start + 1) & (found.ends == end + 1) & (found.ids > preprocessor.n_features)
+    return found.ids[there].tolist()
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from mmensemble_estimators.packaged import (
     efficientnet_lite0,
     smollm2_folder,
     whisper_folder,
+    wordllama_folder,
 )
 from mmensemble_estimators.packaged.ctranslate2 import read_variables, whisper_weights
 
@@ -225,3 +226,11 @@ def test_whisper_understands_and_is_exported(tmp_path: Path) -> None:
     cells = [*X, None]
     scored = OnnxPredictor(tmp_path / "model.onnx", device="cpu", batch_size=8).predict_proba(cells)
     np.testing.assert_allclose(scored, model.predict_proba(cells), rtol=0, atol=1e-4)
+
+
+def test_wordllama_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"mmensemble\[examples\]") as caught:
+        wordllama_folder(tmp_path / "model")
+    assert caught.value.package == "wordllama"
+    assert not list(tmp_path.iterdir())

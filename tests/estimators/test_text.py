@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.model_selection import cross_val_score
 from sklearn.utils import Bunch, compute_sample_weight
 
-from mmensemble import ConfigurationError, DataError, DeviceError
+from mmensemble import ConfigurationError, DataError, DeviceError, OnnxPredictor, export_onnx
 from mmensemble.preprocessing import TextPreprocessor
 from mmensemble_estimators import TextClassifier
 from mmensemble_estimators.backbones.text import pool
@@ -383,3 +384,40 @@ def test_texts_that_cannot_work(fitted: TextClassifier) -> None:
     assert (caught.value.row, caught.value.column) == (1, None)
     with pytest.raises(DataError, match="row 2, column 'title': a text is expected as str, not int"):
         classifier().fit(pd.DataFrame({"title": ["a", None, 3, "b"]}), [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("backbone", ["gpt", "lstm"])
+def test_n_grams_are_added_to_the_embedding(backbone: str) -> None:
+    clf = classifier(backbone=backbone, max_epochs=2, n_grams=500).fit(TEXTS, KINDS)
+    encoder, n_grams = clf.module_.encoder, clf.module_.encoder.n_grams
+    assert n_grams.table.num_embeddings == 1001
+    before = clf.transform(["", "apple", None])
+    with torch.no_grad():
+        n_grams.linear.weight.zero_()
+    after = clf.transform(["", "apple", None])
+    np.testing.assert_array_equal(before[[0, 2]], after[[0, 2]])  # nothing is added where there is nothing
+    assert np.abs(before[1] - after[1]).max() > 1e-4
+    assert not n_grams.table.weight[0].any()
+    assert encoder.architecture()["n_grams"] == 500
+
+
+def test_without_n_grams() -> None:
+    clf = classifier(max_epochs=1, n_grams=None).fit(TEXTS, KINDS)
+    assert set(clf.preprocessor_.tensors) == {"input_ids", "attention_mask"}
+    assert clf.module_.encoder.n_grams is None
+    with pytest.raises(ConfigurationError, match="n_grams must be an integer of at least 1"):
+        classifier(n_grams=0).fit(TEXTS, KINDS)
+
+
+@pytest.mark.parametrize("n_grams", [None, 300])
+def test_n_grams_are_stored_and_exported(tmp_path: Path, n_grams: int | None) -> None:
+    clf = classifier(max_epochs=1, n_grams=n_grams).fit(TEXTS, KINDS)
+    rows = [*TEXTS, "", None, "word " * 300, "漢字"]
+    clf.save(tmp_path / "saved")
+    loaded = TextClassifier.load(tmp_path / "saved")
+    np.testing.assert_array_equal(loaded.predict_proba(rows), clf.predict_proba(rows))
+    loaded.partial_fit(TEXTS, KINDS)
+    assert loaded.get_params() == clf.get_params()
+    export_onnx(clf, tmp_path / "model.onnx", verify=rows)
+    predictor = OnnxPredictor(tmp_path / "model.onnx", device="cpu")
+    np.testing.assert_allclose(predictor.predict_proba(rows), clf.predict_proba(rows), atol=1e-5)

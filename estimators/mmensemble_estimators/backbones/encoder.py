@@ -28,10 +28,13 @@ class Encoder(Portable):
         Of the embedding and of each token.
     example_length : int
         Of the dynamic axes in the example by which the encoder is exported; they may not come out as 1 on the way.
+    fine_tuning_rate : float or None
+        AdamW's highest rate for its pretrained weights, where they take another one than networks do.
     """
 
     embedding_size: int
     example_length: int = 3
+    fine_tuning_rate: float | None = None
 
     def tokens(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Encode rows without pooling; here the embedding as the one token.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from mmensemble.preprocessing import TextPreprocessor
 from mmensemble_estimators.backbones.configs import config_of
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.lstm import run_lstm
+from mmensemble_estimators.backbones.n_grams import NGramVectors
 from mmensemble_estimators.backbones.pretrained import load_tokenizer, pad_id
 from mmensemble_estimators.backbones.writers.networks import GenerativeNetwork
 
@@ -22,6 +23,7 @@ __all__ = [
     "TEXT_BACKBONES",
     "PooledStates",
     "TextEncoder",
+    "pool",
     "read_text_processor",
     "text_encoder_from_architecture",
     "text_encoder_from_config",
@@ -50,6 +52,11 @@ class TextEncoder(Encoder):
         what it was pretrained with.
     pooling : {"mean", "last", "cls", "max"}
         How the states of the real (unpadded) tokens become one embedding; ``"cls"`` is the first one.
+
+    Attributes
+    ----------
+    n_grams : NGramVectors or None
+        What the embedding is added to, where the texts come with n-grams; see `with_n_grams`.
     """
 
     def __init__(self, backbone: nn.Module, embedding_size: int, *, attention: str, pooling: str) -> None:
@@ -62,23 +69,46 @@ class TextEncoder(Encoder):
         self.embedding_size = embedding_size
         self.attention = attention
         self.pooling = pooling
+        self.n_grams: NGramVectors | None = None
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "n_grams" not in self._modules:  # of version 0.1.0, which had none
+            self.n_grams = None
+
+    def with_n_grams(self, n_features: int) -> Self:
+        """Add the vectors of n-grams, as many as `NGramPreprocessor.n_features` says; return the encoder."""
+        self.n_grams = NGramVectors(n_features, self.embedding_size)
+        return self
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, n_gram_ids: Tensor | None = None) -> Tensor:
         """Embed token ids.
 
         Parameters
         ----------
         input_ids, attention_mask : Tensor of int64, shape (batch, length)
+        n_gram_ids : Tensor of int64, shape (batch, n_grams), default=None
 
         Returns
         -------
         Tensor of float, shape (batch, embedding_size)
         """
-        return pool(self._states(input_ids, attention_mask), attention_mask, self.pooling)
+        embedding = pool(self._states(input_ids, attention_mask), attention_mask, self.pooling)
+        if self.n_grams is None or n_gram_ids is None:
+            return embedding
+        return embedding + self.n_grams(n_gram_ids)
 
     def tokens(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last hidden states (batch, length, embedding_size), and which are real ones."""
-        return self._states(**inputs), inputs["attention_mask"].bool()
+        """Return the last hidden states (batch, length, embedding_size), and which are real ones.
+
+        Behind them is what the n-grams add, as a token of its own.
+        """
+        input_ids, attention_mask = inputs["input_ids"], inputs["attention_mask"]
+        states, mask = self._states(input_ids, attention_mask), attention_mask.bool()
+        if self.n_grams is None:
+            return states, mask
+        added = self.n_grams(inputs["n_gram_ids"]).unsqueeze(1)
+        return torch.cat([states, added], dim=1), torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
 
     def _states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         mask = attention_mask
@@ -104,7 +134,8 @@ class TextEncoder(Encoder):
             backbone = {"lstm": dict(zip(("vocab_size", "size"), self.backbone.embedding.weight.shape, strict=True))}
         else:
             backbone = {"config": self.backbone.config.to_diff_dict()}  # type: ignore[union-attr, operator]
-        return {"backbone": backbone, "attention": self.attention, "pooling": self.pooling}
+        more = {} if self.n_grams is None else {"n_grams": self.n_grams.n_features}
+        return {"backbone": backbone, "attention": self.attention, "pooling": self.pooling, **more}
 
 
 def pool(states: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
@@ -224,10 +255,11 @@ def text_encoder_from_architecture(architecture: dict[str, Any]) -> TextEncoder:
     """Rebuild an untrained encoder from `TextEncoder.architecture`."""
     backbone, pooling = architecture["backbone"], architecture["pooling"]
     if "lstm" in backbone:
-        return build_lstm_of(**backbone["lstm"], pooling=pooling)
-    encoder = text_encoder_from_config(backbone["config"], vocab_size=None, pooling=pooling)
-    encoder.attention = architecture["attention"]
-    return encoder
+        encoder = build_lstm_of(**backbone["lstm"], pooling=pooling)
+    else:
+        encoder = text_encoder_from_config(backbone["config"], vocab_size=None, pooling=pooling)
+        encoder.attention = architecture["attention"]
+    return encoder.with_n_grams(architecture["n_grams"]) if "n_grams" in architecture else encoder
 
 
 def text_encoder_from_model(model: Any, *, pooling: str) -> TextEncoder:

@@ -43,7 +43,9 @@ def learning_rate_of(estimator: Any) -> float:
         return HEAD_LEARNING_RATE_TIMES_SIZE / float(estimator.module_.encoder.embedding_size)
     if estimator.fine_tune == "lora":
         return LORA_LEARNING_RATE
-    return PRETRAINED_LEARNING_RATE if is_pretrained(estimator) else float(estimator.modality.learning_rate)
+    if is_pretrained(estimator):
+        return estimator.module_.encoder.fine_tuning_rate or PRETRAINED_LEARNING_RATE
+    return float(estimator.modality.learning_rate)
 
 
 def new_encoder(estimator: Any) -> Encoder:

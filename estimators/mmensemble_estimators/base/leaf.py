@@ -21,6 +21,8 @@ RENAMED = {
     "_label_ids": "label_ids_",
     "_prefix_ids": "prefix_ids_",
 }
+# Parameters that came later, with the value that says what was done before there were any.
+ADDED = {"n_grams": None}
 
 
 class TorchLeaf(BaseEstimator):
@@ -35,7 +37,8 @@ class TorchLeaf(BaseEstimator):
     preprocessor_: Preprocessor
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({RENAMED.get(name, name): value for name, value in state.items()})
+        added = {name: value for name, value in ADDED.items() if name in self._get_param_names()}
+        super().__setstate__({**added, **{RENAMED.get(name, name): value for name, value in state.items()}})
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.frames import leaf_cells
-from mmensemble.preprocessing import TextPreprocessor
+from mmensemble.preprocessing import NGramPreprocessor, TextPreprocessor
+from mmensemble.preprocessing.n_grams import N_GRAM_IDS, places_of
 from mmensemble.preprocessing.text import CHARACTERS_PER_TOKEN
 from mmensemble_estimators.backbones.network import Network
-from mmensemble_estimators.base.rows import encode
+from mmensemble_estimators.base.rows import arrays_of, encode
 from mmensemble_estimators.inspection._gradients import (
     N_STEPS,
     captum_attr,
@@ -64,7 +66,8 @@ def token_attributions(
 
     The gradients of the score are taken along the line from an uninformative text, every token of which is the padding
     token, special tokens excepted, to the text, at the layer of token embeddings. The attributions of a text add up to
-    its score minus that of the uninformative text, up to an error that falls with `n_steps`.
+    its score minus that of the uninformative text, up to an error that falls with `n_steps`. Of a network that adds
+    n-grams, the uninformative text has none, and what an n-gram adds is shared by the tokens of its letters.
 
     Parameters
     ----------
@@ -116,30 +119,43 @@ def token_attributions(
     encodings = _with_offsets(preprocessor, leaf_cells(texts))
     found: list[list[TokenAttribution]] = []
     with gradients(estimator) as (network, device):
+        layers = [_embedding_layer(estimator.module_, preprocessor.vocab_size)]
+        names = ["input_ids"]
+        if isinstance(preprocessor, NGramPreprocessor):
+            layers.append(estimator.module_.encoder.n_grams.table)
+            names.append(N_GRAM_IDS)
 
-        def score(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-            raw: Tensor = network(input_ids=input_ids, attention_mask=attention_mask)
+        def score(*inputs: Tensor) -> Tensor:
+            *ids, attention_mask = inputs
+            raw: Tensor = network(attention_mask=attention_mask, **dict(zip(names, ids, strict=True)))
             return raw
 
-        method = captum.LayerIntegratedGradients(score, _embedding_layer(estimator.module_, preprocessor.vocab_size))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # captum asks whether one layer feeds the other; none does
+            method = captum.LayerIntegratedGradients(score, layers)
         for row, (output, (text, encoding)) in enumerate(zip(outputs, encodings, strict=True)):
             if not encoded.present[row] or not encoding.ids:
                 found.append([])
                 continue
             ids = torch.tensor(encoding.ids)
-            nothing = torch.where(
-                torch.tensor(encoding.special_tokens_mask, dtype=torch.bool), ids, preprocessor.pad_id
-            )
-            ids, nothing = ids[None].to(device), nothing[None].to(device)
+            special = torch.tensor(encoding.special_tokens_mask, dtype=torch.bool)
+            inputs, baselines = [ids[None]], [torch.where(special, ids, preprocessor.pad_id)[None]]
+            if len(layers) > 1:
+                n_gram_ids = torch.from_numpy(arrays_of(preprocessor, encoded, np.array([row]))[N_GRAM_IDS])
+                inputs.append(n_gram_ids)
+                baselines.append(torch.zeros_like(n_gram_ids))
             attributed = method.attribute(
-                ids,
-                baselines=nothing,
+                tuple(ids.to(device) for ids in inputs),
+                baselines=tuple(ids.to(device) for ids in baselines),
                 target=int(output),
-                additional_forward_args=(torch.ones_like(ids),),
+                additional_forward_args=(torch.ones_like(inputs[0], device=device),),
                 n_steps=n_steps,
                 internal_batch_size=estimator.batch_size,
             )
-            parts = attributed[0].sum(dim=-1).cpu().numpy() * unit(estimator, output)
+            parts, *of_n_grams = (part[0].sum(dim=-1).cpu().numpy() for part in attributed)
+            for part in of_n_grams:
+                parts = parts + _shared(part, inputs[1][0].numpy(), preprocessor, text, encoding)
+            parts = parts * unit(estimator, output)
             found.append(
                 [
                     TokenAttribution(name if special or start == end else text[start:end], (start, end), float(part))
@@ -316,6 +332,26 @@ def _embedding_layer(network: Network, vocab_size: int) -> nn.Module:
         if isinstance(layer, nn.Embedding) and layer.num_embeddings >= vocab_size:
             return layer
     raise ConfigurationError(f"{type(backbone).__name__} has no torch.nn.Embedding over the vocabulary")
+
+
+def _shared(
+    parts: np.ndarray, ids: np.ndarray, preprocessor: NGramPreprocessor, text: str, encoding: Encoding
+) -> np.ndarray:
+    """Share what n-grams add among the tokens, evenly: by where each occurs, by its letters, by a letter's tokens."""
+    text = preprocessor.part_read(text, encoding)
+    n_grams, places = preprocessor.n_grams([text]), places_of(text)
+    part_of = dict(zip(ids.tolist(), parts.tolist(), strict=True))
+    unique, times = np.unique(n_grams.ids, return_counts=True)
+    times_of = dict(zip(unique.tolist(), times.tolist(), strict=True))
+    letters = np.zeros(len(text))
+    for number, start, end in zip(n_grams.ids.tolist(), n_grams.starts, n_grams.ends, strict=True):
+        covered = places[start:end][places[start:end] >= 0]
+        np.add.at(letters, covered, part_of[number] / times_of[number] / len(covered))
+    tokens_of = np.zeros(len(text))
+    for start, end in encoding.offsets:
+        tokens_of[start:end] += 1
+    letters /= np.maximum(tokens_of, 1)
+    return np.array([letters[start:end].sum() for start, end in encoding.offsets])
 
 
 def _with_offsets(preprocessor: TextPreprocessor, cells: Any) -> list[tuple[str, Encoding]]:

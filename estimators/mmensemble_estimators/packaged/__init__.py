@@ -4,6 +4,6 @@ from __future__ import annotations
 
 # Pickles of image classifiers name EfficientNetFeatures.
 from mmensemble_estimators.packaged.weights import EfficientNetFeatures as EfficientNetFeatures
-from mmensemble_estimators.packaged.weights import efficientnet_lite0, smollm2_folder, whisper_folder
+from mmensemble_estimators.packaged.weights import efficientnet_lite0, smollm2_folder, whisper_folder, wordllama_folder
 
-__all__ = ["efficientnet_lite0", "smollm2_folder", "whisper_folder"]
+__all__ = ["efficientnet_lite0", "smollm2_folder", "whisper_folder", "wordllama_folder"]

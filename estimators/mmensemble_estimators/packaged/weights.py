@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +32,7 @@ from mmensemble.datasets._folders import data_folder
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
 from mmensemble_estimators.packaged.ctranslate2 import read_variables, whisper_weights
 
-__all__ = ["efficientnet_lite0", "smollm2_folder", "whisper_folder"]
+__all__ = ["efficientnet_lite0", "smollm2_folder", "whisper_folder", "wordllama_folder"]
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -221,19 +224,74 @@ def whisper_folder(folder: str | os.PathLike[str] | None = None) -> str:
     return str(place)
 
 
+def wordllama_folder(folder: str | os.PathLike[str] | None = None) -> str:
+    """Return a folder of WordLlama, static embeddings for ``TextClassifier(pretrained=..., fine_tune="head")``.
+
+    32,000 vectors of 256 features, made of the token embeddings of large language models, licence MIT. A text's
+    embedding is the mean of its tokens' vectors, so one costs next to nothing. The package wordllama has vectors and
+    tokenizer in places of its own; the first call writes them out as one folder (18 MB), later ones find it there.
+
+    Parameters
+    ----------
+    folder : str or path, default=None
+        Where they are kept. None is ``wordllama`` in the folder that the environment variable ``MMENSEMBLE_DATA``
+        names, or else in ``~/.cache/mmensemble``.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    MissingDependencyError
+        If the package, of the ``examples`` extra, is not installed.
+
+    References
+    ----------
+    Miller (2024). WordLlama: recycled token embeddings from large language models.
+    https://github.com/dleemiller/WordLlama
+
+    Examples
+    --------
+    >>> from mmensemble_estimators import TextClassifier
+    >>> from mmensemble_estimators.packaged.weights import wordllama_folder
+    >>> clf = TextClassifier(pretrained=wordllama_folder(), fine_tune="head")  # doctest: +SKIP
+    """
+    place = data_folder(folder, "wordllama")
+    if (place / "config.json").exists():
+        return str(place)
+    spec = importlib.util.find_spec("wordllama")  # found but not imported: it changes how the process logs
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependencyError("wordllama", "examples")
+    package = Path(next(iter(spec.submodule_search_locations)))
+    with _drafted(place) as draft:
+        shutil.copyfile(package / "weights" / "l2_supercat_256.safetensors", draft / "model.safetensors")
+        shutil.copyfile(package / "tokenizers" / "l2_supercat_tokenizer_config.json", draft / "tokenizer.json")
+        (draft / "config.json").write_text(json.dumps({"model_type": "model2vec", "normalize": False}))
+    return str(place)
+
+
 def _n_layers(variables: Mapping[str, Any], side: str) -> int:
     return sum(re.fullmatch(rf"{side}/layer_\d+/ffn/linear_0/bias", name) is not None for name in variables)
 
 
 def _save(place: Path, *parts: Any) -> None:
     """Save parts of a pretrained model into a folder that is there whole or not at all."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as draft:
-        whole = Path(draft, "model")
+    with _drafted(place) as draft:
         for part in parts:
-            part.save_pretrained(whole)
+            part.save_pretrained(draft)
+
+
+@contextmanager
+def _drafted(place: Path) -> Iterator[Path]:
+    """Give the block a folder to fill, and put it in its place afterwards, whole or not at all."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as outer:
+        draft = Path(outer, "model")
+        draft.mkdir()
+        yield draft
         try:
-            os.replace(whole, place)
+            os.replace(draft, place)
         except OSError:
             if not (place / "config.json").exists():  # else another process was faster
                 raise

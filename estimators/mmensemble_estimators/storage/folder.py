@@ -43,7 +43,7 @@ __all__ = [
     "write",
 ]
 
-# 2: a head may normalise its embedding, "normalised". In 1 none did.
+# 2: a head may normalise its embedding, "normalised", and a text may come with n-grams. In 1 neither was so.
 FORMAT_VERSION = 2
 STATE, WEIGHTS = "estimator.json", "weights.safetensors"
 

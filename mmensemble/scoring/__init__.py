@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmensemble.files.formats import FileFormat, register_format
 from mmensemble.scoring.batching import ScoredWindow
+from mmensemble.scoring.engines.batch_scorer import BatchScorer
 from mmensemble.scoring.file_job import ScoreReport
 from mmensemble.scoring.file_to_file import generate_file, score_file
 from mmensemble.scoring.generation import GenerationSettings
@@ -11,6 +12,7 @@ from mmensemble.scoring.manifest import Feed, Manifest
 from mmensemble.scoring.predictor import OnnxPredictor
 
 __all__ = [
+    "BatchScorer",
     "Feed",
     "FileFormat",
     "GenerationSettings",

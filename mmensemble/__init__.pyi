@@ -37,6 +37,7 @@ from mmensemble.plotting import TrainingCurveDisplay as TrainingCurveDisplay
 from mmensemble.scoring import BatchScorer as BatchScorer
 from mmensemble.scoring import OnnxPredictor as OnnxPredictor
 from mmensemble.scoring import generate_file as generate_file
+from mmensemble.scoring import score_dataset as score_dataset
 from mmensemble.scoring import score_file as score_file
 
 __version__: str

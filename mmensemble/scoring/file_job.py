@@ -33,8 +33,10 @@ __all__ = [
     "Rows",
     "ScoreReport",
     "check_columns",
+    "check_target",
     "output_schema",
     "output_table",
+    "progress_bar",
     "windows_of",
     "write_file",
 ]
@@ -152,7 +154,7 @@ def write_file(
             try:
                 with (
                     closing(windows_of(added, reader, keep, resumed, parts.drawn)) as windows,
-                    _progress_bar(options.progress, reader.n_rows, resumed) as advance,
+                    progress_bar(options.progress, reader.n_rows, resumed) as advance,
                 ):
                     for kept, window in windows:
                         if options.on_error == "raise":
@@ -192,6 +194,11 @@ def _check_paths(source: Path, target: Path, overwrite: bool) -> None:
     format_of(target)
     if source.resolve() == target.resolve():
         raise ConfigurationError(f"the output {target} is the input; write to another file")
+    check_target(target, overwrite)
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raise ConfigurationError unless the file can be written, and replaced if it is there."""
     if not target.parent.is_dir():
         raise ConfigurationError(f"there is no folder {target.parent} to write to")
     if target.exists() and not overwrite:
@@ -254,7 +261,8 @@ def output_table(kept: list[pa.ChunkedArray], window: ScoredWindow, added: Added
 
 
 @contextmanager
-def _progress_bar(show: bool, total: int | None, initial: int) -> Iterator[Callable[[int], object]]:
+def progress_bar(show: bool, total: int | None, initial: int) -> Iterator[Callable[[int], object]]:
+    """Draw how many rows are done on stderr; what is yielded takes the number of further ones."""
     if not show:
         yield lambda n: None
         return

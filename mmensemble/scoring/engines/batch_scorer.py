@@ -185,6 +185,10 @@ class BatchScorer:
         path = local_model(self.model)
         read = path.stat()
         model = _open(path, (read.st_size, read.st_mtime_ns), device, batch_size, n_threads)
+        return self.columns_of(model)
+
+    def columns_of(self, model: OnnxPredictor) -> ScoreColumns:
+        """Return what an open model adds to the rows."""
         return ScoreColumns(model) if self.top_k is None else TopColumns(model, self.top_k)
 
     def _tables(self, tables: Iterable[Any]) -> Generator[pa.Table]:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -16,27 +15,11 @@ import pytest
 
 from mmensemble import BatchScorer
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.scoring import Manifest, score_file
+from mmensemble.scoring import Manifest
 from mmensemble.scoring.engines.model_cache import local_model, model_digest
 from mmensemble.tasks import Multilabel
 
-Rows = dict[str, list[Any]]
 SCORES = ["prediction", "probability_apple", "probability_pear", "probability_plum", "error"]
-
-
-@pytest.fixture(scope="module")
-def table(rows: Rows) -> pa.Table:
-    """1,500 rows, of which three are bad."""
-    pictures = [b"no image" if row in (3, 700, 1499) else picture for row, picture in enumerate(rows["picture"])]
-    return pa.table({**rows, "picture": pictures})
-
-
-@pytest.fixture(scope="module")
-def scored(model_path: Path, table: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
-    folder = tmp_path_factory.mktemp("scored")
-    pq.write_table(table, folder / "rows.parquet")
-    score_file(model_path, folder / "rows.parquet", folder / "scores.parquet", keep=["id"], device="cpu")
-    return pq.read_table(folder / "scores.parquet")
 
 
 @pytest.fixture(autouse=True)

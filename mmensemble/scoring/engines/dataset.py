@@ -16,7 +16,7 @@ from mmensemble.exceptions import ConfigurationError
 from mmensemble.files.finding import FoundFile, Source, compression_of, find_files, is_pattern
 from mmensemble.files.formats import known_formats
 from mmensemble.files.places import is_uri, place_of
-from mmensemble.files.writing import check_writable, open_writer
+from mmensemble.files.writing import check_writable, open_writer, put_in_place
 from mmensemble.scoring.engines.batch_scorer import BatchScorer
 from mmensemble.scoring.engines.engine import Engine, LocalEngine, engine_named
 from mmensemble.scoring.engines.folder import Finished, ScoreFolder
@@ -145,7 +145,7 @@ def score_dataset(
         return _to_folder(plan, folder, run, overwrite=overwrite)
     if is_uri(where) or not is_local:
         raise ConfigurationError(
-            f"{where} is a file; with engine={runner.name!r}, or a URI, the target is a folder, whose name has no suffix"
+            f"{where} is a file; the target of a cluster, or elsewhere, is a folder, whose name has no suffix"
         )
     if isinstance(source, (str, os.PathLike)) and _is_plain(os.fspath(source)) and workers in (None, 1):
         options = FileOptions(device, batch_size, n_threads, scorer.keep, on_error, progress, overwrite)
@@ -244,9 +244,12 @@ def _to_file(plan: _Plan, folder: ScoreFolder, run: Run, target: Path) -> ScoreR
     with folder.writing():
         # Fragments of another job are of no use, as parts are not.
         finished, resumed = run(overwrite=True)
-        with open_writer(target, plan.schema) as writer:
+        # In there, so that what a kill leaves of it goes with the rest.
+        whole = Path(folder.uri) / f"part-whole{target.suffix}"
+        with open_writer(whole, plan.schema) as writer:
             for table in folder.tables(finished):
                 writer.write(table)
+        put_in_place(whole, target)
         folder.remove()
     return _report(finished, resumed, started)
 

@@ -35,7 +35,7 @@ __all__ = ["Finished", "ScoreFolder"]
 _MANIFEST, _DONE, _LOCK = "_manifest.json", "_done", "lock"
 _VERSION = 1
 _BLOCK = 2**20
-_OURS = re.compile(r"part-\d{5,}-([0-9a-f]{8})\.[a-z]+")
+_OURS = re.compile(r"part-(\d{5,}-[0-9a-f]{8}|whole)\.[a-z]+")
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,10 @@ from mmensemble.plotting import ModalityImportanceDisplay as ModalityImportanceD
 from mmensemble.plotting import ModalityShapleyDisplay as ModalityShapleyDisplay
 from mmensemble.plotting import ReliabilityDisplay as ReliabilityDisplay
 from mmensemble.plotting import TrainingCurveDisplay as TrainingCurveDisplay
+from mmensemble.scoring import BatchScorer as BatchScorer
 from mmensemble.scoring import OnnxPredictor as OnnxPredictor
 from mmensemble.scoring import generate_file as generate_file
+from mmensemble.scoring import score_dataset as score_dataset
 from mmensemble.scoring import score_file as score_file
 
 __version__: str

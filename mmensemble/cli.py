@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import os
@@ -18,7 +17,9 @@ import click
 from mmensemble._version import __version__
 from mmensemble.doctor import doctor
 from mmensemble.exceptions import MissingDependencyError, MmensembleError
+from mmensemble.files.finding import is_pattern
 from mmensemble.files.formats import described, known_formats
+from mmensemble.files.places import is_uri
 
 if TYPE_CHECKING:
     from mmensemble.scoring import ScoreReport
@@ -30,6 +31,27 @@ _COUNT = click.IntRange(min=1)
 _NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 _FORMATS = described(known_formats())
 _FILES = f"INPUT and the output are files of rows, by the endings of their names: {_FORMATS}."
+
+
+class _Source(click.Path):
+    """A path, a URI or a pattern; what is neither of the latter must exist where that is asked for."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if is_uri(value) or (self.exists and is_pattern(value) and not Path(value).exists()):
+            return value
+        return super().convert(value, param, ctx)
+
+
+class _Device(click.ParamType):
+    """A device, or one of several GPUs by its number."""
+
+    name = "auto|cpu|cuda|tensorrt|cuda:N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        kind, colon, number = value.partition(":")
+        if kind not in ("auto", "cpu", "cuda", "tensorrt") or (colon and not number.isdecimal()):
+            self.fail(f"{value!r} is not one of auto, cpu, cuda, tensorrt, or a GPU as cuda:1", param, ctx)
+        return value
 
 
 class _Commands(click.Group):
@@ -65,19 +87,17 @@ def main() -> None:
 main.add_command(doctor)
 
 
-def _file_to_file(command: Callable[..., None]) -> Callable[..., None]:
-    """Add what every command takes that runs a model over a file."""
+def _running(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of every command that runs a model over rows."""
     for option in reversed(
         [
-            click.argument("model", type=_EXISTING_FILE),
-            click.argument("input", type=_EXISTING_FILE),
-            click.option("-o", "--output", type=_NEW_FILE, required=True, help="The file to write."),
             click.option(
                 "--device",
-                type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+                type=_Device(),
                 default="auto",
                 show_default=True,
-                help="auto takes a GPU that works, else the CPU. A device named here is used or refused.",
+                help="auto takes a GPU that works, else the CPU. A device named here is used or refused; cuda:1 is one "
+                "of several.",
             ),
             click.option(
                 "--batch-size",
@@ -105,12 +125,22 @@ def _file_to_file(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @main.command(epilog=_FILES)
-@_file_to_file
-def score(model: Path, input: Path, output: Path, quiet: bool, threads: int | None, **options: Any) -> None:
+@click.argument("model", type=_Source(exists=True, dir_okay=False))
+@click.argument("input", type=_Source(exists=True))
+@click.option("-o", "--output", type=_Source(), required=True, help="The file or folder to write.")
+@_running
+@click.option("--top-k", type=_COUNT, default=None, help="The most probable classes in place of all probabilities.")
+@click.option("--engine", default="local", show_default=True, help="Who scores: local, ray or spark.")
+@click.option("--workers", type=_COUNT, default=None, help="Fragments at a time.  [default: what the cluster has]")
+@click.option("--format", default="parquet", show_default=True, help="Of the files in an output folder, by suffix.")
+def score(model: str, input: str, output: str, quiet: bool, threads: int | None, **options: Any) -> None:
     """Score the rows of INPUT with MODEL (.onnx).
 
-    The output has the kept columns, then prediction, probability_<class> for each class, and error. It appears when
-    it is complete. Relative image paths in INPUT start at the working directory.
+    INPUT is a file, a folder with all below it, or a pattern in quotes; each, as MODEL, a path or a URI. The output is
+    a file, or, by a name without a suffix, a folder, which gets a file for each fragment of INPUT.
+
+    The output has the kept columns, then prediction, probability_<class> for each class, and error. Each file appears
+    when it is complete. Relative image paths in INPUT start at the working directory.
 
     Bad rows are counted on stderr, and the output says what is wrong with each. The exit code is 1 if all are bad.
     After Ctrl-C or a crash the same command goes on where it stopped.
@@ -120,14 +150,19 @@ def score(model: Path, input: Path, output: Path, quiet: bool, threads: int | No
       mmensemble score model.onnx items.parquet --output scores.parquet
       mmensemble score model.onnx items.csv -o scores.csv --keep id --keep title
       mmensemble score model.onnx items.parquet -o scores.parquet --device cuda --batch-size 256 --on-error raise
+      mmensemble score model.onnx 'items/**/*.csv.gz' -o scores/ --keep id
+      mmensemble score s3://bucket/model.onnx s3://bucket/items/ -o s3://bucket/scores/ --engine ray --workers 8
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
-    from mmensemble.scoring import score_file
+    from mmensemble.scoring import score_dataset
 
-    _write(score_file, model, input, output, quiet, n_threads=threads, **options)
+    _write(score_dataset, model, input, output, quiet, n_threads=threads, **options)
 
 
 @main.command(epilog=_FILES)
-@_file_to_file
+@click.argument("model", type=_EXISTING_FILE)
+@click.argument("input", type=_EXISTING_FILE)
+@click.option("-o", "--output", type=_NEW_FILE, required=True, help="The file to write.")
+@_running
 @click.option("--max-new-tokens", type=_COUNT, default=32, show_default=True, help="Most tokens of a text.")
 @click.option("--num-return-sequences", type=_COUNT, default=1, show_default=True, help="Texts for each row.")
 @click.option(
@@ -167,15 +202,20 @@ def generate(model: Path, input: Path, output: Path, quiet: bool, threads: int |
 
 
 def _write(
-    write: Callable[..., ScoreReport], model: Path, input: Path, output: Path, quiet: bool, **options: Any
+    write: Callable[..., ScoreReport],
+    model: Path | str,
+    input: Path | str,
+    output: Path | str,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Run a model over a file and say how it went."""
     try:
         report = write(model, input, output, progress=not quiet and sys.stderr.isatty(), **options)
     except KeyboardInterrupt:
         raise click.ClickException(
-            "interrupted; the same command goes on where it stopped: finished rows are kept in a hidden folder "
-            f"beside {output}"
+            "interrupted; the same command goes on where it stopped: finished rows are kept in a hidden folder beside "
+            f"{output}, or in that folder"
         ) from None
     errors = f"{report.n_errors} error{'' if report.n_errors == 1 else 's'}"
     if not quiet:
@@ -202,7 +242,9 @@ def inspect(model: Path, as_json: bool) -> None:
       mmensemble inspect model.onnx --json
       mmensemble inspect model.onnx --json | jq .classes
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
-    facts = _facts(model)
+    from mmensemble.scoring.facts import model_facts
+
+    facts = model_facts(model)
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
         return
@@ -236,59 +278,6 @@ def _task(facts: dict[str, Any]) -> str:
 def _echo_tensors(tensors: dict[str, Any]) -> None:
     for name, tensor in tensors.items():
         click.echo(f"    {name}  {tensor['dtype']}  ({', '.join(map(str, tensor['shape']))})")
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    import onnxruntime
-
-    from mmensemble.scoring import OnnxPredictor
-    from mmensemble.scoring.manifest import model_bytes
-    from mmensemble.scoring.providers import DEVICES, why_not
-
-    manifest = OnnxPredictor(path, device="cpu", n_threads=1).manifest
-    return {
-        "file": str(path),
-        "bytes": model_bytes(path),
-        "task": manifest.task.name,
-        "classes": _labels(manifest.task.classes),
-        "inputs": [
-            {
-                "name": feed.name,
-                "modality": feed.preprocessor.kind,
-                "columns": list(feed.columns),
-                "tensors": {
-                    f"{feed.name}.{name}": dataclasses.asdict(spec) for name, spec in feed.preprocessor.tensors.items()
-                },
-            }
-            for feed in manifest.feeds
-        ],
-        "generation": _generation(manifest.task),
-        "provenance": manifest.provenance,
-        "parity": manifest.parity,
-        "devices": [device for device in DEVICES if why_not(device) is None],
-        "onnxruntime": onnxruntime.__version__,
-    }
-
-
-def _generation(task: Any) -> dict[str, Any] | None:
-    """Return what describes a model that writes texts, without its tokenizer, which is long."""
-    if task.name != "generation":
-        return None
-    state = {f"state.{name}": dataclasses.asdict(spec) for name, spec in {**task.encoded, **task.state}.items()}
-    return {
-        "vocab_size": task.width,
-        "max_length": task.max_length,
-        "start_ids": task.start_ids,
-        "end_ids": task.end_ids,
-        "state": state,
-    }
-
-
-def _labels(classes: Any) -> Any:
-    """Return the labels, or those of each column, as JSON values."""
-    if isinstance(classes, list):
-        return [column.tolist() for column in classes]
-    return None if classes is None else classes.tolist()
 
 
 @main.command()

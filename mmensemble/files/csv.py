@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["CsvFormat", "CsvReader"]
+__all__ = ["CsvFormat", "CsvReader", "TsvFormat"]
 
 # A row, with the line breaks in its quotes, must fit into one block.
 _BLOCK = 8 * 2**20
@@ -25,14 +25,17 @@ class CsvFormat(FileFormat):
 
     name: ClassVar[str] = "CSV"
     suffixes: ClassVar[tuple[str, ...]] = (".csv",)
+    delimiter: ClassVar[str] = ","
 
     def open(self, path: Path) -> CsvReader:
-        return CsvReader(path)
+        return CsvReader(path, self.delimiter)
 
     def sink(self, path: Path, schema: pa.Schema) -> AbstractContextManager[Sink]:
         from pyarrow import csv as pa_csv
 
-        sink: AbstractContextManager[Sink] = pa_csv.CSVWriter(path, schema)
+        sink: AbstractContextManager[Sink] = pa_csv.CSVWriter(
+            path, schema, write_options=pa_csv.WriteOptions(delimiter=self.delimiter)
+        )
         return sink
 
     def holds(self, column: pa.Field) -> bool:
@@ -55,6 +58,14 @@ class CsvFormat(FileFormat):
         return frame
 
 
+class TsvFormat(CsvFormat):
+    """UTF-8 CSV with tabs in place of commas."""
+
+    name: ClassVar[str] = "TSV"
+    suffixes: ClassVar[tuple[str, ...]] = (".tsv",)
+    delimiter: ClassVar[str] = "\t"
+
+
 class CsvReader:
     """A UTF-8 CSV file with a header.
 
@@ -66,15 +77,18 @@ class CsvReader:
     ----------
     path : Path
         The file.
+    delimiter : str, default=","
+        What stands between two cells.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, delimiter: str = ",") -> None:
         import pyarrow as pa
 
         self.path = path
+        self.delimiter = delimiter
         with open(path, newline="", encoding="utf-8-sig") as file:
             try:
-                names = next(csv.reader(file), [])
+                names = next(csv.reader(file, delimiter=delimiter), [])
             except csv.Error as error:
                 raise ValueError(str(error)) from error
         if not names:
@@ -90,7 +104,9 @@ class CsvReader:
         # With threads, which are no faster here, pyarrow does not number the row that it cannot read.
         read = pa_csv.ReadOptions(block_size=_BLOCK, use_threads=False)
         # In a file of one column an empty line is an empty cell.
-        parse = pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(self.schema.names) > 1)
+        parse = pa_csv.ParseOptions(
+            delimiter=self.delimiter, newlines_in_values=True, ignore_empty_lines=len(self.schema.names) > 1
+        )
         convert = pa_csv.ConvertOptions(
             include_columns=list(columns),
             column_types={name: pa.string() for name in columns},

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from mmensemble.exceptions import DataError
-from mmensemble.files.formats import format_of
+from mmensemble.files.formats import Reader, format_of
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["TableReader", "read_frame"]
+__all__ = ["TableReader", "naming", "read_frame"]
 
 
 class TableReader:
@@ -24,6 +25,8 @@ class TableReader:
     ----------
     path : Path
         The file, whose suffix names its format.
+    open : callable, default=None
+        Opens it in another way than its format does; messages call it `path` then, which may be a URI.
 
     Attributes
     ----------
@@ -42,13 +45,15 @@ class TableReader:
         If there is no such file.
     """
 
-    def __init__(self, path: Path) -> None:
-        file_format = format_of(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
+    def __init__(self, path: Path | str, open: Callable[[], Reader] | None = None) -> None:
         self.path = path
-        with _naming(path):
-            self._reader = file_format.open(path)
+        if open is None:
+            path = Path(path)
+            open = partial(format_of(path).open, path)
+            if not path.is_file():
+                raise FileNotFoundError(f"there is no file {path}")
+        with naming(path):
+            self._reader = open()
         self.schema = self._reader.schema
         self.n_rows = self._reader.n_rows
 
@@ -66,7 +71,7 @@ class TableReader:
         DataError
             If the file is damaged.
         """
-        with _naming(self.path):
+        with naming(self.path):
             yield from _cut(self._reader.tables(columns, size), size)
 
 
@@ -81,7 +86,7 @@ def read_frame(path: Path) -> pd.DataFrame:
         If the file is damaged.
     """
     file_format = format_of(path)
-    with _naming(path):
+    with naming(path):
         return file_format.read_frame(path)
 
 
@@ -100,8 +105,8 @@ def _cut(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Name the file that cannot be read."""
+def naming(path: Path | str) -> Iterator[None]:
+    """Turn what a reader raises into a DataError that names the file, or its URI."""
     import pyarrow as pa
 
     try:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from mmensemble.files.formats import FileFormat, register_format
 from mmensemble.scoring.batching import ScoredWindow
+from mmensemble.scoring.engines import Engine, register_engine
+from mmensemble.scoring.engines.batch_scorer import BatchScorer
+from mmensemble.scoring.engines.dataset import score_dataset
 from mmensemble.scoring.file_job import ScoreReport
 from mmensemble.scoring.file_to_file import generate_file, score_file
 from mmensemble.scoring.generation import GenerationSettings
@@ -11,6 +14,8 @@ from mmensemble.scoring.manifest import Feed, Manifest
 from mmensemble.scoring.predictor import OnnxPredictor
 
 __all__ = [
+    "BatchScorer",
+    "Engine",
     "Feed",
     "FileFormat",
     "GenerationSettings",
@@ -19,6 +24,8 @@ __all__ = [
     "ScoreReport",
     "ScoredWindow",
     "generate_file",
+    "register_engine",
     "register_format",
+    "score_dataset",
     "score_file",
 ]

@@ -13,12 +13,12 @@ from mmensemble.exceptions import ConfigurationError
 from mmensemble.scoring.batching import ScoredWindow
 from mmensemble.scoring.generation import GenerationSettings, room_for_prompt
 from mmensemble.scoring.predictor import OnnxPredictor
-from mmensemble.tasks import Generation
+from mmensemble.tasks import Classification, Generation
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["AddedColumns", "ScoreColumns", "TextColumns"]
+__all__ = ["AddedColumns", "ScoreColumns", "TextColumns", "TopColumns"]
 
 
 class AddedColumns(ABC):
@@ -103,6 +103,54 @@ class ScoreColumns(AddedColumns):
             ),
             *(pa.array(np.ascontiguousarray(column), mask=bad) for column in probabilities),
         ]
+
+
+class TopColumns(ScoreColumns):
+    """Predictions, and the most probable classes with their probabilities: ``top_1``, ``top_1_probability``, ….
+
+    Parameters
+    ----------
+    model : OnnxPredictor
+    top_k : int
+        How many classes; of a model that has fewer, all.
+
+    Raises
+    ------
+    ConfigurationError
+        If the model does not give probabilities of classes of one label.
+    """
+
+    def __init__(self, model: OnnxPredictor, top_k: int) -> None:
+        import pyarrow as pa
+
+        super().__init__(model)
+        if not isinstance(self.task, Classification) or self.task.output != "probabilities":
+            raise ConfigurationError(f"top_k needs probabilities of classes, and {model.path} does {self.task.name}")
+        self.settings = {"top_k": top_k}
+        prediction, *_ = self.fields
+        self.top_k = min(top_k, self.task.width)
+        self.fields = [prediction]
+        for place in range(1, self.top_k + 1):
+            self.fields += [
+                pa.field(f"top_{place}", prediction.type),
+                pa.field(f"top_{place}_probability", pa.float32()),
+            ]
+
+    def cells(self, window: ScoredWindow) -> list[pa.Array]:
+        import pyarrow as pa
+
+        prediction, *_ = super().cells(window)
+        bad = _bad_rows(window)
+        probabilities = np.where(bad[:, None], 0.0, window.outputs)[:, : self.task.width].astype(np.float32)
+        # Stable, so that of equals the first class comes first, as it does in a prediction.
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.top_k]
+        cells = [prediction]
+        for places in order.T:
+            cells += [
+                pa.array(self.task.classes[places].tolist(), prediction.type, mask=bad),
+                pa.array(np.take_along_axis(probabilities, places[:, None], axis=1)[:, 0], mask=bad),
+            ]
+        return cells
 
 
 class TextColumns(AddedColumns):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mmensemble._version import __version__
 from mmensemble.exceptions import ConfigurationError, DataError
@@ -27,7 +27,19 @@ from mmensemble.scoring.providers import Device, ResolvedDevice
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FileOptions", "OnError", "ScoreReport", "write_file"]
+__all__ = [
+    "FileOptions",
+    "OnError",
+    "Rows",
+    "ScoreReport",
+    "check_columns",
+    "check_target",
+    "output_schema",
+    "output_table",
+    "progress_bar",
+    "windows_of",
+    "write_file",
+]
 
 OnError = Literal["column", "raise"]
 
@@ -100,6 +112,14 @@ class ScoreReport:
         return (self.n_rows - self.n_resumed) / self.seconds if self.seconds > 0 else 0.0
 
 
+class Rows(Protocol):
+    """Where rows come from, such as a `TableReader`."""
+
+    def tables(self, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
+        """Yield these columns of all rows, in order, in tables of at most `size` rows."""
+        ...
+
+
 def write_file(
     model: str | os.PathLike[str] | OnnxPredictor,
     input: str | os.PathLike[str],
@@ -125,21 +145,21 @@ def write_file(
     _check_paths(source, target, options.overwrite)
     with TableReader(source) as reader:
         added = adding(options.opened(model))
-        _check_columns(source, reader.schema.names, [*added.model.manifest.columns, *keep])
-        schema = _output_schema(reader.schema, keep, added)
+        check_columns(source, reader.schema.names, [*added.model.manifest.columns, *keep])
+        schema = output_schema(reader.schema, keep, added)
         check_writable(target, schema)
         started = time.perf_counter()
         with Parts(target, schema, _job(added, source, options, schema), added.drawn) as parts:
             resumed = parts.n_rows
             try:
                 with (
-                    closing(_windows(added, reader, keep, resumed, parts.drawn)) as windows,
-                    _progress_bar(options.progress, reader.n_rows, resumed) as advance,
+                    closing(windows_of(added, reader, keep, resumed, parts.drawn)) as windows,
+                    progress_bar(options.progress, reader.n_rows, resumed) as advance,
                 ):
                     for kept, window in windows:
                         if options.on_error == "raise":
                             window.raise_for_errors(parts.n_rows)
-                        parts.write(_output_table(kept, window, added, schema))
+                        parts.write(output_table(kept, window, added, schema))
                         advance(len(window.errors))
             except DataError:
                 parts.remove()
@@ -174,20 +194,27 @@ def _check_paths(source: Path, target: Path, overwrite: bool) -> None:
     format_of(target)
     if source.resolve() == target.resolve():
         raise ConfigurationError(f"the output {target} is the input; write to another file")
+    check_target(target, overwrite)
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raise ConfigurationError unless the file can be written, and replaced if it is there."""
     if not target.parent.is_dir():
         raise ConfigurationError(f"there is no folder {target.parent} to write to")
     if target.exists() and not overwrite:
         raise ConfigurationError(f"{target} exists; choose another name, or replace it with overwrite (--overwrite)")
 
 
-def _check_columns(source: Path, names: list[str], wanted: list[str]) -> None:
+def check_columns(source: Path | str, names: list[str], wanted: list[str]) -> None:
+    """Raise DataError unless each column wanted is there, once; `source` is what messages call the rows."""
     for column in wanted:
         if names.count(column) != 1:
             what = "no such column" if column not in names else "more than one such column"
             raise DataError(f"there is {what} in {source}; its columns are {names}", column=column)
 
 
-def _output_schema(source: pa.Schema, keep: Sequence[str], added: AddedColumns) -> pa.Schema:
+def output_schema(source: pa.Schema, keep: Sequence[str], added: AddedColumns) -> pa.Schema:
+    """Return the columns of the output: those of `keep`, what is added, and ``error``."""
     import pyarrow as pa
 
     new = [*added.fields, pa.field("error", pa.string())]
@@ -201,9 +228,10 @@ def _output_schema(source: pa.Schema, keep: Sequence[str], added: AddedColumns) 
     return schema
 
 
-def _windows(
-    added: AddedColumns, reader: TableReader, keep: Sequence[str], n_done: int, drawn: Mapping[str, Any]
+def windows_of(
+    added: AddedColumns, reader: Rows, keep: Sequence[str], n_done: int, drawn: Mapping[str, Any]
 ) -> Generator[tuple[list[pa.ChunkedArray], ScoredWindow]]:
+    """Run a model over rows behind the first `n_done` ones; give what is kept of each window with its scores."""
     model = added.model
     wanted = list(dict.fromkeys([*model.manifest.columns, *keep]))
     # Tables are read ahead of their scores; what is kept of them waits here.
@@ -224,9 +252,8 @@ def _windows(
             yield waiting.popleft(), window
 
 
-def _output_table(
-    kept: list[pa.ChunkedArray], window: ScoredWindow, added: AddedColumns, schema: pa.Schema
-) -> pa.Table:
+def output_table(kept: list[pa.ChunkedArray], window: ScoredWindow, added: AddedColumns, schema: pa.Schema) -> pa.Table:
+    """Put what is kept and what is added side by side."""
     import pyarrow as pa
 
     errors = pa.array([None if error is None else str(error) for error in window.errors], pa.string())
@@ -234,7 +261,8 @@ def _output_table(
 
 
 @contextmanager
-def _progress_bar(show: bool, total: int | None, initial: int) -> Iterator[Callable[[int], object]]:
+def progress_bar(show: bool, total: int | None, initial: int) -> Iterator[Callable[[int], object]]:
+    """Draw how many rows are done on stderr; what is yielded takes the number of further ones."""
     if not show:
         yield lambda n: None
         return

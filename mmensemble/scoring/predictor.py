@@ -21,11 +21,12 @@ from mmensemble.scoring.batching import (
     window_size,
 )
 from mmensemble.scoring.conditional import available_if
+from mmensemble.scoring.cores import usable_cores
 from mmensemble.scoring.generation import GenerationSettings, room_for_prompt
 from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.manifest import Manifest
 from mmensemble.scoring.open_model import OpenModel
-from mmensemble.scoring.providers import Device, ResolvedDevice, usable_cores
+from mmensemble.scoring.providers import Device, ResolvedDevice
 from mmensemble.scoring.writing import write_windows
 from mmensemble.tasks import Generation, Multioutput
 
@@ -47,7 +48,8 @@ class OnnxPredictor:
     path : str or path-like
         A file written by `mmensemble.export_onnx`.
     device : {"auto", "cpu", "cuda", "tensorrt"}, default="auto"
-        ``"auto"`` takes a GPU that works, else the CPU. A device named here is used or refused, never replaced.
+        ``"auto"`` takes a GPU that works, else the CPU. A device named here is used or refused, never replaced. One of
+        several GPUs has its number behind a colon, ``"cuda:1"``.
     batch_size : int, default=None
         Most rows in one call of the graph; None is 2048 where it reads numbers and categories only, else 32. Rows of
         more than 32 tokens go in smaller batches, so that a batch has at most ``32 * batch_size`` tokens. On a CPU

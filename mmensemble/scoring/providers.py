@@ -14,8 +14,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import onnxruntime
 
@@ -30,11 +31,11 @@ __all__ = [
     "open_session",
     "providers_for",
     "quiet_runtime",
-    "usable_cores",
     "why_not",
 ]
 
-Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+# "auto", "cpu", "cuda", "tensorrt", or one of several GPUs by its number: "cuda:1".
+Device = str
 ResolvedDevice = Literal["cpu", "cuda", "tensorrt"]
 Create = Callable[[Path, ResolvedDevice, int], Any]
 
@@ -50,11 +51,6 @@ _CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested"}
 _WARNING, _FATAL = 2, 4  # ONNX Runtime's log levels
 
 logger = logging.getLogger(__name__)
-
-
-def usable_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cuda_device_count(load: Callable[[str], Any] = ctypes.CDLL) -> int:
@@ -78,6 +74,7 @@ def cuda_device_count(load: Callable[[str], Any] = ctypes.CDLL) -> int:
 def why_not(
     device: ResolvedDevice,
     *,
+    number: int = 0,
     available: Callable[[], Sequence[str]] = onnxruntime.get_available_providers,
     n_gpus: Callable[[], int] = cuda_device_count,
 ) -> str | None:
@@ -87,6 +84,8 @@ def why_not(
     ----------
     device : {"cpu", "cuda", "tensorrt"}
         The device.
+    number : int, default=0
+        Which one of several GPUs.
     available, n_gpus : callable
         Where to look: the providers that ONNX Runtime was built with, and the number of GPUs.
     """
@@ -94,9 +93,23 @@ def why_not(
         return None
     if _PROVIDER[device] not in available():
         return f"the installed ONNX Runtime has no {_PROVIDER[device]}; install onnxruntime-gpu in place of onnxruntime"
-    if n_gpus() == 0:
+    found = n_gpus()
+    if found == 0:
         return "the NVIDIA driver reports no GPU"
+    if number >= found:
+        return f"the NVIDIA driver reports {found} GPU{'' if found == 1 else 's'}, which are numbered from 0"
     return None
+
+
+def _named(device: Device) -> tuple[str, int]:
+    """Split ``"cuda:1"`` into the kind of device and the number among several GPUs."""
+    kind, colon, number = device.partition(":") if isinstance(device, str) else ("", "", "")
+    numbered = kind in ("cuda", "tensorrt") and number.isdecimal()
+    if kind not in ("auto", *DEVICES) or (colon and not numbered):
+        raise ConfigurationError(
+            f"device must be one of 'auto', 'cpu', 'cuda', 'tensorrt', not {device!r}; 'cuda:1' is one of several GPUs"
+        )
+    return kind, int(number or 0)
 
 
 def open_session(
@@ -116,7 +129,8 @@ def open_session(
     path : Path
         The ONNX file.
     device : {"auto", "cpu", "cuda", "tensorrt"}
-        ``"auto"`` takes CUDA if a row can be scored there, else, silently, the CPU.
+        ``"auto"`` takes CUDA if a row can be scored there, else, silently, the CPU. One of several GPUs has its number
+        behind a colon.
     n_threads : int
         Threads within an operator on the CPU.
     try_out : callable
@@ -140,12 +154,11 @@ def open_session(
     ModelFileError
         If the file is no ONNX model that can be opened.
     """
-    if device not in ("auto", *DEVICES):
-        raise ConfigurationError(f"device must be one of 'auto', 'cpu', 'cuda', 'tensorrt', not {device!r}")
+    kind, number = _named(device)
     if not path.is_file():
         raise FileNotFoundError(f"there is no model file {path}")
-    create = create or _create
-    if device == "auto":
+    create = create or partial(_create, number=number)
+    if kind == "auto":
         if why_not("cuda", available=available, n_gpus=n_gpus) is None:
             try:
                 with quiet_runtime():
@@ -153,12 +166,13 @@ def open_session(
             except DeviceError as error:
                 logger.info("running on the CPU: %s", error)
         return _open_on_cpu(path, n_threads, create), "cpu"
-    reason = why_not(device, available=available, n_gpus=n_gpus)
+    named = cast(ResolvedDevice, kind)
+    reason = why_not(named, number=number, available=available, n_gpus=n_gpus)
     if reason is not None:
         raise DeviceError(f"device {device!r} does not work here: {reason}")
-    if device == "cpu":
-        return _open_on_cpu(path, n_threads, create), "cpu"
-    return _open_on_gpu(path, device, n_threads, try_out, create), device
+    if named == "cpu":
+        return _open_on_cpu(path, n_threads, create), named
+    return _open_on_gpu(path, named, n_threads, try_out, create), named
 
 
 def _open_on_cpu(path: Path, n_threads: int, create: Create) -> Any:
@@ -202,16 +216,18 @@ def _open_on_gpu(
     return session
 
 
-def _create(path: Path, device: ResolvedDevice, n_threads: int) -> onnxruntime.InferenceSession:
+def _create(path: Path, device: ResolvedDevice, n_threads: int, number: int = 0) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = n_threads
-    return onnxruntime.InferenceSession(str(path), options, providers=providers_for(path, device), enable_fallback=0)
+    providers = providers_for(path, device, number)
+    return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
 
 
-def providers_for(path: Path, device: ResolvedDevice) -> list[Any]:
-    """Return the execution providers to ask for, the preferred one first, with their options."""
-    cuda = (_PROVIDER["cuda"], _CUDA_OPTIONS)
+def providers_for(path: Path, device: ResolvedDevice, number: int = 0) -> list[Any]:
+    """Return the execution providers to ask for, the preferred one first, with their options and the GPU's number."""
+    gpu = {"device_id": str(number)} if number else {}
+    cuda = (_PROVIDER["cuda"], {**_CUDA_OPTIONS, **gpu})
     if device == "cpu":
         return [_PROVIDER["cpu"]]
     if device == "cuda":
@@ -222,6 +238,7 @@ def providers_for(path: Path, device: ResolvedDevice) -> list[Any]:
         "trt_engine_cache_path": folder,
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": folder,
+        **gpu,
     }
     return [(_PROVIDER["tensorrt"], options), cuda, _PROVIDER["cpu"]]
 

@@ -107,9 +107,29 @@ def test_an_interrupt(model_path: Path, items: Path, tmp_path: Path, monkeypatch
     def interrupted(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmensemble.scoring.score_file", interrupted)
+    monkeypatch.setattr("mmensemble.scoring.score_dataset", interrupted)
     result = run("score", model_path, items, "-o", tmp_path / "scores.parquet")
     assert_one_line_error(result, "interrupted; the same command goes on where it stopped")
+
+
+def test_score_of_a_folder(model_path: Path, items: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "rows", tmp_path / "scores"
+    source.mkdir()
+    n_rows = pq.read_metadata(items).num_rows
+    for name in ("a", "b"):
+        (source / f"{name}.parquet").write_bytes(items.read_bytes())
+    options = ("-o", out, "--device", "cpu", "--format", "csv", "--top-k", 1)
+    result = run("score", model_path, source, *options)
+    assert result.stdout.startswith(f"{2 * n_rows} rows ("), result.output
+    assert [path.suffix for path in sorted(out.glob("part-*"))] == [".csv", ".csv"]
+    again = run("score", model_path, f"{source}/*.parquet", *options)
+    assert f"{2 * n_rows} rows, {2 * n_rows} of them by an earlier" in again.stdout
+    assert_one_line_error(run("score", model_path, source, "-o", out, "--engine", "none"), "engine must be one of")
+    assert_one_line_error(run("score", model_path, source, *options, "--workers", 2), "workers=2 needs an engine")
+    assert_one_line_error(run("score", "nothing://a", source, *options), "nothing://a cannot be opened")
+    assert run("score", model_path, tmp_path / "nowhere", "-o", out).exit_code == 2
+    for device in ("cuda:1", "cuda:x"):
+        assert run("score", model_path, items, "-o", tmp_path / "out.csv", "--device", device).exit_code in (1, 2)
 
 
 def test_score_that_fails(model_path: Path, foreign_path: Path, items: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from mmensemble.exceptions import ConfigurationError, DeviceError, ModelFileError
 from mmensemble.scoring import OnnxPredictor
-from mmensemble.scoring.providers import cuda_device_count, open_session, providers_for, usable_cores, why_not
+from mmensemble.scoring.providers import cuda_device_count, open_session, providers_for, why_not
 
 ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 PROVIDER = dict(zip(("tensorrt", "cuda", "cpu"), ALL, strict=True))
@@ -108,10 +108,20 @@ def test_why_not() -> None:
     assert why_not("cuda", available=lambda: ALL, n_gpus=lambda: 1) is None
     assert "onnxruntime-gpu" in str(why_not("cuda", available=lambda: ALL[2:], n_gpus=lambda: 1))
     assert "no GPU" in str(why_not("tensorrt", available=lambda: ALL, n_gpus=lambda: 0))
+    assert "2 GPUs, which are numbered from 0" in str(
+        why_not("cuda", number=2, available=lambda: ALL, n_gpus=lambda: 2)
+    )
 
 
-def test_usable_cores() -> None:
-    assert usable_cores() >= 1
+def test_one_of_several_gpus(model_path: Path) -> None:
+    assert opened(model_path, "cuda:1", FakeRuntime({"cuda"}), n_gpus=2)[1] == "cuda"
+    with pytest.raises(DeviceError, match=r"'cuda:1' does not work here: the NVIDIA driver reports 1 GPU,"):
+        opened(model_path, "cuda:1", FakeRuntime({"cuda"}))
+    (_, options), _ = providers_for(model_path, "cuda", 1)
+    assert options["device_id"] == "1"
+    for device in ("cuda:", "cuda:x", "cuda:-1", "cpu:0", "auto:1", ":1", 1):
+        with pytest.raises(ConfigurationError, match="device must be one of"):
+            opened(model_path, device, FakeRuntime({"cuda", "cpu"}))
 
 
 @pytest.mark.parametrize("falls_back", [True, False])

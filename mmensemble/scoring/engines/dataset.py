@@ -1,0 +1,281 @@
+"""`score_dataset`: the plan of a job over many files, whoever runs it. Imports pyarrow on first use only."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from mmensemble._version import __version__
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.files.finding import FoundFile, Source, compression_of, find_files, is_pattern
+from mmensemble.files.formats import known_formats
+from mmensemble.files.places import is_uri, place_of
+from mmensemble.files.writing import check_writable, open_writer, put_in_place
+from mmensemble.scoring.engines.batch_scorer import BatchScorer
+from mmensemble.scoring.engines.engine import Engine, LocalEngine, engine_named
+from mmensemble.scoring.engines.folder import Finished, ScoreFolder
+from mmensemble.scoring.engines.fragments import Fragment, cut, open_fragment
+from mmensemble.scoring.engines.model_cache import local_model, model_digest
+from mmensemble.scoring.engines.work import FragmentScorer
+from mmensemble.scoring.file_job import (
+    FileOptions,
+    OnError,
+    ScoreReport,
+    check_columns,
+    check_target,
+    progress_bar,
+    write_file,
+)
+from mmensemble.scoring.providers import Device, ResolvedDevice
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["score_dataset"]
+
+
+def score_dataset(
+    model: str | os.PathLike[str] | bytes,
+    source: Source,
+    target: str | os.PathLike[str],
+    *,
+    engine: str | Engine = "local",
+    workers: int | None = None,
+    keep: Sequence[str] = (),
+    top_k: int | None = None,
+    on_error: OnError = "column",
+    device: Device = "auto",
+    batch_size: int | None = None,
+    n_threads: int | None = None,
+    format: str = "parquet",
+    fragment_rows: int = 262_144,
+    progress: bool = False,
+    overwrite: bool = False,
+) -> ScoreReport:
+    """Score the rows of one file or of many, here or by the workers of a cluster.
+
+    The scores have the columns of `score_file`. A target folder gets a file of scores for each fragment of the source,
+    a file or some row groups of a Parquet file; each appears when it is complete, in the order of its rows, and is
+    listed in ``_manifest.json`` with its digest. After a crash, a kill or an interrupt the same call goes on with the
+    fragments that are left, on another engine too, with other workers, threads, batches and devices (which may round
+    the last digits otherwise). Of a source that got more files only these are scored.
+
+    Parameters
+    ----------
+    model : str, path-like or bytes
+        See `BatchScorer`.
+    source : str, path-like or sequence of them
+        A file, a folder with all below it, a pattern such as ``rows/**/*.parquet``, or a list of these; paths, or URIs
+        of file systems that pyarrow or fsspec knows. The formats of `score_file`, and these with ``.gz`` or ``.zst``
+        behind. A folder named ``day=2026-11-27`` is a column ``day`` of text, unless the file has one.
+    target : str or path-like
+        A folder, which may be a URI, and which all workers must see; or, with ``engine="local"``, a file, whose suffix
+        names its format.
+    engine : {"local", "ray", "spark"} or Engine, default="local"
+        Who runs it; one of your own is registered by `mmensemble.scoring.register_engine`. Ray and Spark are asked for
+        the cluster that this process is connected to, else for one on this machine.
+    workers : int, default=None
+        Most fragments that are scored at the same time; None takes what the cluster has.
+    keep, on_error, progress, overwrite
+        See `score_file`. Of a folder, `overwrite` removes what other jobs wrote into it, and never other files.
+    top_k
+        See `BatchScorer`.
+    device, batch_size
+        See `OnnxPredictor`. A GPU that is asked for by name is also asked of the engine, one for each worker.
+    n_threads : int, default=None
+        Threads of each worker, which asks the engine for as many CPUs; None takes all cores with ``engine="local"``,
+        one with Ray, and ``spark.task.cpus`` with Spark.
+    format : str, default="parquet"
+        Of the files in a folder, by its suffix.
+    fragment_rows : int, default=262_144
+        Row groups of a Parquet file go together up to so many rows.
+
+    Returns
+    -------
+    ScoreReport
+
+    Raises
+    ------
+    ConfigurationError
+        If the parameters cannot work together, the target holds something else and is not to be replaced, or is being
+        written by another process.
+    DataError
+        If the source has no files of rows, a file is damaged or lacks a column, or, with ``on_error="raise"``, at the
+        first bad row. What is finished stays.
+    MissingDependencyError
+        If the engine, or what a URI needs, is not installed.
+    FileNotFoundError, DeviceError, ModelFileError
+        As `OnnxPredictor`.
+
+    Examples
+    --------
+    >>> from mmensemble import score_dataset
+    >>> score_dataset("model.onnx", "rows/", "scores/", keep=["id"])  # doctest: +SKIP
+    >>> score_dataset("s3://bucket/model.onnx", "s3://bucket/rows/", "s3://bucket/scores/", engine="ray")
+    ... # doctest: +SKIP
+    """
+    runner = engine_named(engine) if isinstance(engine, str) else engine
+    scorer = BatchScorer(
+        model,
+        keep=keep,
+        top_k=top_k,
+        on_error=on_error,
+        device=device,
+        batch_size=batch_size,
+        n_threads=n_threads,
+    )
+    if fragment_rows < 1:
+        raise ConfigurationError(f"fragment_rows must be at least 1, not {fragment_rows!r}")
+    where, is_local = os.fspath(target), runner.name == LocalEngine.name
+    if not _names_a_file(where):
+        files = find_files(source)
+        place = place_of(where)
+        for file in files:
+            if file.place.uri.startswith(f"{place.uri.rstrip('/')}/"):
+                raise ConfigurationError(f"{file.place.uri} of the source lies in the target; write to another folder")
+        plan = _plan(scorer, files, fragment_rows, is_local)
+        folder = ScoreFolder(place.uri, f".{format.lstrip('.')}", plan.job)
+        run = partial(_run, plan, folder, runner, workers, progress)
+        return _to_folder(plan, folder, run, overwrite=overwrite)
+    if is_uri(where) or not is_local:
+        raise ConfigurationError(
+            f"{where} is a file; the target of a cluster, or elsewhere, is a folder, whose name has no suffix"
+        )
+    if isinstance(source, (str, os.PathLike)) and _is_plain(os.fspath(source)) and workers in (None, 1):
+        options = FileOptions(device, batch_size, n_threads, scorer.keep, on_error, progress, overwrite)
+        return write_file(local_model(scorer.model), os.fspath(source), where, scorer.columns_of, options)
+    check_target(Path(where), overwrite)
+    plan = _plan(scorer, find_files(source), fragment_rows, is_local)
+    hidden = Path(where).absolute().with_name(f".{Path(where).name}.fragments")
+    folder = ScoreFolder(str(hidden), ".arrow", plan.job)
+    run = partial(_run, plan, folder, runner, workers, progress)
+    return _to_file(plan, folder, run, Path(where))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done, whoever does it.
+
+    Parameters
+    ----------
+    scorer : BatchScorer
+    digest : str
+        Of the model.
+    fragments : list of Fragment
+    schema : pyarrow.Schema
+        Of the scores.
+    """
+
+    scorer: BatchScorer
+    digest: str
+    fragments: list[Fragment]
+    schema: pa.Schema
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """What decides the scores of a row, as JSON: nothing of who scores it, or how many rows at a time."""
+        return {
+            "mmensemble": __version__,
+            "model": self.digest,
+            "columns": str(self.schema),
+            "keep": self.scorer.keep,
+            "top_k": self.scorer.top_k,
+            "on_error": self.scorer.on_error,
+        }
+
+
+def _plan(scorer: BatchScorer, files: list[FoundFile], fragment_rows: int, is_local: bool) -> _Plan:
+    fragments = cut(files, fragment_rows)
+    # On a cluster this process scores nothing; a GPU that it may have is not its own.
+    reading = scorer if is_local else BatchScorer(scorer.model, keep=scorer.keep, top_k=scorer.top_k, device="cpu")
+    with open_fragment(fragments[0]) as rows:
+        needed = [*reading.added.model.manifest.columns, *scorer.keep]
+        check_columns(fragments[0].uri, rows.schema.names, needed)
+        schema = reading.schema(rows.schema)
+    return _Plan(scorer, model_digest(reading.added.model.path), fragments, schema)
+
+
+Run = Callable[..., tuple[list[Finished], int]]
+
+
+def _run(
+    plan: _Plan, folder: ScoreFolder, engine: Engine, workers: int | None, progress: bool, *, overwrite: bool
+) -> tuple[list[Finished], int]:
+    """Score the fragments that are not finished; return all, in order, and how many rows were there already."""
+    done = folder.take_up(plan.fragments, overwrite=overwrite)
+    resumed = sum(each.n_rows for each in done.values())
+    left = [fragment for fragment in plan.fragments if fragment.key not in done]
+    counts = [fragment.n_rows for fragment in plan.fragments]
+    total = None if None in counts else sum(count or 0 for count in counts)
+    gpus = int(plan.scorer.device.startswith(("cuda", "tensorrt")))
+    function = FragmentScorer(plan.scorer, plan.digest, folder, plan.schema)
+    with progress_bar(progress, total, resumed) as advance, ExitStack() as stack:
+        results = engine.map(function, left, workers=workers, cpus=plan.scorer.n_threads or 1, gpus=gpus)
+        if hasattr(results, "close"):
+            stack.callback(results.close)  # after an error or an interrupt nobody wants the rest
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+            done[result.key] = result
+            advance(result.n_rows)
+    return [done[fragment.key] for fragment in plan.fragments], resumed
+
+
+def _to_folder(plan: _Plan, folder: ScoreFolder, run: Run, *, overwrite: bool) -> ScoreReport:
+    check_writable(Path(f"scores{folder.ending}"), plan.schema)
+    started = time.perf_counter()
+    with folder.writing():
+        finished, resumed = run(overwrite=overwrite)
+        folder.complete(finished)
+    return _report(finished, resumed, started)
+
+
+def _to_file(plan: _Plan, folder: ScoreFolder, run: Run, target: Path) -> ScoreReport:
+    check_writable(target, plan.schema)
+    if str(target.absolute()) in {fragment.uri for fragment in plan.fragments}:
+        raise ConfigurationError(f"the output {target} is of the source; write to another file")
+    started = time.perf_counter()
+    with folder.writing():
+        # Fragments of another job are of no use, as parts are not.
+        finished, resumed = run(overwrite=True)
+        # In there, so that what a kill leaves of it goes with the rest.
+        whole = Path(folder.uri) / f"part-whole{target.suffix}"
+        with open_writer(whole, plan.schema) as writer:
+            for table in folder.tables(finished):
+                writer.write(table)
+        put_in_place(whole, target)
+        folder.remove()
+    return _report(finished, resumed, started)
+
+
+def _report(finished: list[Finished], resumed: int, started: float) -> ScoreReport:
+    return ScoreReport(
+        sum(each.n_rows for each in finished),
+        sum(each.n_errors for each in finished),
+        resumed,
+        time.perf_counter() - started,
+        cast(ResolvedDevice, finished[0].device),
+    )
+
+
+def _names_a_file(where: str) -> bool:
+    """Tell by its suffix that a target is one file, unless there is a folder of that name."""
+    return _has_known_suffix(where) and not where.endswith("/") and not Path(where).is_dir()
+
+
+def _has_known_suffix(where: str) -> bool:
+    return any(Path(where).suffix.lower() in each.suffixes for each in known_formats())
+
+
+def _is_plain(where: str) -> bool:
+    """Tell whether a source is one file of this machine as `score_file` reads it, if it is there."""
+    path = Path(where)
+    if is_uri(where) or path.is_dir() or compression_of(path.name):
+        return False
+    return _has_known_suffix(where) and (path.is_file() or not is_pattern(where))

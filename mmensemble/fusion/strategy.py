@@ -17,6 +17,7 @@ from mmensemble.learning.columns import Columns, column_kinds, present_rows, sel
 from mmensemble.learning.folds import Fold
 from mmensemble.learning.targets import LearnedTask
 from mmensemble.tasks import Task
+from mmensemble.time_limits import portion
 
 __all__ = ["Fusion", "Member"]
 
@@ -164,12 +165,13 @@ class Fusion(BaseEstimator):
         ndarray of float, shape (n_samples, width)
         """
         made = np.zeros((len(target.y), target.task.width))
-        for fitting, held_out in folds:
+        for number, (fitting, held_out) in enumerate(folds):
             weight, related = (None if part is None else part[fitting] for part in (sample_weight, groups))
             part, rows = replace(target, y=target.y[fitting]), safe_indexing(X, fitting)
-            fitted = clone(self).fit(
-                members, rows, part, sample_weight=weight, groups=related, store=store, n_jobs=n_jobs
-            )
+            with portion(1 / (len(folds) - number)):
+                fitted = clone(self).fit(
+                    members, rows, part, sample_weight=weight, groups=related, store=store, n_jobs=n_jobs
+                )
             made[held_out] = fitted.outputs(safe_indexing(X, held_out))
         return made
 

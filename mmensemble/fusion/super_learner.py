@@ -16,9 +16,11 @@ from mmensemble.fusion.late import LateFusion
 from mmensemble.fusion.rows import Rows
 from mmensemble.fusion.strategy import Fusion, Member
 from mmensemble.learning.folds import column_groups
+from mmensemble.learning.jobs import can_be_cut
 from mmensemble.learning.targets import LearnedTask
 from mmensemble.operations import Operations, Value
 from mmensemble.tasks import Task
+from mmensemble.time_limits import portion
 
 __all__ = ["SuperLearner"]
 
@@ -116,25 +118,33 @@ class SuperLearner(LateFusion):
     ) -> SuperLearner:
         """Fit the members, and choose what joins them; see `Fusion.fit`."""
         metadata: dict[str, Any] = {"sample_weight": sample_weight, "groups": groups, "store": store, "n_jobs": n_jobs}
-        held_out = self._held_out(members, X, target, **metadata)
         alone = [(member.name, PreferredMember(number)) for number, member in enumerate(members)]
         strategies = [*alone, *named_candidates(self.candidates)]
+        # How often something is trained that a time limit can cut: by all members, and by each strategy of its own.
+        costs = [can_be_cut(s) and not isinstance(s, LateFusion) for _, s in strategies]
+        of_members = sum(can_be_cut(member.estimator) for member in members)
+        with portion(of_members / (of_members + sum(costs)) if of_members else 1.0):
+            held_out = self._held_out(members, X, target, **metadata)
         made = []
-        for _, strategy in strategies:
+        for place, (name, strategy) in enumerate(strategies):
             if isinstance(strategy, LateFusion):
                 strategy.adopt(self.members_, self.task_, self.prior_)
                 if strategy.learns(self.task_):
                     strategy.learn_from(held_out)
                 made.append(cross_fitted(strategy, held_out))
             else:
-                made.append(strategy.out_of_fold(members, X, target, held_out.folds, **metadata))
+                n_folds = len(held_out.folds)
+                share = n_folds / (n_folds + 1) / sum(costs[place:]) if costs[place] else 1.0
+                with portion(share, name):
+                    made.append(strategy.out_of_fold(members, X, target, held_out.folds, **metadata))
         kinds = [KINDS[0]] * len(alone) + [KINDS[1]] * (len(strategies) - len(alone))
         names, related = [name for name, _ in strategies], self._related(X, groups)
         shares = self._choose(names, kinds, np.stack(made), held_out, related)
         self.candidates_ = [named for named, share in zip(strategies, shares, strict=True) if share > 0]
         self.shares_ = shares[shares > 0]
-        for _, strategy in self.candidates_:
-            if not isinstance(strategy, LateFusion):
+        others = [named for named in self.candidates_ if not isinstance(named[1], LateFusion)]
+        for place, (name, strategy) in enumerate(others):
+            with portion(1 / (len(others) - place), name):
                 strategy.fit(members, X, target, **metadata)
         return self
 

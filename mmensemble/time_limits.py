@@ -92,8 +92,9 @@ def portion(share: float, name: str | None = None) -> Iterator[TimeLimit]:
         What the limit around is told in place of the names of who was cut.
     """
     outer = _active.get()
-    left = math.inf if outer is None else outer.left
-    with _block(TimeLimit(time.time() + share * left, outer)) as limit:
+    # Not a moment later than the limit around it, so that it is this one that is reached.
+    ends = math.inf if outer is None else min(time.time() + share * outer.left, outer.nearest.ends)
+    with _block(TimeLimit(ends, outer)) as limit:
         yield limit
     if outer is not None and limit.cut:
         outer.reached(*(limit.cut if name is None else [name]))

@@ -37,7 +37,7 @@ from mmensemble.graph import (
     to_graph,
 )
 from mmensemble.learning.columns import Columns, as_list
-from mmensemble.learning.folds import member_fold, out_of_fold, split_rows
+from mmensemble.learning.folds import column_groups, member_fold, out_of_fold, split_rows
 from mmensemble.learning.jobs import Job, can_be_cut, run_jobs
 from mmensemble.learning.members import fit_member, takes_groups
 from mmensemble.learning.outputs import check_can_answer, output_names, outputs_of
@@ -183,6 +183,8 @@ class LateFusion(Fusion):
         learns = self.learns(self.task_)
         found = [self._rows_to_fit(member, X, y, sample_weight, learns=learns) for member in members]
         folds = split_rows(self.cv, X, target, groups) if learns else []
+        if learns and groups is None and isinstance(self.cv, str):
+            groups = column_groups(X, self.cv)  # for members that hold rows out themselves
         if learns and groups is None and (self.cv is None or isinstance(self.cv, Integral)):
             columns = [column for member in members for column in as_list(member.columns)]
             warn_of_related_rows(X, columns, y, self.task_, folds)

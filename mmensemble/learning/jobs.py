@@ -81,6 +81,6 @@ def run_jobs(jobs: Sequence[Job], n_jobs: int | None) -> list[Any]:
 
 def _limited(job: Job, ends: float, share: float) -> tuple[Any, bool]:
     """Run a job, maybe in another process, in its share of the time that is left; tell whether it was cut."""
-    with time_limit(ends - time.time()) as limit, portion(share):
+    with time_limit(ends - time.time()), portion(share, job.name) as own:
         result = job.function(*job.arguments)
-    return result, bool(limit.cut)
+    return result, bool(own.cut)

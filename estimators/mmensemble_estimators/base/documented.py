@@ -17,8 +17,8 @@ _PARTS = {
         Rows per step.
     learning_rate : float, default=None
         Highest learning rate of AdamW, reached after the warm-up; a cosine takes it to 0. None takes {rate} from
-        scratch, 5e-5 for pretrained weights, 5e-4 with ``fine_tune="lora"``, and 0.6 divided by the embedding's size
-        where `partial_fit` trains the head of a frozen backbone.
+        scratch, 1e-4 for pretrained weights (5e-5 in a joint fusion), 5e-4 with ``fine_tune="lora"``, and 0.6 divided
+        by the embedding's size where `partial_fit` trains the head of a frozen backbone.
     layer_decay : float, default=0.9
         Of a pretrained network, each layer's learning rate as a share of that of the layer above it; the head has
         `learning_rate`. 1 is one rate for all.
@@ -42,8 +42,9 @@ _PARTS = {
     early_stopping : bool or "auto", default="auto"
         Set `validation_fraction` of the rows aside, stop when their loss has not fallen for 5 epochs, and restore the
         best weights; those of a pretrained network are the average of up to three epochs that are better together
-        (Wortsman et al. 2022), the solved head among them as epoch 0. ``"auto"`` does so for pretrained networks that
-        are trained, where at least 20 rows are set aside.
+        (Wortsman et al. 2022), the solved head among them as epoch 0, and a classifier's probabilities are calibrated
+        on these rows by one number (Guo et al. 2017). ``"auto"`` does so for pretrained networks that are trained, where
+        at least 20 rows are set aside.
     validation_fraction : float, default=0.1
         Share of the rows set aside by `early_stopping`, in the proportions of the classes. Rows of one group, or of the
         same text, stay together.

@@ -25,6 +25,8 @@ __all__ = [
 
 # AdamW's rate where the estimator's learning_rate is None. From scratch it is the modality's own.
 PRETRAINED_LEARNING_RATE = 5e-5
+# That of the head, from which the rates of the layers below it fall.
+FINE_TUNING_LEARNING_RATE = 1e-4
 LORA_LEARNING_RATE = 5e-4
 # With AdamW a step moves an output by at most the rate times the sum of the features' sizes, which of normalised ones
 # grows with their number; so the rate falls with it (Yang et al. 2021).
@@ -56,6 +58,8 @@ def layer_rates(estimator: Any) -> list[tuple[str, float, float]]:
     rate, decay = learning_rate_of(estimator), estimator.weight_decay
     if not is_pretrained(estimator) or estimator.fine_tune == "head":
         return [("*", rate, decay)]
+    if estimator.learning_rate is None and estimator.fine_tune == "all":
+        rate = FINE_TUNING_LEARNING_RATE
     groups = []
     for depth, patterns in enumerate(reversed(layer_patterns(estimator.module_.encoder, "encoder.")), 1):
         groups += [(pattern, rate * estimator.layer_decay**depth, decay) for pattern in patterns]

@@ -22,7 +22,7 @@ from mmensemble.preprocessing import Encoded
 from mmensemble.time_limits import TimeLimit, time_limit
 from mmensemble_estimators.backbones.network import Network
 from mmensemble_estimators.base.embedding import frozen_embedding, is_pretrained, layer_rates, new_encoder
-from mmensemble_estimators.base.head import solve_head
+from mmensemble_estimators.base.head import calibrate_head, solve_head
 from mmensemble_estimators.base.modality import EncodedModality
 from mmensemble_estimators.base.parameters import check_choice, check_decay, check_target
 from mmensemble_estimators.base.rows import arrays_of, cells_to_fit, encode, encode_to_fit, run
@@ -30,7 +30,7 @@ from mmensemble_estimators.base.trained import TrainedLeaf
 from mmensemble_estimators.frozen.encoders import own_encoder
 from mmensemble_estimators.storage.predictors import load_predictor, save_predictor
 from mmensemble_estimators.training.loop import TrainingData, TrainingSettings, resolve_device, seeded, train, was_cut
-from mmensemble_estimators.training.targets import ClassTarget, Target
+from mmensemble_estimators.training.targets import ClassTarget, NumberTarget, Target
 
 __all__ = ["Learn", "TorchEstimator", "check_has_head"]
 
@@ -134,6 +134,9 @@ class TorchEstimator(TrainedLeaf):
             if starts_solved and not history["kept"].iloc[1:].any():
                 # Nothing was better than the solved head: then it is that of all rows.
                 solve_head(self, embedding, rows, target, weight, groups)
+            elif starts_solved and validating is not None and not isinstance(self.target_, NumberTarget):
+                raw = run(self, self.module_, encoded, validating)
+                calibrate_head(self, raw, target[validating], weight[validating])
             self.module_.eval()
         self._record(history, afresh=afresh or solved)
 
@@ -200,6 +203,7 @@ class TorchEstimator(TrainedLeaf):
                 TrainingData(fitting, varied, target, weight, lengths=encoded.lengths),
                 settings,
                 loss=self._loss(),
+                valid_loss=self.target_.loss(0.0) if solved else None,
                 learning_rates=layer_rates(self),
                 validation=None if validating is None else TrainingData(validating, batch, target, weight),
                 solved=solved,

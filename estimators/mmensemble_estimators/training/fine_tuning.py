@@ -80,8 +80,7 @@ def layer_patterns(module: nn.Module, prefix: str = "") -> list[list[str]]:
 
     The layers are the elements of the largest list of modules that have parts themselves, as the blocks of a
     transformer or the stages of a ResNet. What is registered before the list is one more layer, and so is what is
-    registered after it. An element most of whose parameters stand in such a list of its own is several layers. A module
-    without a list is one.
+    registered after it. A module without a list is one.
 
     Parameters
     ----------
@@ -99,10 +98,7 @@ def layer_patterns(module: nn.Module, prefix: str = "") -> list[list[str]]:
     before = [prefix + name for name in names[:first]]
     after = [prefix + name for name in names[first:] if not name.startswith(inside)]
     layers = [before] if before else []
-    for name, part in stacks[place].named_children():
-        own = max((_size(stack) for stack in part.modules() if _is_stack(stack)), default=0)
-        start = f"{prefix}{inside}{name}."
-        layers += layer_patterns(part, start) if 2 * own > _size(part) else [[f"{start}*"]]
+    layers += [[f"{prefix}{inside}{name}.*"] for name, _ in stacks[place].named_children()]
     return [*layers, after] if after else layers
 
 

@@ -169,13 +169,15 @@ class _Net(NeuralNet):
 class _WeightedLoss(nn.Module):
     """Weighted mean of a per-sample loss, so that a weight of 2 equals the row given twice."""
 
-    def __init__(self, loss: nn.Module) -> None:
+    def __init__(self, loss: nn.Module, valid_loss: nn.Module | None = None) -> None:
         super().__init__()
         self.loss = loss
+        self.valid_loss = loss if valid_loss is None else valid_loss
 
     def forward(self, output: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
         values, weights = target
-        return (self.loss(output, values) * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+        loss = self.loss if self.training else self.valid_loss
+        return (loss(output, values) * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 class _StopAtNonFiniteLoss(Callback):
@@ -197,6 +199,7 @@ def train(
     *,
     loss: nn.Module,
     learning_rates: Sequence[tuple[str, float, float]],
+    valid_loss: nn.Module | None = None,
     validation: TrainingData | None = None,
     solved: bool = False,
 ) -> pd.DataFrame:
@@ -214,6 +217,8 @@ def train(
         (output, target) → one loss per sample, shape (batch,).
     learning_rates : sequence of (pattern, learning_rate, weight_decay)
         The optimiser's groups, by glob pattern over parameter names; the first match counts.
+    valid_loss : nn.Module, default=None
+        The loss that counts on the rows of `validation`; None is `loss`.
     validation : TrainingData, default=None
         Where given, training stops when its loss has not fallen for 5 epochs, and the best weights are restored.
     solved : bool, default=False
@@ -246,7 +251,7 @@ def train(
     callbacks += [("checkpoints", checkpoints), ("schedule", schedule)]
     net = _Net(
         network,
-        criterion=_WeightedLoss(loss),
+        criterion=_WeightedLoss(loss, valid_loss),
         optimizer=torch.optim.AdamW,
         optimizer__param_groups=[(pattern, {"lr": lr, "weight_decay": decay}) for pattern, lr, decay in learning_rates],
         max_epochs=settings.max_epochs,

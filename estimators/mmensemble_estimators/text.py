@@ -65,6 +65,7 @@ class TextModality(EncodedModality):
 
     name = "text"
     learning_rate = 1e-3
+    label_smoothing = 0.1
     of_strings = True
 
     def check_parameters(self, estimator: TextParameters) -> None:
@@ -135,7 +136,7 @@ def _with_n_grams(encoder: TextEncoder, preprocessor: TextPreprocessor) -> TextE
     return encoder.with_n_grams(preprocessor.n_features) if isinstance(preprocessor, NGramPreprocessor) else encoder
 
 
-@documented(rate="1e-3", smoothing="0.1", preprocessor="TextPreprocessor")
+@documented(rate="1e-3", smoothing="None", preprocessor="TextPreprocessor")
 class TextClassifier(TorchClassifier):
     """Classify texts with a small transformer or LSTM from scratch, or with pretrained weights.
 
@@ -216,12 +217,14 @@ class TextClassifier(TorchClassifier):
         max_epochs: int = 20,
         batch_size: int = 32,
         learning_rate: float | None = None,
+        layer_decay: float = 0.9,
         weight_decay: float = 0.01,
         warmup_fraction: float = 0.1,
-        early_stopping: bool = False,
+        early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
+        time_limit: float | None = None,
         warm_start: bool = False,
-        label_smoothing: float = 0.1,
+        label_smoothing: float | None = None,
         class_weight: Mapping[Any, float] | str | None = None,
         device: str = "auto",
         precision: str = "fp32",
@@ -239,10 +242,12 @@ class TextClassifier(TorchClassifier):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.layer_decay = layer_decay
         self.weight_decay = weight_decay
         self.warmup_fraction = warmup_fraction
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.time_limit = time_limit
         self.warm_start = warm_start
         self.label_smoothing = label_smoothing
         self.class_weight = class_weight
@@ -307,10 +312,12 @@ class TextRegressor(TorchRegressor):
         max_epochs: int = 20,
         batch_size: int = 32,
         learning_rate: float | None = None,
+        layer_decay: float = 0.9,
         weight_decay: float = 0.01,
         warmup_fraction: float = 0.1,
-        early_stopping: bool = False,
+        early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
+        time_limit: float | None = None,
         warm_start: bool = False,
         device: str = "auto",
         precision: str = "fp32",
@@ -328,10 +335,12 @@ class TextRegressor(TorchRegressor):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.layer_decay = layer_decay
         self.weight_decay = weight_decay
         self.warmup_fraction = warmup_fraction
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.time_limit = time_limit
         self.warm_start = warm_start
         self.device = device
         self.precision = precision

@@ -10,7 +10,8 @@ folder:
   and the preprocessor; its embedding by a frozen network, under that hash, or that of the row's encoded content, and
   the hash of the network. They are two, for one encoding takes the room of some hundred embeddings.
 
-Neither changes a result: what is kept is what was computed, and what is damaged is computed again.
+Neither changes a result: what is kept is what was computed, and what is damaged is computed again. A fit that was cut
+by a time limit around it is not kept; one that was not is the same with and without it, and is found by both.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from mmensemble.cache.stamps import file_stamp, file_stamps
 from mmensemble.cache.versions import PYTHON, versions
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.frames import n_rows
+from mmensemble.time_limits import portion
 
 __all__ = ["HashedRows", "Store"]
 
@@ -174,7 +176,10 @@ class Store:
             found = self._found(key)
             if found is None:
                 started = time.perf_counter()
-                result = function(estimator, rows, *arguments)
+                with portion(1.0) as limit:
+                    result = function(estimator, rows, *arguments)
+                if limit.cut:
+                    return result
                 found = result, time.perf_counter() - started
                 self._keep(key, found)
             result, _seconds[kind] = found

@@ -20,7 +20,6 @@ from operator import or_
 from typing import Any, Self
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import clone, is_classifier, is_regressor
 
 from mmensemble.cache import HashedRows, Store
@@ -39,7 +38,8 @@ from mmensemble.graph import (
     to_graph,
 )
 from mmensemble.learning.columns import Columns, as_list
-from mmensemble.learning.folds import member_fold, out_of_fold, split_rows
+from mmensemble.learning.folds import column_groups, member_fold, out_of_fold, split_rows
+from mmensemble.learning.jobs import Job, can_be_cut, run_jobs
 from mmensemble.learning.members import fit_member, takes_groups
 from mmensemble.learning.outputs import check_can_answer, output_names, outputs_of
 from mmensemble.learning.related_rows import warn_of_related_rows
@@ -187,23 +187,36 @@ class LateFusion(Fusion):
         learns = self.learns(self.task_)
         found = [self._rows_to_fit(member, X, y, sample_weight, learns=learns) for member in members]
         folds = split_rows(self.cv, X, target, groups) if learns else []
+        if learns and groups is None and isinstance(self.cv, str):
+            groups = column_groups(X, self.cv)  # for members that hold rows out themselves
         if learns and groups is None and (self.cv is None or isinstance(self.cv, Integral)):
             columns = [column for member in members for column in as_list(member.columns)]
             warn_of_related_rows(X, columns, y, self.task_, folds)
         fits, held_out_fits, held_out_rows = [], [], []
         for m, (member, (present, rows)) in enumerate(zip(members, found, strict=True)):
-            call = delayed(member.call)
             known = (member.estimator, HashedRows(rows), y[present])
+            cost = float(can_be_cut(member.estimator))
             weights = None if sample_weight is None else sample_weight[present]
             related = groups[present] if groups is not None and takes_groups(member.estimator) else None
-            fits.append(call(present, rows, store.call, fit_member, *known, self.task_.label_sets, weights, related))
+            call: tuple[Any, ...] = (
+                present,
+                rows,
+                store.call,
+                fit_member,
+                *known,
+                self.task_.label_sets,
+                weights,
+                related,
+            )
+            fits.append(Job(member.name, member.call, call, cost * present.sum()))
             for fold in folds:
                 fitting, held_out = member_fold(fold, present)
                 if len(held_out):
                     metadata = ((fitting, held_out), weights, related)
-                    held_out_fits.append(call(present, rows, store.call, out_of_fold, *known, self.task_, *metadata))
+                    call = (present, rows, store.call, out_of_fold, *known, self.task_, *metadata)
+                    held_out_fits.append(Job(member.name, member.call, call, cost * len(fitting)))
                     held_out_rows.append((m, np.flatnonzero(present)[held_out]))
-        results = Parallel(n_jobs=n_jobs)(fits + held_out_fits)
+        results = run_jobs(fits + held_out_fits, n_jobs)
         fitted = zip(members, results, strict=False)
         self.members_ = [member.fitted(estimator, X, labels) for member, (estimator, labels) in fitted]
         outputs = np.zeros((len(members), len(y), self.task_.width))

@@ -18,6 +18,7 @@ from mmensemble.learning.folds import Fold, numbered
 from mmensemble.learning.refused_cells import refused_cell
 from mmensemble.learning.targets import LearnedTask
 from mmensemble.tasks import Task
+from mmensemble.time_limits import portion
 
 __all__ = ["Fusion", "Member"]
 
@@ -177,10 +178,10 @@ class Fusion(BaseEstimator):
         ndarray of float, shape (n_samples, width)
         """
         made = np.zeros((len(target.y), target.task.width))
-        for fitting, held_out in folds:
+        for number, (fitting, held_out) in enumerate(folds):
             weight, related = (None if part is None else part[fitting] for part in (sample_weight, groups))
             part, rows = replace(target, y=target.y[fitting]), safe_indexing(X, fitting)
-            with numbered(fitting):
+            with portion(1 / (len(folds) - number)), numbered(fitting):
                 fitted = clone(self).fit(
                     members, rows, part, sample_weight=weight, groups=related, store=store, n_jobs=n_jobs
                 )

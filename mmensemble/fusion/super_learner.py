@@ -17,9 +17,11 @@ from mmensemble.fusion.late import LateFusion
 from mmensemble.fusion.rows import Rows
 from mmensemble.fusion.strategy import Fusion, Member
 from mmensemble.learning.folds import column_groups
+from mmensemble.learning.jobs import can_be_cut
 from mmensemble.learning.targets import LearnedTask
 from mmensemble.operations import Operations, Value
 from mmensemble.tasks import Task
+from mmensemble.time_limits import portion
 
 __all__ = ["SuperLearner"]
 
@@ -127,13 +129,21 @@ class SuperLearner(LateFusion):
         return self
 
     def _fit(self, members: Sequence[Member], X: Any, target: LearnedTask, **metadata: Any) -> None:
-        held_out = self._held_out(members, X, target, **metadata)
         alone = [(member.name, PreferredMember(number)) for number, member in enumerate(members)]
+        compared = [*alone, *named_candidates(self.candidates, members)]
+        # How often something is trained that a time limit can cut: by all members, and by each strategy of its own.
+        costs = [can_be_cut(s) and not isinstance(s, LateFusion) for _, s in compared]
+        of_members = sum(can_be_cut(member.estimator) for member in members)
+        with portion(of_members / (of_members + sum(costs)) if of_members else 1.0):
+            held_out = self._held_out(members, X, target, **metadata)
+        n_folds = len(held_out.folds)
         strategies, made = [], []
         self.left_out_ = {}
-        for name, strategy in [*alone, *named_candidates(self.candidates, members)]:
+        for place, (name, strategy) in enumerate(compared):
+            share = n_folds / (n_folds + 1) / sum(costs[place:]) if costs[place] else 1.0
             try:
-                outputs = self._out_of_fold(strategy, members, X, target, held_out, metadata)
+                with portion(share, name):
+                    outputs = self._out_of_fold(strategy, members, X, target, held_out, metadata)
             except MmensembleError as error:
                 if self.candidates is not None or isinstance(strategy, LateFusion):
                     raise
@@ -147,8 +157,9 @@ class SuperLearner(LateFusion):
         shares = self._choose(names, kinds, np.stack(made), held_out, related)
         self.candidates_ = [named for named, share in zip(strategies, shares, strict=True) if share > 0]
         self.shares_ = shares[shares > 0]
-        for _, strategy in self.candidates_:
-            if not hasattr(strategy, "members_"):
+        others = [named for named in self.candidates_ if not hasattr(named[1], "members_")]
+        for place, (name, strategy) in enumerate(others):
+            with portion(1 / (len(others) - place), name):
                 strategy.fit(members, X, target, **metadata)
 
     def _out_of_fold(

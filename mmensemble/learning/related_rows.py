@@ -1,4 +1,4 @@
-"""Rows that are related, though nobody said so: they must not be parted by folds. Imports numpy."""
+"""Rows that are related, though nobody said so: they must not be parted by folds. Imports scikit-learn."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from mmensemble.frames import Cells, column_cells, column_names, missing_cells
 from mmensemble.learning.folds import Fold
 from mmensemble.tasks import Task
 
-__all__ = ["warn_of_related_rows"]
+__all__ = ["grouped_split", "repeated_cells", "warn_of_related_rows"]
 
 # Fewer rows tell too little.
 LEAST_ROWS = 100
@@ -77,16 +78,75 @@ def _relatives(cells: Cells, fold_of: np.ndarray) -> Fold:
     if not integers and not _are_texts(cells):
         return none, none
     rows = np.flatnonzero(~missing_cells(cells))
-    numbers: dict[Any, int] = {}
-    groups = np.array([numbers.setdefault(cells[row], len(numbers)) for row in rows.tolist()], dtype=np.int64)
-    sizes = np.bincount(groups)
-    if not (sizes > 1).any() or sizes[sizes > 1].mean() > LARGEST_MEAN:
+    groups = _numbered(cells, rows)
+    if groups is None:
         return none, none
     order = np.argsort(groups, kind="stable")
     same = np.flatnonzero(np.diff(groups[order]) == 0)
     one, other = rows[order[same]], rows[order[same + 1]]
     parted = fold_of[one] != fold_of[other]
     return one[parted], other[parted]
+
+
+def _numbered(cells: Cells, rows: np.ndarray) -> np.ndarray | None:
+    """Return a number for each different cell, (n_rows,); None where none repeat, or they do too often for things."""
+    numbers: dict[Any, int] = {}
+    groups = np.array([numbers.setdefault(cells[row], len(numbers)) for row in rows.tolist()], dtype=np.int64)
+    sizes = np.bincount(groups)
+    return groups if (sizes > 1).any() and sizes[sizes > 1].mean() <= LARGEST_MEAN else None
+
+
+def repeated_cells(cells: Cells) -> np.ndarray | None:
+    """Return groups of rows with the same text, ndarray of int, shape (n,); None where there are none, or few rows.
+
+    Parameters
+    ----------
+    cells : sequence of cells, n rows
+    """
+    if len(cells) < LEAST_ROWS or not _are_texts(cells):
+        return None
+    missing = missing_cells(cells)
+    numbers = _numbered(cells, np.flatnonzero(~missing))
+    if numbers is None:
+        return None
+    groups = -1 - np.arange(len(missing))
+    groups[~missing] = numbers
+    return groups
+
+
+def grouped_split(
+    groups: np.ndarray, share: float, rng: np.random.RandomState, strata: np.ndarray | None = None
+) -> Fold:
+    """Hold out about a share of the rows, in whole groups, drawn at random.
+
+    Parameters
+    ----------
+    groups : ndarray, shape (n,)
+    share : float
+    rng : RandomState
+    strata : ndarray, shape (n,), default=None
+        Of which as equal shares as the groups allow are held out.
+
+    Returns
+    -------
+    Fold
+        The numbers of the rows that stay, and of those that are held out.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2 groups.
+    """
+    n_groups = len(np.unique(groups))
+    n_folds = min(n_groups, max(2, round(1 / share))) if share else 0
+    if n_folds < 2:
+        raise ValueError(f"of {n_groups} groups none can be held out")
+    splitter = GroupKFold if strata is None else StratifiedGroupKFold
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")  # it stays, or is held out
+        folds = splitter(n_folds, shuffle=True, random_state=rng).split(groups, strata, groups)
+        fitting, held_out = next(iter(folds))
+    return fitting, held_out
 
 
 def _correlation(y: np.ndarray, task: Task, one: np.ndarray, other: np.ndarray) -> float:

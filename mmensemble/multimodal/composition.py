@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import TransformerMixin, clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch, Tags
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
@@ -18,6 +20,7 @@ from mmensemble.frames import column_names, n_rows, naming_rows
 from mmensemble.fusion import Fusion, Member, SoftVoting, SuperLearner
 from mmensemble.learning.columns import as_list, check_form, present_rows
 from mmensemble.learning.targets import LearnedTask, for_members
+from mmensemble.time_limits import check_time_limit, time_limit
 
 __all__ = ["Composition", "check_frame", "is_dropped"]
 
@@ -35,12 +38,14 @@ class Composition(TransformerMixin, BaseComposition):
         fusion: Fusion | None = None,
         cache: Any = None,
         n_jobs: int | None = None,
+        time_limit: float | None = None,
         verbose: bool = False,
     ) -> None:
         self.estimators = estimators
         self.fusion = fusion
         self.cache = cache
         self.n_jobs = n_jobs
+        self.time_limit = time_limit
         self.verbose = verbose
 
     @property
@@ -93,6 +98,7 @@ class Composition(TransformerMixin, BaseComposition):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> Self:
         name = type(self).__name__
+        check_time_limit(self.time_limit)
         members = self._check_members()
         names = check_frame(X)
         if y is None:
@@ -114,7 +120,11 @@ class Composition(TransformerMixin, BaseComposition):
         groups = None if groups is None else column_or_1d(groups)
         fusion = _default(members, X, target, groups) if self.fusion is None else clone(self.fusion)
         fusion.leave_out([is_dropped(estimator) for _, estimator, _ in self.estimators])
-        with print_elapsed_time(name, "fit" if self.verbose else None), naming_rows(X):
+        with (
+            print_elapsed_time(name, "fit" if self.verbose else None),
+            time_limit(self.time_limit) as limit,
+            naming_rows(X),
+        ):
             self.fusion_ = fusion.fit(
                 members,
                 X,
@@ -123,6 +133,14 @@ class Composition(TransformerMixin, BaseComposition):
                 groups=groups,
                 store=Store.of(self.cache),
                 n_jobs=self.n_jobs,
+            )
+        self.timed_out_ = list(limit.cut)
+        if self.timed_out_:
+            warnings.warn(
+                f"time_limit={self.time_limit} ended the training of {', '.join(self.timed_out_)} early, which {name} "
+                "has as far as it came; give it more seconds, or members with fine_tune='head'",
+                ConvergenceWarning,
+                stacklevel=3,
             )
         if self.verbose:
             print(self.fusion_)  # noqa: T201 - as scikit-learn does where it is asked to be verbose

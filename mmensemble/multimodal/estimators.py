@@ -33,6 +33,11 @@ class MultimodalClassifier(LabelsMixin, Composition):
         16 GiB, the oldest results go first; delete it to empty it. A ``Memory`` is yours to bound.
     n_jobs : int, default=None
         Members and their folds fitted at the same time, as in scikit-learn.
+    time_limit : float, default=None
+        Seconds of wall clock that `fit` may take. What is left when the members that are not trained step by step
+        (scikit-learn's, and heads on frozen networks) are fitted is shared out among the others and their folds, by
+        their rows; what one leaves goes to the next. A pretrained network that has not the time for an epoch is taken
+        with its solved head. None is no limit.
     verbose : bool, default=False
         Print how long fitting took, and the fitted strategy: `SuperLearner` tells what it compared and chose.
 
@@ -48,6 +53,8 @@ class MultimodalClassifier(LabelsMixin, Composition):
         The fitted members by name.
     fusion_ : fusion strategy
         The fitted strategy.
+    timed_out_ : list of str
+        The members, or the strategy, whose training `time_limit` ended early, in a fold or on all rows.
     n_features_in_ : int
     feature_names_in_ : ndarray of str objects, shape (n_columns,)
 
@@ -155,6 +162,11 @@ class MultimodalRegressor(RegressorMixin, Composition):
         16 GiB, the oldest results go first; delete it to empty it. A ``Memory`` is yours to bound.
     n_jobs : int, default=None
         Members and their folds fitted at the same time, as in scikit-learn.
+    time_limit : float, default=None
+        Seconds of wall clock that `fit` may take. What is left when the members that are not trained step by step
+        (scikit-learn's, and heads on frozen networks) are fitted is shared out among the others and their folds, by
+        their rows; what one leaves goes to the next. A pretrained network that has not the time for an epoch is taken
+        with its solved head. None is no limit.
     verbose : bool, default=False
         Print how long fitting took, and the fitted strategy: `SuperLearner` tells what it compared and chose.
 
@@ -166,6 +178,8 @@ class MultimodalRegressor(RegressorMixin, Composition):
         The fitted members by name.
     fusion_ : fusion strategy
         The fitted strategy.
+    timed_out_ : list of str
+        The members, or the strategy, whose training `time_limit` ended early, in a fold or on all rows.
     n_features_in_ : int
     feature_names_in_ : ndarray of str objects, shape (n_columns,)
 

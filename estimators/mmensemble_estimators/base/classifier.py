@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.validation import column_or_1d
+from torch import nn
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.learning.targets import LabelsMixin, learn_labels
@@ -26,7 +27,7 @@ class TorchClassifier(LabelsMixin, TorchEstimator):
     __metadata_request__fit: ClassVar = {"groups": True}
 
     class_weight: Any
-    label_smoothing: float
+    label_smoothing: float | None
 
     @property
     def classes_(self) -> Any:
@@ -40,10 +41,11 @@ class TorchClassifier(LabelsMixin, TorchEstimator):
 
     def check_parameters(self) -> None:
         super().check_parameters()
-        check_fractions(self, "label_smoothing")
+        if self.label_smoothing is not None:
+            check_fractions(self, "label_smoothing")
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
-        """Train the network, or solve for the head of a frozen one.
+        """Train the network, a pretrained one from a solved head on, or solve for the head of a frozen one.
 
         Parameters
         ----------
@@ -55,7 +57,7 @@ class TorchClassifier(LabelsMixin, TorchEstimator):
         sample_weight : array-like of float, shape (n_samples,), default=None
             A weight of 2 counts in the loss as the row given twice.
         groups : array-like of shape (n_samples,), default=None
-            Rows of a group are held out together where a head's penalty is chosen, with ``fine_tune="head"``.
+            Rows of a group are held out together, by early stopping and where the penalty of a head is chosen.
 
         Returns
         -------
@@ -103,6 +105,12 @@ class TorchClassifier(LabelsMixin, TorchEstimator):
         if not isinstance(self.target_, ClassTarget):
             raise ConfigurationError("class_weight is for one column of labels; give sample_weight instead")
         return np.asarray(compute_sample_weight(self.class_weight, y))
+
+    def _loss(self) -> nn.Module:
+        smoothing = self.label_smoothing
+        if smoothing is None:
+            smoothing = 0.0 if self._starts_solved else self.modality.label_smoothing
+        return self.target_.loss(smoothing)
 
     def predict_proba(self, X: Any) -> Any:
         """Predict class probabilities.

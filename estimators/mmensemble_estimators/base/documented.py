@@ -17,8 +17,11 @@ _PARTS = {
         Rows per step.
     learning_rate : float, default=None
         Highest learning rate of AdamW, reached after the warm-up; a cosine takes it to 0. None takes {rate} from
-        scratch, 5e-5 for pretrained weights, 5e-4 with ``fine_tune="lora"``, and 0.6 divided by the embedding's size
-        where `partial_fit` trains the head of a frozen backbone.
+        scratch, 1e-4 for pretrained weights (5e-5 in a joint fusion), 5e-4 with ``fine_tune="lora"``, and 0.6 divided
+        by the embedding's size where `partial_fit` trains the head of a frozen backbone.
+    layer_decay : float, default=0.9
+        Of a pretrained network, each layer's learning rate as a share of that of the layer above it; the head has
+        `learning_rate`. 1 is one rate for all.
     weight_decay : float, default=0.01
         AdamW's decoupled weight decay.
     warmup_fraction : float, default=0.1
@@ -28,25 +31,35 @@ _PARTS = {
     fine_tune : {"all", "head", "lora"}, default="all"
         What is fitted: the whole network, trained; the linear head on a frozen backbone, solved; or the head and
         low-rank adapters of rank 8 on every linear layer (Hu et al. 2022; needs the extra ``lora``), trained and then
-        merged into the weights. With ``"head"`` the backbone runs once per row and the head scales its embedding to
-        one length. It is a logistic regression, one for each column of labels or label of a 0/1 matrix; of numbers a
-        ridge regression. Its penalty has the least log loss in 5 folds, of numbers the least squared error by leaving
-        each row out; `groups` are held out whole. Of more than 20,000 rows, a part chooses the penalty. What is said
-        of training (epochs, rates, smoothing, rows that are set aside) then counts for `partial_fit` alone.
+        merged into the weights. A pretrained backbone is trained from the solved head on (Kumar et al. 2022), which is
+        kept where training makes nothing better. With ``"head"`` the backbone runs once per row and the head scales its
+        embedding to one length. It is a logistic regression, one for each column of labels or label of a 0/1 matrix; of
+        numbers a ridge regression. Its penalty has the least log loss in 5 folds, of numbers the least squared error by
+        leaving each row out; `groups` are held out whole. Of more than 20,000 rows, a part chooses the penalty. What is
+        said of training (epochs, rates, smoothing, rows that are set aside) then counts for `partial_fit` alone.
 """,
     "stopping": """\
-    early_stopping : bool, default=False
+    early_stopping : bool or "auto", default="auto"
         Set `validation_fraction` of the rows aside, stop when their loss has not fallen for 5 epochs, and restore the
-        best weights.
+        best weights; those of a pretrained network are the average of up to three epochs that are better together
+        (Wortsman et al. 2022), the solved head among them as epoch 0, and a classifier's probabilities are calibrated
+        on these rows by one number (Guo et al. 2017). ``"auto"`` does so for pretrained networks that are trained,
+        where at least 20 rows are set aside.
     validation_fraction : float, default=0.1
-        Share of the rows set aside by `early_stopping`, in the proportions of the classes.
+        Share of the rows set aside by `early_stopping`, in the proportions of the classes. Rows of one group, or of the
+        same text, stay together.
+    time_limit : float, default=None
+        Seconds of wall clock that `fit` may take. Training ends then with the best that it has, by a schedule that is
+        shortened to that time; a pretrained network that has not the time for an epoch keeps its solved head. What
+        comes before the first step is not cut short, nor is a head that is solved. None is no limit.
     warm_start : bool, default=False
         Let a further `fit` go on from the weights that are there, instead of forgetting them. A solved head keeps the
         backbone that is there.
 """,
     "classifier": """\
-    label_smoothing : float, default={smoothing}
-        Share of each label that the loss spreads over all classes (Szegedy et al. 2016), against overconfidence.
+    label_smoothing : float or None, default={smoothing}
+        Share of each label that the loss spreads over all classes (Szegedy et al. 2016), against overconfidence. None
+        takes 0.1 for texts from scratch, else 0.
     class_weight : dict, "balanced" or None, default=None
         As in scikit-learn's classifiers, for one column of labels.
 """,
@@ -111,9 +124,12 @@ _PARTS = {
         How cells become arrays.
     history_ : pandas.DataFrame
         A row per epoch: ``epoch``, ``train_loss``, ``valid_loss`` with `early_stopping`, ``dur`` in seconds. Of a
-        solved head, a row per penalty that was tried: ``part``, the number of a column of labels, label or target;
-        ``penalty``; ``valid_loss`` of the rows held out, log loss or squared error as a share of the target's variance;
-        and whether it was ``chosen``.
+        pretrained network that was trained, from 0 on, which is the solved head, and whether the epoch's weights were
+        ``kept``; of a training that a time limit ended, which epoch was ``cut``. Of a solved head, a row per penalty
+        that was tried: ``part``, the number of a column of labels, label or target; ``penalty``; ``valid_loss`` of the
+        rows held out, log loss or squared error as a share of the target's variance; and whether it was ``chosen``.
+    timed_out_ : bool
+        Whether `time_limit`, or that of a composition around, had a say in the training: it ended early, or in haste.
     n_features_in_ : int
         1.
     feature_names_in_ : ndarray of shape (1,)
@@ -135,6 +151,8 @@ _PARTS = {
         Of the fusion layers.
     warmup_fraction : float, default=0.1
         Share of the steps over which the learning rates rise from 0.
+    time_limit : float, default=None
+        Seconds of wall clock that the fit may take; training ends then, by a schedule that is shortened to that time.
     label_smoothing : float, default=0.1
         Share of each label that the loss spreads over all classes; a regression has no use for it.
     device : str, default="auto"
@@ -150,7 +168,9 @@ _PARTS = {
     members_ : list of Member
         The fitted members. A torch member has its encoder, so ``transform``, but no head of its own.
     history_ : pandas.DataFrame
-        A row per epoch: ``epoch``, ``train_loss``, ``dur`` in seconds.
+        A row per epoch: ``epoch``, ``train_loss``, ``dur`` in seconds; which one was ``cut`` by a time limit.
+    timed_out_ : bool
+        Whether a time limit had a say in the training.
     task_ : Task
     prior_ : ndarray of float, shape (width,)
         What a row that misses all modalities gets.

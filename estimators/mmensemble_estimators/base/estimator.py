@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -9,26 +10,32 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 from torch import nn
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.frames import Cells, naming_rows
+from mmensemble.learning.related_rows import repeated_cells
 from mmensemble.preprocessing import Encoded
+from mmensemble.time_limits import TimeLimit, time_limit
 from mmensemble_estimators.backbones.network import Network
-from mmensemble_estimators.base.embedding import frozen_embedding, learning_rate_of, new_encoder
-from mmensemble_estimators.base.head import solve_head
+from mmensemble_estimators.base.embedding import frozen_embedding, is_pretrained, layer_rates, new_encoder
+from mmensemble_estimators.base.head import calibrate_head, solve_head
 from mmensemble_estimators.base.modality import EncodedModality
-from mmensemble_estimators.base.parameters import check_target
+from mmensemble_estimators.base.parameters import check_choice, check_decay, check_target
 from mmensemble_estimators.base.rows import arrays_of, cells_to_fit, encode, encode_to_fit, run
 from mmensemble_estimators.base.trained import TrainedLeaf
 from mmensemble_estimators.frozen.encoders import own_encoder
 from mmensemble_estimators.storage.predictors import load_predictor, save_predictor
-from mmensemble_estimators.training.loop import TrainingData, TrainingSettings, resolve_device, seeded, train
-from mmensemble_estimators.training.targets import ClassTarget, Target
+from mmensemble_estimators.training.loop import TrainingData, TrainingSettings, resolve_device, seeded, train, was_cut
+from mmensemble_estimators.training.targets import ClassTarget, NumberTarget, Target
 
 __all__ = ["Learn", "TorchEstimator", "check_has_head"]
+
+# Fewer rows that are set aside tell too little of when to stop.
+LEAST_VALIDATION = 20
 
 # y and the rows' weights → what y is, and y checked.
 Learn = Callable[[Any, np.ndarray], tuple[Target, np.ndarray]]
@@ -46,6 +53,8 @@ class TorchEstimator(TrainedLeaf):
 
     def check_parameters(self) -> None:
         super().check_parameters()
+        check_choice("early_stopping", str(self.early_stopping), ("True", "False", "auto"))
+        check_decay(self)
         self.modality.check_parameters(self)
 
     def _fit(
@@ -59,9 +68,35 @@ class TorchEstimator(TrainedLeaf):
         partial: bool = False,
         groups: Any = None,
     ) -> Self:
-        """Fit all, or by one epoch if it is `partial`; a frozen encoder's head is solved then, and else trained."""
+        """Fit all, or by one epoch if it is `partial`.
+
+        Of a pretrained encoder the head is solved first, unless it is `partial`; of a frozen one that is all.
+        """
         check_target(self, y)
         self.check_parameters()
+        with time_limit(None if partial else self.time_limit) as limit:
+            self._fit_in_time(X, y, sample_weight, learn, groups, limit, afresh=afresh, partial=partial)
+        if limit.cut:
+            warnings.warn(
+                f"time_limit={self.time_limit} ended the training of this {type(self).__name__} early; it is as good "
+                "as it was then (history_)",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return self
+
+    def _fit_in_time(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        learn: Learn,
+        groups: Any,
+        limit: TimeLimit,
+        *,
+        afresh: bool,
+        partial: bool,
+    ) -> None:
         cells = cells_to_fit(self, X)
         with naming_rows(X):
             if afresh:
@@ -77,23 +112,59 @@ class TorchEstimator(TrainedLeaf):
         weight = weight * self._class_weights(y)
         rows = self._rows_to_fit(encoded, weight)
         rng = check_random_state(self.random_state)
+        groups = None if groups is None else column_or_1d(groups)
         solved = self.fine_tune == "head" and not partial
+        starts_solved = self._starts_solved and afresh and not partial
         strata = y if isinstance(self.target_, ClassTarget) else None
-        fitting, validating = (rows, None) if solved else self._split(rows, rng, stratify=strata)
-        settings = self._settings(1 if partial else self.max_epochs)
+        together = repeated_cells(cells) if groups is None else groups
+        fitting, validating = (rows, None) if solved else self._split(rows, rng, strata, together)
+        settings = self._settings(1 if partial else self.max_epochs, None if partial else limit)
         with seeded(int(rng.randint(2**31)), settings.device):
             if afresh:
-                self.module_ = Network(new_encoder(self), self.target_.n_outputs, normalised=self.fine_tune == "head")
+                encoder = new_encoder(self, frozen=starts_solved)
+                normalised = self.fine_tune == "head" or starts_solved
+                self.module_ = Network(encoder, self.target_.n_outputs, normalised=normalised)
+            if solved or starts_solved:
+                embedding = frozen_embedding(self, encoded)
+                history = solve_head(self, embedding, fitting, target, weight, groups)
             if self.fine_tune != "head":
                 self.module_.encoder = own_encoder(self.module_.encoder)
-            if solved:
-                groups = None if groups is None else column_or_1d(groups)
-                history = solve_head(self, self._embed(encoded), rows, target, weight, groups)
-            else:
-                history = self._train(cells, encoded, (fitting, validating), target, weight, settings, rng)
+            if not solved:
+                parts = (fitting, validating)
+                history = self._train(cells, encoded, parts, target, weight, settings, rng, solved=starts_solved)
+            if starts_solved and not history["kept"].iloc[1:].any():
+                # Nothing was better than the solved head: then it is that of all rows.
+                solve_head(self, embedding, rows, target, weight, groups)
+            elif starts_solved and validating is not None and not isinstance(self.target_, NumberTarget):
+                raw = run(self, self.module_, encoded, validating)
+                calibrate_head(self, raw, target[validating], weight[validating])
             self.module_.eval()
         self._record(history, afresh=afresh or solved)
-        return self
+
+    @property
+    def timed_out_(self) -> bool:
+        """Whether a time limit had a say in the training."""
+        return was_cut(self.history_)
+
+    @property
+    def _starts_solved(self) -> bool:
+        """Whether a training begins with a head that was solved on what a pretrained encoder gives."""
+        return self.fine_tune != "head" and is_pretrained(self)
+
+    def _split(
+        self,
+        rows: np.ndarray,
+        rng: np.random.RandomState,
+        stratify: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        if self.early_stopping == "auto":
+            enough = len(rows) * self.validation_fraction >= LEAST_VALIDATION
+            if not (enough and self._starts_solved) or (groups is not None and len(np.unique(groups[rows])) < 2):
+                return rows, None
+            if stratify is not None and np.unique(stratify[rows], return_counts=True)[1].min() < 2:
+                stratify = None
+        return super()._split(rows, rng, stratify, groups)
 
     def _train(
         self,
@@ -104,6 +175,8 @@ class TorchEstimator(TrainedLeaf):
         weight: np.ndarray,
         settings: TrainingSettings,
         rng: np.random.RandomState,
+        *,
+        solved: bool,
     ) -> pd.DataFrame:
         """Train the network on the first part of the rows; the second one, if there is one, says when to stop."""
         fitting, validating = parts
@@ -130,10 +203,15 @@ class TorchEstimator(TrainedLeaf):
                 network,
                 TrainingData(fitting, varied, target, weight, lengths=encoded.lengths),
                 settings,
-                loss=self.target_.loss(getattr(self, "label_smoothing", 0.0)),
-                learning_rates=[("*", learning_rate_of(self), self.weight_decay)],
+                loss=self._loss(),
+                valid_loss=self.target_.loss(0.0) if solved else None,
+                learning_rates=layer_rates(self),
                 validation=None if validating is None else TrainingData(validating, batch, target, weight),
+                solved=solved,
             )
+
+    def _loss(self) -> nn.Module:
+        return self.target_.loss(0.0)
 
     def fit_embedding(self, X: Any) -> Self:
         """Fit what `transform` needs, a preprocessor and a frozen encoder, and no head.

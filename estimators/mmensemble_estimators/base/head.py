@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import minimize_scalar
 
 from mmensemble.exceptions import DataError
 from mmensemble.linear import LinearSolution, pareto_scale
 from mmensemble_estimators.base.rows import column_of
 
-__all__ = ["solve_head"]
+__all__ = ["calibrate_head", "solve_head"]
+
+# What raw outputs are multiplied by at least and at most.
+SCALES = (0.1, 3.0)
 
 
 def solve_head(
@@ -61,6 +65,35 @@ def solve_head(
         head.linear.weight.copy_(torch.from_numpy(np.concatenate([solution.coef for solution in solutions])))
         head.linear.bias.copy_(torch.from_numpy(np.concatenate([solution.intercept for solution in solutions])))
     return _history(solutions)
+
+
+def calibrate_head(estimator: Any, raw: np.ndarray, target: np.ndarray, weight: np.ndarray) -> None:
+    """Multiply a classifier's raw outputs by what gives held-out rows the least log loss (Guo et al. 2017), in place.
+
+    Parameters
+    ----------
+    estimator : TorchEstimator
+    raw : ndarray of float32, shape (n, n_outputs)
+        Of rows that were not trained on.
+    target : ndarray, shape (n,) or (n, n_outputs)
+    weight : ndarray of float, shape (n,)
+
+    References
+    ----------
+    Guo, Pleiss, Sun, Weinberger (2017). On calibration of modern neural networks. ICML.
+    """
+    loss, outputs, truth = estimator.target_.loss(0.0), torch.from_numpy(raw).double(), torch.as_tensor(target)
+
+    def mean_loss(log_scale: float) -> float:
+        losses = loss(np.exp(log_scale) * outputs, truth).numpy()
+        return float(np.average(losses, weights=weight))
+
+    found = minimize_scalar(mean_loss, bounds=np.log(SCALES), method="bounded")
+    if found.fun < mean_loss(0.0):
+        linear = estimator.module_.head_network().linear
+        with torch.no_grad():
+            linear.weight.mul_(np.exp(found.x))
+            linear.bias.mul_(np.exp(found.x))
 
 
 def _history(solutions: list[LinearSolution]) -> pd.DataFrame:

@@ -28,12 +28,15 @@ class Modality:
         By it an exported model calls its inputs where they have no other name.
     learning_rate : float
         AdamW's highest rate for a network from scratch.
+    label_smoothing : float
+        Of the classes of a network from scratch, where the estimator does not say it.
     of_strings : bool
         Whether a cell is a string.
     """
 
     name: ClassVar[str]
     learning_rate: ClassVar[float] = 2e-3
+    label_smoothing: ClassVar[float] = 0.0
     of_strings: ClassVar[bool] = False
 
 

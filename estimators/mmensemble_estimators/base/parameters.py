@@ -18,6 +18,7 @@ __all__ = [
     "check_augmentation",
     "check_backbone",
     "check_choice",
+    "check_decay",
     "check_fractions",
     "check_integers",
     "check_positions",
@@ -57,6 +58,13 @@ def check_integers(estimator: Any, **least: int) -> None:
         value = getattr(estimator, name)
         if isinstance(value, bool) or not isinstance(value, Integral) or value < bound:
             raise ConfigurationError(f"{name} must be an integer of at least {bound}, not {value!r}")
+
+
+def check_decay(estimator: Any) -> None:
+    """Raise `ConfigurationError` for a decay of the layers' learning rates that is not in (0, 1]."""
+    value = estimator.layer_decay
+    if isinstance(value, bool) or not isinstance(value, REAL) or not 0 < value <= 1:
+        raise ConfigurationError(f"layer_decay must be a number in (0, 1], not {value!r}")
 
 
 def check_fractions(estimator: Any, *names: str) -> None:

@@ -31,7 +31,7 @@ class TorchRegressor(RegressorMixin, TorchEstimator):
         sample_weight : array-like of float, shape (n_samples,), default=None
             A weight of 2 counts in the loss as the row given twice.
         groups : array-like of shape (n_samples,), default=None
-            Rows of a group are held out together where a head's penalty is chosen, with ``fine_tune="head"``.
+            Rows of a group are held out together, by early stopping and where the penalty of a head is chosen.
 
         Returns
         -------

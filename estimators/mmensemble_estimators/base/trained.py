@@ -15,7 +15,9 @@ from torch import nn
 
 from mmensemble._sklearn import check_sample_weight
 from mmensemble.exceptions import DataError
+from mmensemble.learning.related_rows import grouped_split
 from mmensemble.preprocessing import Encoded
+from mmensemble.time_limits import TimeLimit, check_time_limit
 from mmensemble_estimators.base.leaf import TorchLeaf
 from mmensemble_estimators.base.parameters import check_choice, check_fractions, check_integers, check_rates
 from mmensemble_estimators.base.rows import column_of, encode, run
@@ -46,7 +48,7 @@ class TrainedLeaf(TransformerMixin, TorchLeaf):
     learning_rate: float | None
     weight_decay: float
     warmup_fraction: float
-    early_stopping: bool
+    early_stopping: bool | str
     validation_fraction: float
     warm_start: bool
     device: str
@@ -56,8 +58,18 @@ class TrainedLeaf(TransformerMixin, TorchLeaf):
 
     history_: pd.DataFrame
 
+    # Of those that not all of them have, and no pickle of version 0.1 has.
+    layer_decay: float = 1.0
+    time_limit: float | None = None
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether it is trained step by step, so that a time limit can end it."""
+        return self.fine_tune != "head"
+
     def check_parameters(self) -> None:
         """Raise `ConfigurationError` for a parameter that cannot work; `fit` does so first of all."""
+        check_time_limit(self.time_limit)
         check_integers(self, max_epochs=1, batch_size=1)
         check_choice("fine_tune", self.fine_tune, self._fine_tunes)
         check_choice("precision", self.precision, ("fp32", "bf16"))
@@ -72,7 +84,7 @@ class TrainedLeaf(TransformerMixin, TorchLeaf):
             return with_lora(self.module_.get_submodule(self._adapted))
         return nullcontext()
 
-    def _settings(self, epochs: int) -> TrainingSettings:
+    def _settings(self, epochs: int, limit: TimeLimit | None = None) -> TrainingSettings:
         return TrainingSettings(
             max_epochs=epochs,
             batch_size=self.batch_size,
@@ -80,13 +92,17 @@ class TrainedLeaf(TransformerMixin, TorchLeaf):
             device=resolve_device(self.device),
             autocast=self.precision == "bf16",
             verbose=self.verbose,
+            limit=limit,
+            name=type(self).__name__,
         )
 
     def _record(self, history: pd.DataFrame, *, afresh: bool) -> None:
         """Keep the history of a training, behind that of earlier trainings if it went on from them."""
         if not afresh and "epoch" in self.history_:
-            history["epoch"] += len(self.history_)
-            history = pd.concat([self.history_, history], ignore_index=True)
+            history["epoch"] += self.history_["epoch"].max()
+            history = pd.concat([self.history_.drop(columns="cut", errors="ignore"), history], ignore_index=True)
+            if "cut" in history:
+                history["cut"] = history["cut"].eq(True)
         self.history_ = history
 
     @staticmethod
@@ -105,18 +121,25 @@ class TrainedLeaf(TransformerMixin, TorchLeaf):
         return rows
 
     def _split(
-        self, rows: np.ndarray, rng: np.random.RandomState, stratify: np.ndarray | None = None
+        self,
+        rows: np.ndarray,
+        rng: np.random.RandomState,
+        stratify: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Set rows aside for early stopping, in the proportions of the classes where there are classes."""
+        """Set rows aside for early stopping, whole groups, in the proportions of the classes where there are some."""
         if not self.early_stopping:
             return rows, None
+        strata = None if stratify is None else stratify[rows]
         try:
-            fitting, validating = train_test_split(
-                rows,
-                test_size=self.validation_fraction,
-                stratify=None if stratify is None else stratify[rows],
-                random_state=rng,
-            )
+            if groups is None:
+                fitting, validating = train_test_split(
+                    rows, test_size=self.validation_fraction, stratify=strata, random_state=rng
+                )
+            else:
+                fitting, validating = (
+                    rows[part] for part in grouped_split(groups[rows], self.validation_fraction, rng, strata)
+                )
         except ValueError as error:
             raise DataError(
                 f"early_stopping cannot set {self.validation_fraction:.0%} of {len(rows)} rows aside: {error}"

@@ -75,8 +75,11 @@ def own_encoder(encoder: Encoder) -> Encoder:
     if encoder in _fingerprints or encoder in origins:
         trainable = _trainable.get(encoder)
         encoder = copy.deepcopy(encoder)
+    else:
+        trainable = _trainable.pop(encoder, None)
+    if trainable is not None:
         for name, parameter in encoder.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad if trainable is None else name in trainable)
+            parameter.requires_grad_(name in trainable)
     if not any(parameter.requires_grad for parameter in encoder.parameters()):
         encoder.requires_grad_(True)  # frozen by an earlier fit, in another process
     return encoder

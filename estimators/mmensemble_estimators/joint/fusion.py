@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from mmensemble.cache import Store
@@ -19,6 +21,7 @@ from mmensemble.frames import n_rows
 from mmensemble.fusion import Fusion, Member
 from mmensemble.learning.columns import as_list, select_columns
 from mmensemble.learning.targets import LearnedTask, for_members
+from mmensemble.time_limits import TimeLimit, check_time_limit, portion, time_limit
 from mmensemble_estimators.base.estimator import TorchEstimator
 from mmensemble_estimators.base.parameters import check_fractions, check_integers, check_rates
 from mmensemble_estimators.fusers import Fuser
@@ -32,6 +35,7 @@ from mmensemble_estimators.training.loop import (
     run_in_batches,
     seeded,
     train,
+    was_cut,
 )
 from mmensemble_estimators.training.targets import Target, target_of
 
@@ -54,6 +58,7 @@ class JointFusion(Fusion):
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_fraction: float = 0.1
+    time_limit: float | None = None
     label_smoothing: float = 0.1
     device: str = "auto"
     random_state: Any = None
@@ -63,8 +68,15 @@ class JointFusion(Fusion):
     target_: Target
     history_: pd.DataFrame
 
+    can_be_cut: ClassVar[bool] = True
+
     fuser_class: ClassVar[type[Fuser]]
     """The network that fuses; its ``token_level`` says whether it takes the members' tokens or their embeddings."""
+
+    @property
+    def timed_out_(self) -> bool:
+        """Whether a time limit had a say in the training."""
+        return was_cut(self.history_)
 
     @abstractmethod
     def build_fuser(self, sizes: Sequence[int]) -> Fuser:
@@ -83,6 +95,7 @@ class JointFusion(Fusion):
 
     def check_parameters(self, members: Sequence[Member], X: Any) -> None:
         """Raise `ConfigurationError` for a parameter that does not fit, before anything is trained."""
+        check_time_limit(self.time_limit)
         check_fractions(self, "modality_dropout", "warmup_fraction", "label_smoothing")
         check_integers(
             self, frozen_epochs=0, **{n: 1 for n in ("max_epochs", "batch_size") if getattr(self, n) is not None}
@@ -117,7 +130,14 @@ class JointFusion(Fusion):
                 setattr(self, name, value)
         return self
 
-    def _train(self, members: Sequence[Member], X: Any, target: LearnedTask, sample_weight: np.ndarray | None) -> None:
+    def _train(
+        self,
+        members: Sequence[Member],
+        X: Any,
+        target: LearnedTask,
+        sample_weight: np.ndarray | None,
+        limit: TimeLimit,
+    ) -> None:
         self.task_, self.prior_ = target.task, target.prior
         weight = np.ones(n_rows(X)) if sample_weight is None else sample_weight
         self.target_ = target_of(target, weight)
@@ -148,20 +168,23 @@ class JointFusion(Fusion):
                 *((f"encoders.{m}.*", *part.learning_rate) for m, part in enumerate(parts) if part.learning_rate),
                 ("*", self.learning_rate, self.weight_decay),
             ]
-            settings = self._settings([part.estimator for part in parts], device)
+            settings = self._settings([part.estimator for part in parts], device, limit)
             loss = self.target_.loss(self.label_smoothing)
             histories = []
             if self.frozen_epochs:
                 with frozen(*encoders):
                     first = replace(settings, max_epochs=self.frozen_epochs)
-                    histories.append(train(self.network_, data, first, loss=loss, learning_rates=rates))
+                    share = self.frozen_epochs / (self.frozen_epochs + settings.max_epochs)
+                    with portion(share) as first_limit:
+                        first = replace(first, limit=first_limit)
+                        histories.append(train(self.network_, data, first, loss=loss, learning_rates=rates))
             histories.append(train(self.network_, data, settings, loss=loss, learning_rates=rates))
         history = pd.concat(histories, ignore_index=True)
         history["epoch"] = np.arange(1, len(history) + 1)
         self.history_ = history
         self.members_ = [member.fitted(part.estimator, X) for member, part in zip(members, parts, strict=True)]
 
-    def _settings(self, estimators: Sequence[Any], device: torch.device) -> TrainingSettings:
+    def _settings(self, estimators: Sequence[Any], device: torch.device, limit: TimeLimit) -> TrainingSettings:
         networks = [e for e in estimators if isinstance(e, TorchEstimator)]
         return TrainingSettings(
             max_epochs=max((e.max_epochs for e in networks), default=20)
@@ -171,6 +194,8 @@ class JointFusion(Fusion):
             warmup_fraction=self.warmup_fraction,
             device=device,
             verbose=self.verbose,
+            limit=limit,
+            name=type(self).__name__,
         )
 
     def _rows_per_step(self, estimators: Sequence[Any]) -> int:
@@ -242,5 +267,13 @@ def fit_joint(
     fusion: JointFusion, X: Any, members: Sequence[Member], target: LearnedTask, sample_weight: np.ndarray | None
 ) -> JointFusion:
     """Train a joint fusion, which is what a store keeps of it."""
-    fusion._train(members, X, target, sample_weight)
+    with time_limit(fusion.time_limit) as limit:
+        fusion._train(members, X, target, sample_weight, limit)
+    if limit.cut:
+        warnings.warn(
+            f"time_limit={fusion.time_limit} ended the training of {type(fusion).__name__} early; it is as good as it "
+            "was then (history_)",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
     return fusion

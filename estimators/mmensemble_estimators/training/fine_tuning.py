@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
 
-__all__ = ["frozen", "with_lora"]
+__all__ = ["frozen", "layer_patterns", "with_lora"]
 
 RANK = 8
 
@@ -73,3 +73,41 @@ def with_lora(module: nn.Module) -> Iterator[None]:
             yield
         finally:
             adapted.merge_and_unload()
+
+
+def layer_patterns(module: nn.Module, prefix: str = "") -> list[list[str]]:
+    """Return glob patterns over the names of a module's parameters, layer by layer from the input on.
+
+    The layers are the elements of the largest list of modules that have parts themselves, as the blocks of a
+    transformer or the stages of a ResNet. What is registered before the list is one more layer, and so is what is
+    registered after it. A module without a list is one.
+
+    Parameters
+    ----------
+    module : nn.Module
+    prefix : str, default=""
+        What the names begin with, as ``"encoder."``.
+    """
+    stacks = {name: part for name, part in module.named_modules() if _is_stack(part)}
+    if not stacks:
+        return [[f"{prefix}*"]]
+    place = max(stacks, key=lambda name: _size(stacks[name]))
+    inside = f"{place}." if place else ""
+    names = [name for name, _ in module.named_parameters()]
+    first = next(number for number, name in enumerate(names) if name.startswith(inside))
+    before = [prefix + name for name in names[:first]]
+    after = [prefix + name for name in names[first:] if not name.startswith(inside)]
+    layers = [before] if before else []
+    layers += [[f"{prefix}{inside}{name}.*"] for name, _ in stacks[place].named_children()]
+    return [*layers, after] if after else layers
+
+
+def _is_stack(module: nn.Module) -> bool:
+    """Tell whether a module is a list of at least two modules, each of which has parts."""
+    if not isinstance(module, (nn.ModuleList, nn.Sequential)):
+        return False
+    return len(module) > 1 and all(any(True for _ in part.children()) for part in module)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -13,20 +13,22 @@ import numpy as np
 import pandas as pd
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
+from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
 from skorch.helper import predefined_split
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
 from mmensemble.exceptions import ConfigurationError, DeviceError
+from mmensemble.time_limits import TimeLimit
+from mmensemble_estimators.training.checkpoints import Checkpoints
+from mmensemble_estimators.training.schedule import Schedule
 
-__all__ = ["TrainingData", "TrainingSettings", "resolve_device", "run_in_batches", "seeded", "train"]
+__all__ = ["TrainingData", "TrainingSettings", "resolve_device", "run_in_batches", "seeded", "train", "was_cut"]
 
 Batch = dict[str, Tensor]
 
 GRADIENT_NORM = 1.0
-PATIENCE = 5
 BUCKET_WINDOW = 4
 LOSSES = ("train_loss", "valid_loss")
 
@@ -47,6 +49,9 @@ class TrainingSettings:
         Whether to compute in bfloat16 where torch deems it safe.
     verbose : int
         Above 0, show a progress bar.
+    limit : TimeLimit, default=None
+        When to end, whatever there is; it is told whose `name` was cut.
+    name : str, default=""
     """
 
     max_epochs: int
@@ -55,6 +60,8 @@ class TrainingSettings:
     device: torch.device
     autocast: bool = False
     verbose: int = 0
+    limit: TimeLimit | None = None
+    name: str = ""
 
 
 class TrainingData(Dataset[int]):
@@ -162,13 +169,15 @@ class _Net(NeuralNet):
 class _WeightedLoss(nn.Module):
     """Weighted mean of a per-sample loss, so that a weight of 2 equals the row given twice."""
 
-    def __init__(self, loss: nn.Module) -> None:
+    def __init__(self, loss: nn.Module, valid_loss: nn.Module | None = None) -> None:
         super().__init__()
         self.loss = loss
+        self.valid_loss = loss if valid_loss is None else valid_loss
 
     def forward(self, output: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
         values, weights = target
-        return (self.loss(output, values) * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+        loss = self.loss if self.training else self.valid_loss
+        return (loss(output, values) * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 class _StopAtNonFiniteLoss(Callback):
@@ -190,7 +199,9 @@ def train(
     *,
     loss: nn.Module,
     learning_rates: Sequence[tuple[str, float, float]],
+    valid_loss: nn.Module | None = None,
     validation: TrainingData | None = None,
+    solved: bool = False,
 ) -> pd.DataFrame:
     """Train a network in place.
 
@@ -206,39 +217,41 @@ def train(
         (output, target) → one loss per sample, shape (batch,).
     learning_rates : sequence of (pattern, learning_rate, weight_decay)
         The optimiser's groups, by glob pattern over parameter names; the first match counts.
+    valid_loss : nn.Module, default=None
+        The loss that counts on the rows of `validation`; None is `loss`.
     validation : TrainingData, default=None
         Where given, training stops when its loss has not fallen for 5 epochs, and the best weights are restored.
+    solved : bool, default=False
+        Whether the network is a solution already: it is epoch 0 then, the best epochs are averaged, and what is cut
+        before its first epoch is over stays as it was.
 
     Returns
     -------
     DataFrame
-        A row per epoch: ``epoch``, ``train_loss``, ``valid_loss`` with `validation`, ``dur`` in seconds.
+        A row per epoch: ``epoch``, ``train_loss``, ``valid_loss`` with `validation`, ``dur`` in seconds. Of a network
+        that is `solved`, from 0 on, and whether the epoch's weights were ``kept``. Of a training that the limit ended,
+        or hurried, which epoch was ``cut``.
 
     Raises
     ------
     ConfigurationError
         If the loss stops being finite.
     """
-    n_steps = settings.max_epochs * math.ceil(len(data) / settings.batch_size)
-    n_warmup = settings.warmup_fraction * n_steps
-
-    def factor(step: int) -> float:
-        if step < n_warmup:
-            return (step + 1) / (n_warmup + 1)
-        return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1.0, n_steps - n_warmup)))
-
+    n_in_epoch = math.ceil(len(data) / settings.batch_size)
+    n_steps = settings.max_epochs * n_in_epoch
+    schedule = Schedule(n_steps, settings.warmup_fraction, settings.limit, n_in_epoch if solved else 0)
+    checkpoints = Checkpoints(network, validation, solved=solved)
     callbacks: list[Any] = [
         ("finite", _StopAtNonFiniteLoss()),
-        ("schedule", LRScheduler(torch.optim.lr_scheduler.LambdaLR, lr_lambda=factor, step_every="batch")),
+        ("rate", LRScheduler(torch.optim.lr_scheduler.LambdaLR, lr_lambda=schedule.factor, step_every="batch")),
         ("clip", GradientNormClipping(GRADIENT_NORM)),
     ]
     if settings.verbose > 0:
         callbacks.append(("progress", _ProgressBar(n_steps)))
-    if validation is not None:
-        callbacks.append(("stop", EarlyStopping(patience=PATIENCE, load_best=True, sink=lambda text: None)))
+    callbacks += [("checkpoints", checkpoints), ("schedule", schedule)]
     net = _Net(
         network,
-        criterion=_WeightedLoss(loss),
+        criterion=_WeightedLoss(loss, valid_loss),
         optimizer=torch.optim.AdamW,
         optimizer__param_groups=[(pattern, {"lr": lr, "weight_decay": decay}) for pattern, lr, decay in learning_rates],
         max_epochs=settings.max_epochs,
@@ -256,8 +269,38 @@ def train(
     net.autocast = settings.autocast
     net.fit(data, y=None)
     network.eval()
-    wanted = [key for key in ("epoch", *LOSSES, "dur") if key in net.history[0]]
-    return pd.DataFrame({key: net.history[:, key] for key in wanted})
+    history = _history(net, checkpoints)
+    if schedule.cut and settings.limit is not None:
+        settings.limit.reached(settings.name)
+        history["cut"] = history["epoch"] == history["epoch"].max()
+    return history
+
+
+def was_cut(history: pd.DataFrame) -> bool:
+    """Tell by a history whether a time limit had a say in the training."""
+    return "cut" in history and bool(history["cut"].eq(True).any())
+
+
+def _history(net: NeuralNet, checkpoints: Checkpoints) -> pd.DataFrame:
+    """Return what `train` does."""
+    with_validation = checkpoints.validation is not None
+    table = []
+    for number, loss in enumerate(checkpoints.losses):
+        row = net.history[number - 1] if number else {}
+        # An epoch that was cut has no mean of its batches.
+        losses = [batch["train_loss"] for batch in row.get("batches", []) if "train_loss" in batch]
+        row = {"train_loss": np.mean(losses) if losses else math.nan, "dur": math.nan, **row}
+        table.append(
+            {
+                "epoch": number,
+                "train_loss": row["train_loss"],
+                **({"valid_loss": loss} if with_validation else {}),
+                "dur": row["dur"],
+                "kept": number in checkpoints.kept,
+            }
+        )
+    history = pd.DataFrame(table)
+    return history if checkpoints.solved else history.iloc[1:].drop(columns="kept").reset_index(drop=True)
 
 
 def as_tensors(arrays: dict[str, np.ndarray]) -> Batch:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mmensemble import ConfigurationError, DeviceError
+from mmensemble_estimators.training.checkpoints import PATIENCE
 from mmensemble_estimators.training.loop import (
-    PATIENCE,
     TrainingData,
     TrainingSettings,
     _WeightedLoss,

@@ -121,8 +121,8 @@ def _opened(source: Any) -> Iterator[IO[bytes]]:
 def _read(source: Any, max_seconds: float) -> tuple[np.ndarray, int]:
     """Return the mean of the channels, and the rate.
 
-    What soundfile reads to the end is taken. Where it reads nothing or breaks off, PyAV is asked, and its verdict counts
-    if it gets as far as the file promises.
+    What soundfile reads to the end is taken. Where it reads nothing or breaks off, PyAV is asked, and its verdict
+    counts if it gets as far as the file promises.
     """
     try:
         import soundfile

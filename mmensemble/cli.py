@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +27,25 @@ _COUNT = click.IntRange(min=1)
 _NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 _FORMATS = described(known_formats())
 _FILES = f"INPUT and the output are files of rows, by the endings of their names: {_FORMATS}."
+
+
+class _Interrupted(click.ClickException):
+    exit_code = 130  # as of every program that Ctrl-C ends
+
+
+class _Limit(click.ParamType):
+    """A number of rows, or a share of them in percent."""
+
+    name = "number|percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            limit = float(value[:-1]) / 100 if str(value).endswith("%") else int(value)
+        except ValueError:
+            limit = -1
+        if limit < 0 or (isinstance(limit, float) and not limit <= 1):
+            self.fail(f"{value!r} is neither a number of rows nor a percentage", param, ctx)
+        return limit
 
 
 class _Commands(click.Group):
@@ -82,10 +101,23 @@ def _file_to_file(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--on-error",
-                type=click.Choice(["column", "raise"]),
+                type=click.Choice(["column", "missing", "raise"]),
                 default="column",
                 show_default=True,
-                help="Report a bad row in the column 'error', or stop at it.",
+                help="Report a bad row in the column 'error', score it as if the bad cell were missing, or stop at it.",
+            ),
+            click.option(
+                "--on-bad-line",
+                type=click.Choice(["error", "skip", "raise"]),
+                default="error",
+                show_default=True,
+                help="Report a line that cannot be read in the column 'error', drop it, or stop at it.",
+            ),
+            click.option(
+                "--max-errors",
+                type=_Limit(),
+                default=None,
+                help="Stop when more rows than so many (20), or than this share of them (2%), are bad or dropped.",
             ),
             click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
             click.option("--quiet", is_flag=True, help="No progress bar and no closing line."),
@@ -103,8 +135,9 @@ def score(model: Path, input: Path, output: Path, quiet: bool, threads: int | No
     The output has the kept columns, then prediction, probability_<class> for each class, and error. It appears when
     it is complete. Relative image paths in INPUT start at the working directory.
 
-    Bad rows are counted on stderr, and the output says what is wrong with each. The exit code is 1 if all are bad.
-    After Ctrl-C or a crash the same command goes on where it stopped.
+    Bad rows are counted on stderr, and the output says what is wrong with each. Exit code: 0 when the file is written,
+    1 if all its rows are bad or there is an error, 2 if an option is wrong, 130 after Ctrl-C or SIGTERM. After these or
+    a crash the same command goes on where it stopped.
 
     \b
     Examples:
@@ -143,8 +176,9 @@ def generate(model: Path, input: Path, output: Path, quiet: bool, threads: int |
     The output has the kept columns, then generated (generated_0 and so on of several texts for each row), and error.
     It appears when it is complete. Relative image paths in INPUT start at the working directory.
 
-    Bad rows are counted on stderr, and the output says what is wrong with each. The exit code is 1 if all are bad.
-    After Ctrl-C or a crash the same command goes on where it stopped.
+    Bad rows are counted on stderr, and the output says what is wrong with each. Exit code: 0 when the file is written,
+    1 if all its rows are bad or there is an error, 2 if an option is wrong, 130 after Ctrl-C or SIGTERM. After these or
+    a crash the same command goes on where it stopped.
 
     \b
     Examples:
@@ -162,9 +196,10 @@ def _write(
 ) -> None:
     """Run a model over a file and say how it went."""
     try:
-        report = write(model, input, output, progress=not quiet and sys.stderr.isatty(), **options)
+        with _sigterm_as_ctrl_c():
+            report = write(model, input, output, progress=not quiet and sys.stderr.isatty(), **options)
     except KeyboardInterrupt:
-        raise click.ClickException(
+        raise _Interrupted(
             "interrupted; the same command goes on where it stopped: finished rows are kept in a hidden folder "
             f"beside {output}"
         ) from None
@@ -175,10 +210,22 @@ def _write(
             f"{report.n_rows} rows{resumed} ({errors}) in {report.seconds:.2f} s, "
             f"{report.rows_per_second:.0f} rows/s on {report.device}"
         )
+    if report.n_skipped:
+        click.echo(f"Warning: {report.n_skipped} lines of {input} cannot be read and were dropped", err=True)
     if report.n_errors:
         click.echo(f"Warning: {errors} in {report.n_rows} rows; see the column 'error' of {output}", err=True)
     if 0 < report.n_rows == report.n_errors:
         raise click.exceptions.Exit(1)
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """End a job that a scheduler ends as one that Ctrl-C ends: what is finished is kept."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @main.command()
@@ -193,7 +240,9 @@ def inspect(model: Path, as_json: bool) -> None:
       mmensemble inspect model.onnx --json
       mmensemble inspect model.onnx --json | jq .classes
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
-    facts = _facts(model)
+    from mmensemble.scoring.facts import facts_of
+
+    facts = facts_of(model)
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
         return
@@ -226,59 +275,6 @@ def _task(facts: dict[str, Any]) -> str:
 def _echo_tensors(tensors: dict[str, Any]) -> None:
     for name, tensor in tensors.items():
         click.echo(f"    {name}  {tensor['dtype']}  ({', '.join(map(str, tensor['shape']))})")
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    import onnxruntime
-
-    from mmensemble.scoring import OnnxPredictor
-    from mmensemble.scoring.manifest import model_bytes
-    from mmensemble.scoring.providers import DEVICES, why_not
-
-    manifest = OnnxPredictor(path, device="cpu", n_threads=1).manifest
-    return {
-        "file": str(path),
-        "bytes": model_bytes(path),
-        "task": manifest.task.name,
-        "classes": _labels(manifest.task.classes),
-        "inputs": [
-            {
-                "name": feed.name,
-                "modality": feed.preprocessor.kind,
-                "columns": list(feed.columns),
-                "tensors": {
-                    f"{feed.name}.{name}": dataclasses.asdict(spec) for name, spec in feed.preprocessor.tensors.items()
-                },
-            }
-            for feed in manifest.feeds
-        ],
-        "generation": _generation(manifest.task),
-        "provenance": manifest.provenance,
-        "parity": manifest.parity,
-        "devices": [device for device in DEVICES if why_not(device) is None],
-        "onnxruntime": onnxruntime.__version__,
-    }
-
-
-def _generation(task: Any) -> dict[str, Any] | None:
-    """Return what describes a model that writes texts, without its tokenizer, which is long."""
-    if task.name != "generation":
-        return None
-    state = {f"state.{name}": dataclasses.asdict(spec) for name, spec in {**task.encoded, **task.state}.items()}
-    return {
-        "vocab_size": task.width,
-        "max_length": task.max_length,
-        "start_ids": task.start_ids,
-        "end_ids": task.end_ids,
-        "state": state,
-    }
-
-
-def _labels(classes: Any) -> Any:
-    """Return the labels, or those of each column, as JSON values."""
-    if isinstance(classes, list):
-        return [column.tolist() for column in classes]
-    return None if classes is None else classes.tolist()
 
 
 @main.command()

@@ -128,6 +128,9 @@ def _numbers(series: nw.Series[Any], otherwise: Any = None) -> Any:
     return otherwise
 
 
+# Characters of a cell that a message quotes.
+_SHOWN = 200
+
 HOW_MISSING = "what is missing is None, or in a CSV file an empty cell without quotes"
 Cells = Sequence[Any] | np.ndarray
 
@@ -149,3 +152,9 @@ def missing_cells(cells: Cells) -> np.ndarray:
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiub":
         return np.isnan(cells) if cells.dtype.kind == "f" else np.zeros(len(cells), dtype=bool)
     return np.fromiter((is_missing(cell) for cell in cells), dtype=bool, count=len(cells))
+
+
+def shown(cell: object) -> str:
+    """Return a cell as a message quotes it, which is not long."""
+    text = repr(cell)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"

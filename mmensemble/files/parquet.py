@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from mmensemble.files.formats import FileFormat, Sink
+from mmensemble.files.lines import OnBadLine, with_bad_cells, with_bad_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +28,9 @@ class ParquetFormat(FileFormat):
     def open(self, path: Path) -> ParquetReader:
         return ParquetReader(path)
 
+    def open_leniently(self, path: Path, on_bad_line: OnBadLine) -> ParquetReader:
+        return ParquetReader(path, on_bad_line)
+
     def sink(self, path: Path, schema: pa.Schema) -> AbstractContextManager[Sink]:
         import pyarrow.parquet as pq
 
@@ -41,10 +45,20 @@ class ParquetReader:
     ----------
     path : Path
         The file.
+    on_bad_line : {"error", "skip", "raise"}, default="raise"
+        What becomes of a row with a text that is not UTF-8; see `FileFormat.open_leniently`.
+
+    Attributes
+    ----------
+    n_skipped : int
+        Rows dropped so far.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_bad_line: OnBadLine = "raise") -> None:
         import pyarrow.parquet as pq
+
+        self.on_bad_line = on_bad_line
+        self.n_skipped = 0
 
         self._file = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
         self.schema: pa.Schema = self._file.schema_arrow
@@ -55,9 +69,34 @@ class ParquetReader:
         import pyarrow as pa
 
         for batch in self._file.iter_batches(batch_size=size, columns=list(columns)):
-            # pyarrow leaves text that is not UTF-8 for whoever takes the cell out.
-            batch.validate(full=True)
-            yield pa.Table.from_batches([batch]).select(list(columns))
+            table, messages = pa.Table.from_batches([batch]).select(list(columns)), dict[int, str]()
+            try:
+                # pyarrow leaves text that is not UTF-8 for whoever takes the cell out.
+                table.validate(full=True)
+            except pa.ArrowInvalid:
+                if self.on_bad_line == "raise":
+                    raise
+                table, messages = self._mended(table)
+            if self.on_bad_line == "error":
+                table = with_bad_lines(
+                    table, [messages.get(row) for row in range(table.num_rows)] if messages else None
+                )
+            elif messages:
+                self.n_skipped += len(messages)
+                table = table.take([row for row in range(table.num_rows) if row not in messages])
+            yield table
+
+    def _mended(self, table: pa.Table) -> tuple[pa.Table, dict[int, str]]:
+        from pyarrow import types
+
+        messages: dict[int, str] = {}
+        for number, field in enumerate(table.schema):
+            if types.is_string(field.type) or types.is_large_string(field.type):
+                column, found = with_bad_cells(table.select([number]))
+                messages = {**found, **messages}
+                table = table.set_column(number, field, column.column(0))
+        table.validate(full=True)
+        return table, messages
 
     def close(self) -> None:
         """Close the file."""

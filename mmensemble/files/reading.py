@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from mmensemble.exceptions import DataError
 from mmensemble.files.formats import format_of
+from mmensemble.files.lines import BAD_LINE, OnBadLine, with_bad_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,10 @@ class TableReader:
     ----------
     path : Path
         The file, whose suffix names its format.
+    on_bad_line : {"error", "skip", "raise"}, default="raise"
+        What becomes of a line that cannot be read, or a cell that is not UTF-8: with ``"error"`` its row stays, and the
+        tables have one more column, `BAD_LINE`, that says of each row what is wrong with it, or null; with ``"skip"``
+        the row is dropped; with ``"raise"`` there is a `DataError`.
 
     Attributes
     ----------
@@ -42,13 +47,15 @@ class TableReader:
         If there is no such file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_bad_line: OnBadLine = "raise") -> None:
         file_format = format_of(path)
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
         self.path = path
         with _naming(path):
-            self._reader = file_format.open(path)
+            lenient = on_bad_line != "raise"
+            self._reader = file_format.open_leniently(path, on_bad_line) if lenient else file_format.open(path)
+        self.on_bad_line = on_bad_line
         self.schema = self._reader.schema
         self.n_rows = self._reader.n_rows
 
@@ -57,6 +64,11 @@ class TableReader:
 
     def __exit__(self, *exception: object) -> None:
         self._reader.close()
+
+    @property
+    def n_skipped(self) -> int:
+        """Rows dropped so far."""
+        return int(getattr(self._reader, "n_skipped", 0))
 
     def tables(self, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
         """Yield these columns, `size` rows at a time, at the end those that are left.
@@ -67,7 +79,13 @@ class TableReader:
             If the file is damaged.
         """
         with _naming(self.path):
-            yield from _cut(self._reader.tables(columns, size), size)
+            yield from _cut(self._noted(self._reader.tables(columns, size)), size)
+
+    def _noted(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Add the column of what is wrong where a format knows of no bad lines."""
+        for table in tables:
+            wanted = self.on_bad_line == "error" and BAD_LINE not in table.column_names
+            yield with_bad_lines(table) if wanted else table
 
 
 def read_frame(path: Path) -> pd.DataFrame:

@@ -95,7 +95,7 @@ def to_grey(image: Image.Image, levels: Levels) -> Image.Image:
     ValueError
         If one is not finite, or if all of a picture in memory are so low that all would be black.
     """
-    values = np.asarray(image).astype(np.float64 if image.mode == "I" else np.float32)
+    values: np.ndarray = np.asarray(image).astype(np.float64 if image.mode == "I" else np.float32)
     if not np.isfinite(values).all():
         raise ValueError("it has pixels that are NaN or infinite")
     if levels.in_memory:

@@ -6,6 +6,7 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_ARGS ?=
 EXAMPLES_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -29,7 +30,7 @@ export HF_HUB_OFFLINE := 1
 export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help install data demo examples test test-lowest lint bench docs clean
+.PHONY: help install data demo examples test test-lowest lint bench fuzz docs clean
 
 help:  ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -112,6 +113,9 @@ lint: $(INSTALLED)  ## check style, format and types
 
 bench: $(INSTALLED)  ## measure speed; writes benchmark_output/
 	$(BIN)/python tests/benchmarks/run.py $(BENCH_ARGS)
+
+fuzz: $(INSTALLED)  ## open 2,048 damaged and hostile model files: each is right, refused, or an error of its rows
+	$(BIN)/python tests/benchmarks/fuzz.py $(FUZZ_ARGS)
 
 docs: $(INSTALLED)  ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W -E --keep-going -b html docs docs/_build/html

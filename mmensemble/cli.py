@@ -119,6 +119,7 @@ def _file_to_file(command: Callable[..., None]) -> Callable[..., None]:
                 default=None,
                 help="Stop when more rows than so many (20), or than this share of them (2%), are bad or dropped.",
             ),
+            click.option("--sha256", default=None, help="The digest that MODEL must have, as sha256sum prints it."),
             click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
             click.option("--quiet", is_flag=True, help="No progress bar and no closing line."),
         ]
@@ -195,6 +196,9 @@ def _write(
     write: Callable[..., ScoreReport], model: Path, input: Path, output: Path, quiet: bool, **options: Any
 ) -> None:
     """Run a model over a file and say how it went."""
+    from mmensemble.scoring.manifest import check_intact
+
+    check_intact(model, options.pop("sha256"))
     try:
         with _sigterm_as_ctrl_c():
             report = write(model, input, output, progress=not quiet and sys.stderr.isatty(), **options)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -121,6 +122,12 @@ def test_sigterm_ends_as_ctrl_c_does(
     before = signal.getsignal(signal.SIGTERM)
     result = run("score", model_path, items, "-o", tmp_path / "scores.parquet")
     assert (result.exit_code, signal.getsignal(signal.SIGTERM)) == (130, before)
+
+
+def test_the_digest_that_is_asked_for(model_path: Path, items: Path, tmp_path: Path) -> None:
+    job = ("score", model_path, items, "-o", tmp_path / "scores.csv", "--quiet", "--sha256")
+    assert_one_line_error(run(*job, "0" * 64), "is another file than the one that was asked for: its SHA-256 is ")
+    assert run(*job, hashlib.sha256(model_path.read_bytes()).hexdigest()).exit_code == 0
 
 
 def test_bad_lines_and_too_many_errors(model_path: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ __all__ = ["ParquetFormat", "ParquetReader"]
 
 # Without a buffer, pyarrow reads a column's part of a row group, which may be the whole file, at once.
 _BUFFER = 2**20
+# Of a batch that is read at once, by what the file says of its row groups.
+_BATCH_BYTES = 8 * 2**20
 
 
 class ParquetFormat(FileFormat):
@@ -68,7 +70,7 @@ class ParquetReader:
         """Yield the columns wanted, `size` rows at a time."""
         import pyarrow as pa
 
-        for batch in self._file.iter_batches(batch_size=size, columns=list(columns)):
+        for batch in self._batches(list(columns), size):
             table, messages = pa.Table.from_batches([batch]).select(list(columns)), dict[int, str]()
             try:
                 # pyarrow leaves text that is not UTF-8 for whoever takes the cell out.
@@ -86,6 +88,17 @@ class ParquetReader:
                 table = table.take([row for row in range(table.num_rows) if row not in messages])
             yield table
 
+    def _batches(self, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
+        """Yield batches of `size` rows, and fewer of row groups whose rows are large."""
+        metadata = self._file.metadata
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            chunks = (group.column(i) for i in range(group.num_columns))
+            wanted = sum(c.total_uncompressed_size for c in chunks if _is_of(c.path_in_schema, columns))
+            row_bytes = wanted / max(1, group.num_rows)
+            rows = max(1, min(size, int(_BATCH_BYTES / max(1, row_bytes))))
+            yield from self._file.iter_batches(batch_size=rows, row_groups=[number], columns=columns)
+
     def _mended(self, table: pa.Table) -> tuple[pa.Table, dict[int, str]]:
         from pyarrow import types
 
@@ -101,3 +114,8 @@ class ParquetReader:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _is_of(path: str, columns: Sequence[str]) -> bool:
+    """Tell whether a leaf belongs to one of some columns."""
+    return any(path == name or path.startswith(f"{name}.") for name in columns)

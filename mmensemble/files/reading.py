@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
 from mmensemble.exceptions import DataError
 from mmensemble.files.formats import format_of
 from mmensemble.files.lines import BAD_LINE, OnBadLine, with_bad_lines
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["TableReader", "read_frame"]
+
+# What a table takes at most, unless one row takes more.
+_MOST_BYTES = 16 * 2**20
 
 
 class TableReader:
@@ -71,7 +76,7 @@ class TableReader:
         return int(getattr(self._reader, "n_skipped", 0))
 
     def tables(self, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
-        """Yield these columns, `size` rows at a time, at the end those that are left.
+        """Yield these columns, `size` rows at a time, or fewer that take 16 MiB; at the end those that are left.
 
         Raises
         ------
@@ -104,17 +109,45 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def _cut(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
-    """Cut tables anew, so that the rows alone, and not how they lie in a file, decide what is scored together."""
+    """Cut tables anew, so that the rows alone, and not how they lie in a file, decide what is scored together.
+
+    A piece has `size` rows, or as many fewer as take 16 MiB, but one at least.
+    """
     import pyarrow as pa
 
     left: list[pa.Table] = []
     for found in tables:
-        table = pa.concat_tables([*left, found]).combine_chunks()
-        whole = table.num_rows - table.num_rows % size
-        for start in range(0, whole, size):
-            yield table.slice(start, size)
-        left = [table.slice(whole)] if whole < table.num_rows else []
-    yield from left
+        table = pa.concat_tables([*left, found])
+        # Where all rows together are small enough, there is no need to look at each of them.
+        ends = np.cumsum(_row_bytes(table)) if table.nbytes > _MOST_BYTES else None
+        start = 0
+        while start < table.num_rows:
+            stop = start + size
+            if ends is not None:
+                before = ends[start - 1] if start else 0
+                stop = min(stop, max(start + 1, int(np.searchsorted(ends, before + _MOST_BYTES, side="right"))))
+            if (stop >= table.num_rows and stop < start + size) or stop > table.num_rows:
+                break  # the next rows may belong to it
+            yield table.slice(start, stop - start).combine_chunks()
+            start = stop
+        left = [table.slice(start)] if start < table.num_rows else []
+    for table in left:
+        yield table.combine_chunks()
+
+
+def _row_bytes(table: pa.Table) -> np.ndarray:
+    """Return what the cells of each row take; of nested ones, what they take on average."""
+    import pyarrow.compute as pc
+    from pyarrow import types
+
+    total = np.zeros(table.num_rows)
+    for column in table.flatten().columns:
+        kinds = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+        if any(is_kind(column.type) for is_kind in kinds):
+            total += pc.fill_null(pc.binary_length(column), 0).to_numpy()
+        else:
+            total += column.nbytes / max(1, table.num_rows)
+    return total
 
 
 @contextmanager

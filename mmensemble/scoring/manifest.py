@@ -198,6 +198,7 @@ def _feeds(states: list[dict[str, Any]]) -> list[Feed]:
         )
         _check_types(feeds[-1].preprocessor)
         _check_size(state["name"], feeds[-1].preprocessor)
+        feeds[-1].preprocessor.encode(*([None] for _ in feeds[-1].columns))  # it takes so many columns, or none does
     return feeds
 
 
@@ -230,7 +231,19 @@ def read_manifest(session: Any, path: Path) -> Manifest:
         raise ModelFileError(f"{path} has lost its checksum: it was cut off, or changed by another program")
     for node in session.get_inputs():
         _check_tensor(manifest, node, path)
+    _check_width(manifest, session.get_outputs(), path)
     return manifest
+
+
+def _check_width(manifest: Manifest, nodes: list[Any], path: Path) -> None:
+    """Check that the graph gives as many columns as the task has, where its outputs say how many."""
+    widths = [node.shape[-1] for node in nodes if node.name in manifest.task.outputs and node.shape]
+    known = bool(widths) and all(isinstance(width, int) for width in widths)
+    if known and not isinstance(manifest.task, Generation) and sum(widths) != manifest.task.n_columns:
+        raise ModelFileError(
+            f"the graph in {path} gives {sum(widths)} columns, and its manifest has {manifest.task.n_columns}; export "
+            "the model again"
+        )
 
 
 def _check_tensor(manifest: Manifest, node: Any, path: Path) -> None:

@@ -9,12 +9,14 @@ were changed and a checksum that fits, as somebody would write it who means harm
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import resource
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -81,7 +83,7 @@ def hostile(content: bytes, rng: random.Random) -> onnx.ModelProto:
     state = json.loads(properties[METADATA_KEY])
     for _ in range(rng.choice([1, 1, 2, 3])):
         parent, key = rng.choice(list(places(state)))
-        parent[key] = rng.choice(ODD)
+        parent[key] = copy.deepcopy(rng.choice(ODD))
     for feed in state["feeds"] if isinstance(state.get("feeds"), list) else ():
         described = feed.get("preprocessor") if isinstance(feed, dict) else None
         if isinstance(described, dict) and described.get("kind") == "text" and rng.random() < 0.3:
@@ -98,7 +100,7 @@ def with_odd_values(tokenizer: Any, rng: random.Random) -> Any:
     except ValueError:
         return tokenizer
     parent, key = rng.choice([place for place in places(state) if place[1] != "vocab"] or [(state, "version")])
-    parent[key] = rng.choice(ODD)
+    parent[key] = copy.deepcopy(rng.choice(ODD))
     return json.dumps(state)
 
 
@@ -125,7 +127,8 @@ def outcome(path: Path, right: np.ndarray | None) -> str:
     except DataError:
         return "an error of the data"
     except Exception as error:
-        return f"FAULT {type(error).__name__}: {str(error)[:200]}"
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return f"FAULT {type(error).__name__} in {Path(where.filename).name}:{where.lineno}: {str(error)[:200]}"
     good = [row for row, error in enumerate(window.errors) if error is None]
     if right is None or np.allclose(window.outputs[good], right[good], equal_nan=True):
         return "right"

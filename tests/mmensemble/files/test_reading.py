@@ -305,3 +305,19 @@ def test_a_format_from_elsewhere_knows_no_bad_lines(tmp_path: Path, monkeypatch:
     register_format(LineFormat())
     (tmp_path / "in.lines").write_text("a\nb\nc\n")
     assert noted(tmp_path / "in.lines", "error", ["line"]) == [["a", None], ["b", None], ["c", None], 0]
+
+
+@pytest.mark.parametrize("row_group_size", [3, 10, 100])
+def test_tables_are_cut_by_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group_size: int) -> None:
+    monkeypatch.setattr("mmensemble.files.reading._MOST_BYTES", 1000)
+    monkeypatch.setattr("mmensemble.files.parquet._BATCH_BYTES", 2000)
+    lengths = [10] * 20 + [400] * 5 + [3000, 3000] + [900, 101] + [10] * 20
+    table = pa.table({"a": ["x" * length for length in lengths], "b": [{"c": b"y"}] * len(lengths)})
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=row_group_size)
+    with TableReader(tmp_path / "in.parquet") as reader:
+        tables = list(reader.tables(["a"], 15))
+    # However the rows lie in the file: at most 15 of them, and 1,000 bytes, where there are more than one.
+    assert [each.num_rows for each in tables] == [15, 7, 2, 1, 1, 1, 1, 15, 6]
+    assert pa.concat_tables(tables)["a"].to_pylist() == table["a"].to_pylist()
+    with TableReader(tmp_path / "in.parquet") as reader:
+        assert sum(each.num_rows for each in reader.tables(["b", "a"], 15)) == len(lengths)

@@ -320,6 +320,16 @@ def test_a_manifest_of_values_that_cannot_be(
         OnnxPredictor(write_model(tmp_path / "odd.onnx", json.dumps(state)), device="cpu")
 
 
+def test_a_manifest_of_other_columns_or_classes(tmp_path: Path, manifest: Manifest, write_model: WriteModel) -> None:
+    state = json.loads(manifest.to_json())
+    state["feeds"][1]["columns"] = []
+    with pytest.raises(ModelFileError, match="manifest is damaged"):
+        OnnxPredictor(write_model(tmp_path / "odd.onnx", json.dumps(state)), device="cpu")
+    fewer = dataclasses.replace(manifest, task=Classification(np.array(["a", "b"], dtype=object)))
+    with pytest.raises(ModelFileError, match="gives 3 columns, and its manifest has 2"):
+        OnnxPredictor(write_model(tmp_path / "fewer.onnx", fewer.to_json()), device="cpu")
+
+
 @pytest.mark.parametrize("name", ["batch_size", "n_threads"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "4"])
 def test_numbers_that_cannot_be(model_path: Path, name: str, value: Any) -> None:

@@ -49,6 +49,8 @@ MovedModules(
         "compose": "learning.columns",
         "fusion._base": "fusion",
         "preprocessing._base": "preprocessing.base",
+        "scoring.files": "scoring.file_job",
+        "scoring.readers": "files.reading",
         "scoring.tasks": "tasks",
     },
 ).install()

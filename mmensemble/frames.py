@@ -116,7 +116,29 @@ def leaf_cells(X: Any) -> Cells:
 
 def _series_cells(series: nw.Series[Any]) -> Cells:
     cells: Cells | None = _numbers(series)
-    return series.to_list() if cells is None else cells
+    if cells is not None:
+        return cells
+    try:
+        return series.to_list()
+    except (ValueError, OverflowError):  # a date beyond Python's, or a text that is not UTF-8
+        return [_cell(series, row) for row in range(len(series))]
+
+
+class UnreadableCell:
+    """In the place of a cell that Python has no value for; whoever reads it finds that it is of the wrong type."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"a cell that cannot be read ({self.reason})"
+
+
+def _cell(series: nw.Series[Any], row: int) -> Any:
+    try:
+        return series[row : row + 1].to_list()[0]
+    except (ValueError, OverflowError) as error:
+        return UnreadableCell(str(error))
 
 
 def _numbers(series: nw.Series[Any], otherwise: Any = None) -> Any:

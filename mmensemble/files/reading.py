@@ -93,6 +93,9 @@ class TableReader:
             yield with_bad_lines(table) if wanted else table
 
 
+open_reader = TableReader  # its name in version 0.1.0
+
+
 def read_frame(path: Path) -> pd.DataFrame:
     """Read a whole file for an estimator, with numbers as numbers.
 

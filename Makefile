@@ -7,6 +7,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 EVIDENCE_ARGS ?=
+FUZZ_ARGS ?=
 EXAMPLES_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -30,7 +31,7 @@ export HF_HUB_OFFLINE := 1
 export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help install data demo examples test test-lowest lint bench evidence docs clean
+.PHONY: help install data demo examples test test-lowest lint bench evidence fuzz docs clean
 
 help:  ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -116,6 +117,9 @@ bench: $(INSTALLED)  ## measure speed; writes benchmark_output/
 
 evidence: $(INSTALLED)  ## compare strategies, members and ten lines on real data, an hour or two; writes benchmark_output/
 	$(BIN)/python tests/benchmarks/evidence.py $(EVIDENCE_ARGS)
+
+fuzz: $(INSTALLED)  ## open 2,048 damaged and hostile model files: each is right, refused, or an error of its rows
+	$(BIN)/python tests/benchmarks/fuzz.py $(FUZZ_ARGS)
 
 docs: $(INSTALLED)  ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W -E --keep-going -b html docs docs/_build/html

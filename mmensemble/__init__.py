@@ -3,17 +3,25 @@
 The public names, which stand in ``__init__.pyi``, are loaded on first use (PEP 562), so ``import mmensemble`` loads
 neither scikit-learn, torch nor onnx, and a scoring host needs none of them. The estimators that train neural networks
 live in ``mmensemble_estimators``.
+
+Whatever of mmensemble is imported, in whatever process, this module comes first. So here, and nowhere else, ONNX
+Runtime is told to send nothing home.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import os
 from pathlib import Path
 from typing import Any
 
 from mmensemble._moved import MovedModules
 from mmensemble._version import __version__ as __version__
+
+# From version 1.29 on it writes a device id and a database of events into the home folder, to be sent, unless this is
+# set before its import. Processes that are started inherit it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Name → module, from the imports that type checkers see.
 _HOME = {
@@ -41,6 +49,8 @@ MovedModules(
         "compose": "learning.columns",
         "fusion._base": "fusion",
         "preprocessing._base": "preprocessing.base",
+        "scoring.files": "scoring.file_job",
+        "scoring.readers": "files.reading",
         "scoring.tasks": "tasks",
     },
 ).install()

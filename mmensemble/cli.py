@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,43 +16,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmensemble._version import __version__
+from mmensemble.command_options import COUNT, EXISTING_FILE, FILES, FORMATS, NEW_FILE, Source, running
 from mmensemble.doctor import doctor
 from mmensemble.exceptions import MissingDependencyError, MmensembleError
-from mmensemble.files.finding import is_pattern
-from mmensemble.files.formats import described, known_formats
-from mmensemble.files.places import is_uri
 
 if TYPE_CHECKING:
     from mmensemble.scoring import ScoreReport
 
 __all__ = ["main"]
 
-_EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_COUNT = click.IntRange(min=1)
-_NEW_FILE = click.Path(dir_okay=False, path_type=Path)
-_FORMATS = described(known_formats())
-_FILES = f"INPUT and the output are files of rows, by the endings of their names: {_FORMATS}."
 
-
-class _Source(click.Path):
-    """A path, a URI or a pattern; what is neither of the latter must exist where that is asked for."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if is_uri(value) or (self.exists and is_pattern(value) and not Path(value).exists()):
-            return value
-        return super().convert(value, param, ctx)
-
-
-class _Device(click.ParamType):
-    """A device, or one of several GPUs by its number."""
-
-    name = "auto|cpu|cuda|tensorrt|cuda:N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        kind, colon, number = value.partition(":")
-        if kind not in ("auto", "cpu", "cuda", "tensorrt") or (colon and not number.isdecimal()):
-            self.fail(f"{value!r} is not one of auto, cpu, cuda, tensorrt, or a GPU as cuda:1", param, ctx)
-        return value
+class _Interrupted(click.ClickException):
+    exit_code = 130  # as of every program that Ctrl-C ends
 
 
 class _Commands(click.Group):
@@ -87,51 +63,14 @@ def main() -> None:
 main.add_command(doctor)
 
 
-def _running(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of every command that runs a model over rows."""
-    for option in reversed(
-        [
-            click.option(
-                "--device",
-                type=_Device(),
-                default="auto",
-                show_default=True,
-                help="auto takes a GPU that works, else the CPU. A device named here is used or refused; cuda:1 is one "
-                "of several.",
-            ),
-            click.option(
-                "--batch-size",
-                type=_COUNT,
-                default=None,
-                help="Most rows at a time.  [default: 32, and 2048 of numbers and categories alone]",
-            ),
-            click.option("--threads", type=_COUNT, default=None, help="Threads to use.  [default: all cores]"),
-            click.option(
-                "--keep", metavar="COLUMN", multiple=True, help="Copy this input column to the output. Repeatable."
-            ),
-            click.option(
-                "--on-error",
-                type=click.Choice(["column", "raise"]),
-                default="column",
-                show_default=True,
-                help="Report a bad row in the column 'error', or stop at it.",
-            ),
-            click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
-            click.option("--quiet", is_flag=True, help="No progress bar and no closing line."),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-@main.command(epilog=_FILES)
-@click.argument("model", type=_Source(exists=True, dir_okay=False))
-@click.argument("input", type=_Source(exists=True))
-@click.option("-o", "--output", type=_Source(), required=True, help="The file or folder to write.")
-@_running
-@click.option("--top-k", type=_COUNT, default=None, help="The most probable classes in place of all probabilities.")
+@main.command(epilog=FILES)
+@click.argument("model", type=Source(exists=True, dir_okay=False))
+@click.argument("input", type=Source(exists=True))
+@click.option("-o", "--output", type=Source(), required=True, help="The file or folder to write.")
+@running
+@click.option("--top-k", type=COUNT, default=None, help="The most probable classes in place of all probabilities.")
 @click.option("--engine", default="local", show_default=True, help="Who scores: local, ray or spark.")
-@click.option("--workers", type=_COUNT, default=None, help="Fragments at a time.  [default: what the cluster has]")
+@click.option("--workers", type=COUNT, default=None, help="Fragments at a time.  [default: what the cluster has]")
 @click.option("--format", default="parquet", show_default=True, help="Of the files in an output folder, by suffix.")
 def score(model: str, input: str, output: str, quiet: bool, threads: int | None, **options: Any) -> None:
     """Score the rows of INPUT with MODEL (.onnx).
@@ -142,8 +81,9 @@ def score(model: str, input: str, output: str, quiet: bool, threads: int | None,
     The output has the kept columns, then prediction, probability_<class> for each class, and error. Each file appears
     when it is complete. Relative image paths in INPUT start at the working directory.
 
-    Bad rows are counted on stderr, and the output says what is wrong with each. The exit code is 1 if all are bad.
-    After Ctrl-C or a crash the same command goes on where it stopped.
+    Bad rows are counted on stderr, and the output says what is wrong with each. Exit code: 0 when the file is written,
+    1 if all its rows are bad or there is an error, 2 if an option is wrong, 130 after Ctrl-C or SIGTERM. After these or
+    a crash the same command goes on where it stopped.
 
     \b
     Examples:
@@ -158,13 +98,13 @@ def score(model: str, input: str, output: str, quiet: bool, threads: int | None,
     _write(score_dataset, model, input, output, quiet, n_threads=threads, **options)
 
 
-@main.command(epilog=_FILES)
-@click.argument("model", type=_EXISTING_FILE)
-@click.argument("input", type=_EXISTING_FILE)
-@click.option("-o", "--output", type=_NEW_FILE, required=True, help="The file to write.")
-@_running
-@click.option("--max-new-tokens", type=_COUNT, default=32, show_default=True, help="Most tokens of a text.")
-@click.option("--num-return-sequences", type=_COUNT, default=1, show_default=True, help="Texts for each row.")
+@main.command(epilog=FILES)
+@click.argument("model", type=EXISTING_FILE)
+@click.argument("input", type=EXISTING_FILE)
+@click.option("-o", "--output", type=NEW_FILE, required=True, help="The file to write.")
+@running
+@click.option("--max-new-tokens", type=COUNT, default=32, show_default=True, help="Most tokens of a text.")
+@click.option("--num-return-sequences", type=COUNT, default=1, show_default=True, help="Texts for each row.")
 @click.option(
     "--temperature",
     type=click.FloatRange(min=0),
@@ -172,14 +112,14 @@ def score(model: str, input: str, output: str, quiet: bool, threads: int | None,
     show_default=True,
     help="What scores are divided by before a token is drawn; 0 takes the most probable token.",
 )
-@click.option("--top-k", type=_COUNT, default=None, help="Draw among so many most probable tokens only.")
+@click.option("--top-k", type=COUNT, default=None, help="Draw among so many most probable tokens only.")
 @click.option(
     "--top-p",
     type=click.FloatRange(min=0, min_open=True, max=1),
     default=None,
     help="Draw among the fewest most probable tokens whose probabilities add up to so much.",
 )
-@click.option("--num-beams", type=_COUNT, default=1, show_default=True, help="Above 1, search with so many beams.")
+@click.option("--num-beams", type=COUNT, default=1, show_default=True, help="Above 1, search with so many beams.")
 @click.option("--random-state", type=click.IntRange(min=0), help="A seed: with the same one, the same texts.")
 def generate(model: Path, input: Path, output: Path, quiet: bool, threads: int | None, **options: Any) -> None:
     """Write a text for each row of INPUT with MODEL (.onnx), one that generates.
@@ -187,8 +127,9 @@ def generate(model: Path, input: Path, output: Path, quiet: bool, threads: int |
     The output has the kept columns, then generated (generated_0 and so on of several texts for each row), and error.
     It appears when it is complete. Relative image paths in INPUT start at the working directory.
 
-    Bad rows are counted on stderr, and the output says what is wrong with each. The exit code is 1 if all are bad.
-    After Ctrl-C or a crash the same command goes on where it stopped.
+    Bad rows are counted on stderr, and the output says what is wrong with each. Exit code: 0 when the file is written,
+    1 if all its rows are bad or there is an error, 2 if an option is wrong, 130 after Ctrl-C or SIGTERM. After these or
+    a crash the same command goes on where it stopped.
 
     \b
     Examples:
@@ -210,10 +151,15 @@ def _write(
     **options: Any,
 ) -> None:
     """Run a model over a file and say how it went."""
+    from mmensemble.scoring.engines.model_cache import local_model
+    from mmensemble.scoring.manifest import check_intact
+
+    check_intact(local_model(model), options.pop("sha256"))
     try:
-        report = write(model, input, output, progress=not quiet and sys.stderr.isatty(), **options)
+        with _sigterm_as_ctrl_c():
+            report = write(model, input, output, progress=not quiet and sys.stderr.isatty(), **options)
     except KeyboardInterrupt:
-        raise click.ClickException(
+        raise _Interrupted(
             "interrupted; the same command goes on where it stopped: finished rows are kept in a hidden folder beside "
             f"{output}, or in that folder"
         ) from None
@@ -224,14 +170,26 @@ def _write(
             f"{report.n_rows} rows{resumed} ({errors}) in {report.seconds:.2f} s, "
             f"{report.rows_per_second:.0f} rows/s on {report.device}"
         )
+    if report.n_skipped:
+        click.echo(f"Warning: {report.n_skipped} lines of {input} cannot be read and were dropped", err=True)
     if report.n_errors:
         click.echo(f"Warning: {errors} in {report.n_rows} rows; see the column 'error' of {output}", err=True)
     if 0 < report.n_rows == report.n_errors:
         raise click.exceptions.Exit(1)
 
 
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """End a job that a scheduler ends as one that Ctrl-C ends: what is finished is kept."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @main.command()
-@click.argument("model", type=_EXISTING_FILE)
+@click.argument("model", type=EXISTING_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def inspect(model: Path, as_json: bool) -> None:
     """Show what MODEL (.onnx) predicts, what it reads, where it comes from and what can run it here.
@@ -281,8 +239,8 @@ def _echo_tensors(tensors: dict[str, Any]) -> None:
 
 
 @main.command()
-@click.argument("estimator", type=_EXISTING_FILE)
-@click.argument("model", type=_NEW_FILE)
+@click.argument("estimator", type=EXISTING_FILE)
+@click.argument("model", type=NEW_FILE)
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "int8"]),
@@ -292,14 +250,14 @@ def _echo_tensors(tensors: dict[str, Any]) -> None:
 )
 @click.option(
     "--verify",
-    type=_EXISTING_FILE,
+    type=EXISTING_FILE,
     default=None,
-    help=f"Rows on which the model must score as the estimator does: {_FORMATS}.",
+    help=f"Rows on which the model must score as the estimator does: {FORMATS}.",
 )
 @click.option("--target", default=None, help="Column of the --verify rows that holds the labels: compares the scores.")
 @click.option(
     "--calibrate",
-    type=_EXISTING_FILE,
+    type=EXISTING_FILE,
     default=None,
     help="Rows on which int8 measures the ranges of activations around convolutions.",
 )

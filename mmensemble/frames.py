@@ -168,7 +168,29 @@ def leaf_cells(X: Any) -> Cells:
 
 def _series_cells(series: nw.Series[Any]) -> Cells:
     cells: Cells | None = _numbers(series)
-    return series.to_list() if cells is None else cells
+    if cells is not None:
+        return cells
+    try:
+        return series.to_list()
+    except (ValueError, OverflowError):  # a date beyond Python's, or a text that is not UTF-8
+        return [_cell(series, row) for row in range(len(series))]
+
+
+class UnreadableCell:
+    """In the place of a cell that Python has no value for; whoever reads it finds that it is of the wrong type."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"a cell that cannot be read ({self.reason})"
+
+
+def _cell(series: nw.Series[Any], row: int) -> Any:
+    try:
+        return series[row : row + 1].to_list()[0]
+    except (ValueError, OverflowError) as error:
+        return UnreadableCell(str(error))
 
 
 def _numbers(series: nw.Series[Any], otherwise: Any = None) -> Any:
@@ -179,6 +201,9 @@ def _numbers(series: nw.Series[Any], otherwise: Any = None) -> Any:
             return cells
     return otherwise
 
+
+# Characters of a cell that a message quotes.
+_SHOWN = 200
 
 HOW_MISSING = "what is missing is None, or in a CSV file an empty cell without quotes"
 Cells = Sequence[Any] | np.ndarray
@@ -201,3 +226,9 @@ def missing_cells(cells: Cells) -> np.ndarray:
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiub":
         return np.isnan(cells) if cells.dtype.kind == "f" else np.zeros(len(cells), dtype=bool)
     return np.fromiter((is_missing(cell) for cell in cells), dtype=bool, count=len(cells))
+
+
+def shown(cell: object) -> str:
+    """Return a cell as a message quotes it, which is not long."""
+    text = repr(cell)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"

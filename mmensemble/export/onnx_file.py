@@ -22,6 +22,7 @@ from mmensemble.export.parity import ParityCheck, check_scores_rows
 from mmensemble.export.precision import PRECISIONS, Precision, convert, float_convolutions, int8_layers, sensitivities
 from mmensemble.export.provenance import provenance_of
 from mmensemble.export.rows import check_made_rows
+from mmensemble.files.seal import seal
 from mmensemble.frames import n_rows
 from mmensemble.graph import (
     GENERATION_OPSET,
@@ -175,7 +176,7 @@ def export_onnx(
             model = _converted(model, draft, precision, manifest, check, calibrate)
         elif check is not None:
             manifest.parity = check.accept(check.measure(draft))
-        _write(model, manifest, draft)
+        _write(model, manifest, draft, sealed=True)
         if precision != "fp32":
             onnx.checker.check_model(draft, full_check=True)
         for written in sorted(Path(folder).iterdir(), reverse=True):  # the weights before the file that names them
@@ -219,11 +220,13 @@ def _refusing(graph: Graph, value: ir.Value, width: Any) -> tuple[ir.Value, Any]
     return graph.op("Where", any_present(graph, graph.refusals), nothing, value), width
 
 
-def _write(model: ir.Model, manifest: Manifest, path: Path) -> None:
-    model.metadata_props[METADATA_KEY] = manifest.to_json()
+def _write(model: ir.Model, manifest: Manifest, path: Path, *, sealed: bool = False) -> None:
+    model.metadata_props[METADATA_KEY] = manifest.to_json(sealed=sealed)
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     external = f"{path.name}.data" if size > EXTERNAL_DATA_BYTES else None
     ir.save(model, path, external_data=external)
+    if sealed:
+        seal(path, None if external is None else path.with_name(external))
 
 
 def _converted(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mmensemble.exceptions import ConfigurationError
+from mmensemble.files.lines import OnBadLine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +88,20 @@ class FileFormat(ABC):
         OSError, ValueError, pyarrow.ArrowException
             If the file is damaged, here or in the reader's methods. The message need not name the file.
         """
+
+    def open_leniently(self, path: Path, on_bad_line: OnBadLine) -> Reader:
+        """Open a file of which a line that cannot be read costs its own row only; here as `open` does.
+
+        Parameters
+        ----------
+        path : Path
+            A file that exists.
+        on_bad_line : {"error", "skip"}
+            With ``"error"`` the row stays: its cells are null, and the tables have one more column, the last one, of
+            the name `mmensemble.files.lines.BAD_LINE`, that says what is wrong. With ``"skip"`` it is dropped, and
+            counted in the reader's attribute ``n_skipped``.
+        """
+        return self.open(path)
 
     @abstractmethod
     def sink(self, path: Path, schema: pa.Schema) -> AbstractContextManager[Sink]:

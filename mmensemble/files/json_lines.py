@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from mmensemble.files.formats import FileFormat, Sink
+from mmensemble.files.lines import OnBadLine, with_bad_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,12 +28,27 @@ class JsonLinesFormat(FileFormat):
     def open(self, path: Path) -> JsonLinesReader:
         return JsonLinesReader(path)
 
+    def open_leniently(self, path: Path, on_bad_line: OnBadLine) -> JsonLinesReader:
+        return JsonLinesReader(path, on_bad_line)
+
     def sink(self, path: Path, schema: pa.Schema) -> AbstractContextManager[Sink]:
         return _JsonLinesSink(path)
 
     def holds(self, column: pa.Field) -> bool:
+        return self._holds(column.type)
+
+    def _holds(self, kind: pa.DataType) -> bool:
         from pyarrow import types
 
+        if (
+            types.is_dictionary(kind)
+            or types.is_list(kind)
+            or types.is_large_list(kind)
+            or types.is_fixed_size_list(kind)
+        ):
+            return self._holds(kind.value_type)
+        if types.is_struct(kind):
+            return all(self._holds(field.type) for field in kind)
         kinds = (
             types.is_null,
             types.is_boolean,
@@ -41,7 +57,7 @@ class JsonLinesFormat(FileFormat):
             types.is_string,
             types.is_large_string,
         )
-        return any(is_kind(column.type) for is_kind in kinds)
+        return any(is_kind(kind) for is_kind in kinds)
 
 
 class JsonLinesReader:
@@ -55,12 +71,21 @@ class JsonLinesReader:
     ----------
     path : Path
         The file; it is read once to learn the columns.
+    on_bad_line : {"error", "skip", "raise"}, default="raise"
+        What becomes of a line that is no JSON object, or not UTF-8; see `FileFormat.open_leniently`.
+
+    Attributes
+    ----------
+    n_skipped : int
+        Rows dropped so far.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_bad_line: OnBadLine = "raise") -> None:
         import pyarrow as pa
 
         self.path = path
+        self.on_bad_line = on_bad_line
+        self.n_skipped = 0
         kinds: dict[str, set[type]] = {}
         self.n_rows: int | None = 0
         with closing(self._objects()) as objects:
@@ -79,28 +104,55 @@ class JsonLinesReader:
 
         schema = pa.schema([self.schema.field(name) for name in columns])
         converters: dict[Any, Callable[[Any], Any]] = {pa.string(): _text, pa.float64(): float}
+        self.n_skipped = 0
         with closing(self._objects()) as objects:
             while rows := list(islice(objects, size)):
                 cells = {field.name: _cells(rows, field.name, converters.get(field.type)) for field in schema}
-                yield pa.table(cells, schema=schema)
+                table = pa.table(cells, schema=schema)
+                if self.on_bad_line == "error":
+                    says = [row.message if isinstance(row, _BadLine) else None for row in rows]
+                    table = with_bad_lines(table, says if any(says) else None)
+                yield table
 
     def close(self) -> None:
         """Do nothing: `tables` opens and closes the file."""
 
     def _objects(self) -> Generator[dict[str, Any]]:
-        with open(self.path, encoding="utf-8-sig") as file:
+        with open(self.path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.isspace():
                     continue
                 try:
-                    row = json.loads(line)
+                    yield _object(line, number)
                 except ValueError as error:
-                    raise ValueError(f"line {number} is no JSON: {error}") from error
-                except RecursionError as error:
-                    raise ValueError(f"line {number} is nested too deeply") from error
-                if not isinstance(row, dict):
-                    raise ValueError(f"line {number} is no JSON object")
-                yield row
+                    if self.on_bad_line == "raise":
+                        raise
+                    if self.on_bad_line == "error":
+                        yield _BadLine(str(error))
+                    else:
+                        self.n_skipped += 1
+
+
+class _BadLine(dict[str, Any]):
+    """In the place of the object of a line that holds none."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__()
+        self.message = message
+
+
+def _object(line: bytes, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"line {number} is not UTF-8: {error}; save the file as UTF-8") from error
+    except ValueError as error:
+        raise ValueError(f"line {number} is no JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"line {number} is nested too deeply") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"line {number} is no JSON object")
+    return row
 
 
 def _kind(cell: Any) -> type:
@@ -141,7 +193,14 @@ class _JsonLinesSink:
 
     def write_table(self, table: pa.Table) -> None:
         for row in table.to_pylist():
-            cells = {
-                name: None if isinstance(cell, float) and not isfinite(cell) else cell for name, cell in row.items()
-            }
+            cells = {name: _finite(cell) for name, cell in row.items()}
             self._file.write(json.dumps(cells, ensure_ascii=False) + "\n")
+
+
+def _finite(cell: Any) -> Any:
+    """Return a cell with null for every number in it that is not finite."""
+    if isinstance(cell, float):
+        return cell if isfinite(cell) else None
+    if isinstance(cell, list):
+        return [_finite(each) for each in cell]
+    return {name: _finite(each) for name, each in cell.items()} if isinstance(cell, dict) else cell

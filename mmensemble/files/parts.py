@@ -1,9 +1,9 @@
 """Rows that survive their process: written part by part, each atomically. Imports pyarrow on first use only.
 
 The parts of ``scores.parquet`` lie in ``.scores.parquet.parts`` beside it: ``job.json`` says what was asked for and
-what was drawn for it, and ``part-00000.arrow`` and so on hold the finished rows in order. Whoever asks for the same
-again goes on after the last part; whoever asks for something else begins anew. When all rows are there, the output is
-made of the parts. One process writes them at a time: it holds ``lock``.
+what was drawn for it, ``part-00000.arrow`` and so on hold the finished rows in order, and ``digests`` has the SHA-256
+of each. Whoever asks for the same again goes on after the last part; whoever asks for something else begins anew. When
+all rows are there, the output is made of the parts. One process writes them at a time: it holds ``lock``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from filelock import FileLock, Timeout
 
 from mmensemble.exceptions import ConfigurationError
+from mmensemble.files.seal import sha256_of
 from mmensemble.files.writing import put_in_place
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ __all__ = ["Parts"]
 # A part is closed after so many seconds or rows: a process that is killed loses no more than these.
 _PART_SECONDS = 20.0
 _PART_ROWS = 2**20
-_JOB, _LOCK = "job.json", "lock"
+_JOB, _LOCK, _DIGESTS = "job.json", "lock", "digests"
 
 
 class Parts:
@@ -108,8 +109,18 @@ class Parts:
             _write_job(self.folder / _JOB, {"job": self.job, "drawn": self.drawn})
         for unfinished in self.folder.glob("*.partial"):
             unfinished.unlink()
+        self._drop_damaged()
         for table in self.tables():
             self._count(table)
+
+    def _drop_damaged(self) -> None:
+        """Delete a part whose bytes are not those that were written, and those behind it, whose rows follow its own."""
+        digests = _read_digests(self.folder / _DIGESTS)
+        whole = True
+        for path in self._paths():
+            whole = whole and digests.get(path.name) == sha256_of(path)
+            if not whole:
+                path.unlink()
 
     def _unlock(self) -> None:
         if not (self.folder / _JOB).exists():
@@ -145,7 +156,8 @@ class Parts:
     def remove(self) -> None:
         """Delete the parts."""
         self.close()
-        for path in sorted(self.folder.iterdir(), key=lambda path: path.name != _JOB):  # without it parts do not count
+        # Without the job parts do not count, and without their digests they do not either.
+        for path in sorted(self.folder.iterdir(), key=lambda path: (path.name != _JOB, path.name == _DIGESTS)):
             if path.name != _LOCK:
                 path.unlink()
 
@@ -167,7 +179,20 @@ class Parts:
         self._sink.close()
         self._sink = None
         partial = self._partial
-        put_in_place(partial, partial.with_suffix(""))
+        path = partial.with_suffix("")
+        # Before the part has its name, so that one without a digest is none.
+        with (self.folder / _DIGESTS).open("a", encoding="ascii") as file:
+            file.write(f"{sha256_of(partial)}  {path.name}\n")
+        put_in_place(partial, path)
+
+
+def _read_digests(path: Path) -> dict[str, str]:
+    """Return the digests of the parts by their names, of each the last one."""
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return {}
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def _read_job(path: Path) -> dict[str, Any] | None:

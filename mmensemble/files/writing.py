@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from mmensemble.files.formats import Sink, format_of, known_formats
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TableWriter", "check_writable", "open_writer", "put_in_place"]
+__all__ = ["TableWriter", "check_room", "check_writable", "open_writer", "put_in_place"]
 
 # What is written at once becomes a row group of a Parquet file: large enough to compress and to skim.
 _GROUP_ROWS = 65_536
@@ -65,7 +66,7 @@ def open_writer(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
     schema : pyarrow.Schema
         Of all tables that will be written; see `check_writable`.
     """
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    part = _partial(path)
     try:
         with format_of(path).sink(part, schema) as sink:
             writer = TableWriter(sink)
@@ -74,6 +75,39 @@ def open_writer(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
         put_in_place(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid4().hex}.part")
+
+
+def check_room(path: Path, n_bytes: int) -> None:
+    """Check, before there is anything to write, that a file can be written under this name, and has room.
+
+    Parameters
+    ----------
+    path : Path
+    n_bytes : int
+        What it will take at least.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot.
+    """
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder; name a file in it")
+    trial = _partial(path)
+    try:
+        trial.touch(exist_ok=False)
+        trial.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
+    free = shutil.disk_usage(path.parent).free
+    if free < n_bytes:
+        raise ConfigurationError(
+            f"{path} needs some {n_bytes // 10**6:,} MB, and there are {free // 10**6:,} MB left; write elsewhere"
+        )
 
 
 def put_in_place(written: Path, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmensemble.frames import Cells, is_missing
+from mmensemble.frames import Cells, is_missing, shown
 from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
 from mmensemble.preprocessing.registry import register_preprocessor
 
@@ -94,7 +94,7 @@ class CategoryPreprocessor(Preprocessor):
                         code = -1
                 # A missing cell is no error here: the whole modality may be missing, and the graph knows what to do.
                 if code < 0 and not absent and self.unknown == "error":
-                    errors.setdefault(row, f"column {column!r}: {cell!r} is none of the categories seen in fit")
+                    errors.setdefault(row, f"column {column!r}: {shown(cell)} is none of the categories seen in fit")
                 codes[row, number] = code
         present[list(errors)] = False
         return Encoded(codes, present, errors, np.ones(n_rows, dtype=np.int64))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmensemble.frames import Cells
 from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
-from mmensemble.preprocessing.decoding.cells import file_of, is_missing_file, not_empty, why_unreadable
+from mmensemble.preprocessing.decoding.cells import file_of, is_missing_file, open_file, why_unreadable
 from mmensemble.preprocessing.decoding.pictures import Resize, open_picture, to_square
 from mmensemble.preprocessing.registry import register_preprocessor
 
@@ -121,7 +121,7 @@ def _open(cell: Any) -> Image.Image:
     if isinstance(cell, (bytes, bytearray, memoryview)):
         return open_picture(io.BytesIO(cell))
     if isinstance(cell, (str, os.PathLike)):
-        with open(not_empty(cell), "rb") as file:
+        with open_file(cell) as file:
             return open_picture(io.BytesIO(file.read()))
     if isinstance(cell, np.ndarray):
         if cell.dtype != np.uint8:

@@ -16,6 +16,7 @@ from mmensemble.preprocessing.text import (
     TokenPreprocessor,
     as_encoded,
     as_texts,
+    encoded_in_pieces,
     read_tokenizer,
     readable,
     train_bpe,
@@ -104,7 +105,7 @@ class PromptPreprocessor(TokenPreprocessor):
         return self._encoded(*as_texts(cells, None))
 
     def _encoded(self, texts: list[str], present: np.ndarray, errors: dict[int, str]) -> Encoded:
-        encodings = self._tokenizer.encode_batch(texts)
+        encodings = encoded_in_pieces(self._tokenizer, texts)
         return as_encoded([_trimmed(e) or self._start or [self.pad_id] for e in encodings], present, errors)
 
     def _fitted(self, text: str) -> str:

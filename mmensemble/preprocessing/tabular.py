@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from mmensemble.frames import HOW_MISSING, Cells, missing_cells
+from mmensemble.frames import HOW_MISSING, Cells, missing_cells, shown
 from mmensemble.preprocessing.base import Encoded, Preprocessor, TensorSpec
 from mmensemble.preprocessing.registry import register_preprocessor
 
@@ -122,10 +122,12 @@ def _numbers(name: str, cells: Cells, absent: np.ndarray, errors: dict[int, str]
         if absent[row]:
             continue
         try:
+            if isinstance(cell, np.ndarray) and cell.ndim:  # numpy makes a number of an array of one
+                raise TypeError
             column[row] = float(cell)
         except (TypeError, ValueError, OverflowError):
-            hint = "" if cell else f"; {HOW_MISSING}"
-            errors.setdefault(row, f"column {name!r}: {cell!r} is not a number{hint}")
+            hint = f"; {HOW_MISSING}" if isinstance(cell, str) and not cell else ""
+            errors.setdefault(row, f"column {name!r}: {shown(cell)} is not a number{hint}")
     return column
 
 
@@ -135,5 +137,5 @@ def _strings(name: str, cells: Cells, absent: np.ndarray, errors: dict[int, str]
         if isinstance(cell, str):
             column[row] = cell
         elif not absent[row]:
-            errors.setdefault(row, f"column {name!r}: a string is expected, not {cell!r}")
+            errors.setdefault(row, f"column {name!r}: a string is expected, not {shown(cell)}")
     return column

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
@@ -24,6 +24,8 @@ END_TOKEN = "<eos>"
 # tokens kept are those of the whole text unless they stand for more than this many characters on average: a tokenizer
 # splits at white space, and what is cut off changes nothing before the last word that is read.
 CHARACTERS_PER_TOKEN = 256
+# Of texts that are tokenised at once.
+_CHARACTERS_AT_ONCE = 2**20
 
 
 class TokenPreprocessor(Preprocessor):
@@ -136,7 +138,7 @@ class TextPreprocessor(TokenPreprocessor):
     def encode(self, *columns: Cells) -> Encoded:
         (cells,) = columns
         texts, present, errors = as_texts(cells, self.max_length)
-        return self._encoded(self._tokenizer.encode_batch(texts), present, errors)
+        return self._encoded(encoded_in_pieces(self._tokenizer, texts), present, errors)
 
     def encode_cut(self, cells: Cells, probability: float, rng: np.random.RandomState) -> Encoded:
         """Encode in a random segmentation: cut before each character at random, so that no token crosses a cut.
@@ -159,7 +161,7 @@ class TextPreprocessor(TokenPreprocessor):
             pieces.append([text[start:end] for start, end in pairwise(cuts)])
         return self._encoded(self._tokenizer.encode_batch(pieces, is_pretokenized=True), present, errors)
 
-    def _encoded(self, encodings: Sequence[Any], present: np.ndarray, errors: dict[int, str]) -> Encoded:
+    def _encoded(self, encodings: Iterable[Any], present: np.ndarray, errors: dict[int, str]) -> Encoded:
         # A pretrained tokenizer may give an empty text no token at all, and a network needs one.
         return as_encoded([encoding.ids or [self.pad_id] for encoding in encodings], present, errors)
 
@@ -170,6 +172,17 @@ class TextPreprocessor(TokenPreprocessor):
             "max_length": self.max_length,
             "pad_id": self.pad_id,
         }
+
+
+def encoded_in_pieces(tokenizer: Tokenizer, texts: list[str]) -> Iterator[Any]:
+    """Tokenise texts, some at a time: until it is cut to its ids, an encoding takes 50 times as much as its text."""
+    start, characters = 0, 0
+    for stop, text in enumerate(texts):
+        if characters + len(text) > _CHARACTERS_AT_ONCE and stop > start:
+            yield from tokenizer.encode_batch(texts[start:stop])
+            start, characters = stop, 0
+        characters += len(text)
+    yield from tokenizer.encode_batch(texts[start:])
 
 
 def as_encoded(ids: Iterable[Sequence[int]], present: np.ndarray, errors: dict[int, str]) -> Encoded:

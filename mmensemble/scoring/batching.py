@@ -11,16 +11,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import narwhals as nw
 import numpy as np
 
 from mmensemble.exceptions import DataError
-from mmensemble.frames import column_cells
+from mmensemble.frames import Cells, column_cells
 from mmensemble.preprocessing import Encoded
 from mmensemble.scoring.manifest import Feed
+from mmensemble.scoring.window import ScoredWindow
 
 __all__ = [
     "ScoredWindow",
@@ -45,37 +46,13 @@ _WINDOW_BYTES = 16 * 2**20
 _MOST_THREADS = 16
 
 
-class ScoredWindow(NamedTuple):
-    """The scores of one window.
-
-    Attributes
-    ----------
-    outputs : ndarray of float32, shape (n_rows, width)
-        NaN in the rows that could not be scored. Of a model that writes, the texts: an ndarray of object, shape
-        (n_rows, num_return_sequences), None in the rows that are bad or missing.
-    errors : list of DataError or None, of length n_rows
-        What is wrong with each row. Its text names the column; its `row` is None, because a window does not know
-        where it stands in the data.
-    """
-
-    outputs: np.ndarray
-    errors: list[DataError | None]
-
-    def raise_for_errors(self, first_row: int) -> None:
-        """Raise the first bad row, if there is one; the window's first row is number `first_row` of the data."""
-        for row, error in enumerate(self.errors):
-            if error is not None:
-                raise DataError(error.message, row=first_row + row, column=error.column)
-
-
-ScoredWindow.__module__ = "mmensemble.scoring"  # mypy takes no such line in a NamedTuple
-
-
 @dataclass
 class _EncodedWindow:
     parts: list[Encoded]
     errors: list[DataError | None]
     lengths: np.ndarray
+    # What counts as missing in rows that can be scored without it.
+    notes: dict[int, DataError]
 
 
 def usual_batch_size(feeds: Sequence[Feed]) -> int:
@@ -152,6 +129,7 @@ def score_windows(
     batch_size: int,
     n_threads: int = 1,
     run_in_threads: bool = False,
+    bad_as_missing: bool = False,
 ) -> Generator[ScoredWindow]:
     """Score a stream of windows, in order and in constant memory.
 
@@ -171,6 +149,8 @@ def score_windows(
         Threads that encode, at most 16.
     run_in_threads : bool, default=False
         Whether these threads call `run` too, several at once, or only the one that asks for the windows.
+    bad_as_missing : bool, default=False
+        Whether a cell that cannot be read counts as missing. Its row has scores then, and a note among the errors.
 
     Yields
     ------
@@ -180,7 +160,7 @@ def score_windows(
 
     with _Pool(n_threads) as pool:
         scoring: deque[_Scoring] = deque()
-        for window in pool.ahead(lambda X: _encode(feeds, X), windows):
+        for window in pool.ahead(lambda X: _encode(feeds, X, bad_as_missing), windows):
             scoring.append(_Scoring(window, feeds, run, width, batch_size, pool.submit if run_in_threads else call_now))
             if len(scoring) > run_in_threads:  # the threads have the next window's batches when this one's run out
                 yield scoring.popleft().result()
@@ -189,10 +169,16 @@ def score_windows(
 
 
 def score_window(
-    feeds: Sequence[Feed], X: Any, run: Callable[[dict[str, np.ndarray]], np.ndarray], *, width: int, batch_size: int
+    feeds: Sequence[Feed],
+    X: Any,
+    run: Callable[[dict[str, np.ndarray]], np.ndarray],
+    *,
+    width: int,
+    batch_size: int,
+    bad_as_missing: bool = False,
 ) -> ScoredWindow:
     """Score one window in the calling thread; see `score_windows`."""
-    return _Scoring(_encode(feeds, X), feeds, run, width, batch_size, call_now).result()
+    return _Scoring(_encode(feeds, X, bad_as_missing), feeds, run, width, batch_size, call_now).result()
 
 
 def generate_windows(
@@ -256,6 +242,7 @@ class _Scoring:
         call: Callable[..., Future[np.ndarray]],
     ) -> None:
         self.errors = window.errors
+        self.notes = window.notes
         self.outputs = np.full((len(window.errors), width), np.nan, dtype=np.float32)
         good = np.flatnonzero([error is None for error in window.errors])
         self.batches = [
@@ -269,6 +256,8 @@ class _Scoring:
             self.outputs[rows] = scores.result()
             for row in rows[~np.isfinite(self.outputs[rows]).all(axis=1)]:
                 self.errors[row] = DataError("the model gives NaN for this row: a number that it needs is missing")
+        for row, note in self.notes.items():
+            self.errors[row] = note
         return ScoredWindow(self.outputs, self.errors)
 
 
@@ -314,21 +303,45 @@ def call_now(function: Callable[..., Any], *args: Any) -> Future[Any]:
     return future
 
 
-def _encode(feeds: Sequence[Feed], X: Any) -> _EncodedWindow:
+def _encode(feeds: Sequence[Feed], X: Any, bad_as_missing: bool = False) -> _EncodedWindow:
     if not isinstance(X, Mapping):
         X = nw.from_native(X, eager_only=True)  # once, and not for every column
     cells = {column: column_cells(X, column) for feed in feeds for column in feed.columns}
     encoded: dict[tuple[int, tuple[str, ...]], Encoded] = {}
+    noted: dict[int, DataError] = {}
     for feed in feeds:  # members that read the same columns in the same way share a preprocessor
         key = (id(feed.preprocessor), feed.columns)
         if key not in encoded:
-            encoded[key] = feed.preprocessor.encode(*(cells[column] for column in feed.columns))
+            part = feed.preprocessor.encode(*(cells[column] for column in feed.columns))
+            if bad_as_missing and part.errors:
+                for row, message in part.errors.items():
+                    noted.setdefault(row, _error_of(feed, message))
+                part = _without_bad_cells(feed, [cells[column] for column in feed.columns], part)
+            encoded[key] = part
     parts = [encoded[id(feed.preprocessor), feed.columns] for feed in feeds]
     errors: list[DataError | None] = [None] * len(parts[0])
     for feed, part in zip(feeds, parts, strict=True):
         for row, message in part.errors.items():
             errors[row] = errors[row] or _error_of(feed, message)
-    return _EncodedWindow(parts, errors, np.max([part.lengths for part in parts], axis=0))
+    notes = {row: note for row, note in noted.items() if errors[row] is None}
+    return _EncodedWindow(parts, errors, np.max([part.lengths for part in parts], axis=0), notes)
+
+
+def _without_bad_cells(feed: Feed, cells: Sequence[Cells], part: Encoded) -> Encoded:
+    """Encode again as if the bad cells were missing; errors that remain are not those of a cell."""
+    if feed.preprocessor.decoders:  # what is decoded is one cell, whose placeholder is that of a missing one
+        return replace(part, errors={})
+    columns = [list(column) for column in cells]
+    changed = True
+    while part.errors and changed:
+        changed = False
+        for row, message in part.errors.items():
+            error = _error_of(feed, message)
+            for name, column in zip(feed.columns, columns, strict=True):
+                if error.column in (name, None) and column[row] is not None:
+                    column[row], changed = None, True
+        part = feed.preprocessor.encode(*columns)
+    return part
 
 
 def _error_of(feed: Feed, message: str) -> DataError:

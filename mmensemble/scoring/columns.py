@@ -59,6 +59,8 @@ class ScoreColumns(AddedColumns):
     Parameters
     ----------
     model : OnnxPredictor
+    bad_as_missing : bool, default=None
+        Whether a cell that cannot be read counts as missing; None is as the model was opened.
 
     Raises
     ------
@@ -66,10 +68,11 @@ class ScoreColumns(AddedColumns):
         If the model writes texts.
     """
 
-    def __init__(self, model: OnnxPredictor) -> None:
+    def __init__(self, model: OnnxPredictor, *, bad_as_missing: bool | None = None) -> None:
         import pyarrow as pa
 
         super().__init__(model)
+        self.bad_as_missing = bad_as_missing
         self.task = task = model.manifest.task
         if isinstance(task, Generation):
             raise ConfigurationError(
@@ -86,7 +89,7 @@ class ScoreColumns(AddedColumns):
         ]
 
     def windows(self, frames: Iterable[pa.Table], first_row: int, drawn: Mapping[str, Any]) -> Generator[ScoredWindow]:
-        return self.model.score_batches(frames)
+        return self.model.score_batches(frames, bad_as_missing=self.bad_as_missing)
 
     def cells(self, window: ScoredWindow) -> list[pa.Array]:
         import pyarrow as pa
@@ -113,6 +116,8 @@ class TopColumns(ScoreColumns):
     model : OnnxPredictor
     top_k : int
         How many classes; of a model that has fewer, all.
+    bad_as_missing : bool, default=None
+        See `ScoreColumns`.
 
     Raises
     ------
@@ -120,10 +125,10 @@ class TopColumns(ScoreColumns):
         If the model does not give probabilities of classes of one label.
     """
 
-    def __init__(self, model: OnnxPredictor, top_k: int) -> None:
+    def __init__(self, model: OnnxPredictor, top_k: int, *, bad_as_missing: bool | None = None) -> None:
         import pyarrow as pa
 
-        super().__init__(model)
+        super().__init__(model, bad_as_missing=bad_as_missing)
         if not isinstance(self.task, Classification) or self.task.output != "probabilities":
             raise ConfigurationError(f"top_k needs probabilities of classes, and {model.path} does {self.task.name}")
         self.settings = {"top_k": top_k}
@@ -199,7 +204,8 @@ class TextColumns(AddedColumns):
 
 
 def _bad_rows(window: ScoredWindow) -> np.ndarray:
-    return np.array([error is not None for error in window.errors], dtype=bool)
+    # A row may have scores and a note.
+    return ~np.isfinite(window.outputs).all(axis=1)
 
 
 def _columns(predictions: np.ndarray) -> list[np.ndarray]:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from mmensemble._version import __version__
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.files.formats import format_of
+from mmensemble.files.kept import is_of_fixed_width, kept_type, plain_schema
+from mmensemble.files.lines import BAD_LINE, OnBadLine
 from mmensemble.files.parts import Parts
 from mmensemble.files.reading import TableReader
-from mmensemble.files.writing import check_writable, open_writer
+from mmensemble.files.writing import check_room, check_writable, open_writer
 from mmensemble.scoring.batching import ScoredWindow
 from mmensemble.scoring.columns import AddedColumns
 from mmensemble.scoring.manifest import model_stamp
@@ -41,7 +43,11 @@ __all__ = [
     "write_file",
 ]
 
-OnError = Literal["column", "raise"]
+OnError = Literal["column", "missing", "raise"]
+
+
+class TooManyErrorsError(DataError):
+    """More bad rows than the caller allows."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +59,15 @@ class FileOptions:
     device : {"auto", "cpu", "cuda", "tensorrt"}
     batch_size, n_threads : int or None
     keep : sequence of str
-    on_error : {"column", "raise"}
+    on_error : {"column", "missing", "raise"}
     progress, overwrite : bool
+    on_bad_line : {"error", "skip", "raise"}, default="error"
+    max_errors : int, float or None, default=None
 
     Raises
     ------
     ConfigurationError
-        If `on_error` is something else.
+        If one of them is something else.
     """
 
     device: Device
@@ -69,10 +77,45 @@ class FileOptions:
     on_error: OnError
     progress: bool
     overwrite: bool
+    on_bad_line: OnBadLine = "error"
+    max_errors: float | None = None
 
     def __post_init__(self) -> None:
-        if self.on_error not in ("column", "raise"):
-            raise ConfigurationError(f"on_error must be 'column' or 'raise', not {self.on_error!r}")
+        if self.on_error not in ("column", "missing", "raise"):
+            raise ConfigurationError(f"on_error must be 'column', 'missing' or 'raise', not {self.on_error!r}")
+        if self.on_bad_line not in ("error", "skip", "raise"):
+            raise ConfigurationError(f"on_bad_line must be 'error', 'skip' or 'raise', not {self.on_bad_line!r}")
+        most = self.max_errors
+        if most is not None and (isinstance(most, bool) or most < 0 or (isinstance(most, float) and most > 1)):
+            raise ConfigurationError(f"max_errors must be a number of rows or a share from 0.0 to 1.0, not {most!r}")
+
+    def check_errors(self, n_errors: int, n_rows: int | None) -> None:
+        """Check that not too many rows are bad, or were dropped.
+
+        Parameters
+        ----------
+        n_errors : int
+            So far.
+        n_rows : int or None
+            Of the whole file, where that is known: what a share is of.
+
+        Raises
+        ------
+        DataError
+            If they are too many.
+        """
+        if self.max_errors is None:
+            return
+        most = self.max_errors
+        if isinstance(most, float):
+            if n_rows is None:
+                return
+            most = most * n_rows
+        if n_errors > most:
+            raise TooManyErrorsError(
+                f"{n_errors} rows are bad, more than max_errors={self.max_errors} allows; what is finished is kept, "
+                "and the same call with another max_errors goes on there"
+            )
 
     def opened(self, model: str | os.PathLike[str] | OnnxPredictor) -> OnnxPredictor:
         """Open a model file; one that is open keeps its own device, batch size and threads."""
@@ -97,6 +140,8 @@ class ScoreReport:
         Time taken to read, score and write; the model was open before.
     device : {"cpu", "cuda", "tensorrt"}
         Where the graph ran.
+    n_skipped : int, default=0
+        Lines of the file that could not be read and were dropped.
     """
 
     __module__ = "mmensemble.scoring"
@@ -105,6 +150,7 @@ class ScoreReport:
     n_resumed: int
     seconds: float
     device: ResolvedDevice
+    n_skipped: int = 0
 
     @property
     def rows_per_second(self) -> float:
@@ -143,13 +189,16 @@ def write_file(
     """
     source, target, keep = Path(input), Path(output), options.keep
     _check_paths(source, target, options.overwrite)
-    with TableReader(source) as reader:
+    with TableReader(source, options.on_bad_line) as reader:
         added = adding(options.opened(model))
         check_columns(source, reader.schema.names, [*added.model.manifest.columns, *keep])
         schema = output_schema(reader.schema, keep, added)
         check_writable(target, schema)
+        # Twice, for the parts are there until the file is.
+        check_room(target, 2 * (reader.n_rows or 0) * _bytes_of_row(added))
         started = time.perf_counter()
-        with Parts(target, schema, _job(added, source, options, schema), added.drawn) as parts:
+        stored = plain_schema(schema)
+        with Parts(target, stored, _job(added, source, options, schema), added.drawn) as parts:
             resumed = parts.n_rows
             try:
                 with (
@@ -159,17 +208,27 @@ def write_file(
                     for kept, window in windows:
                         if options.on_error == "raise":
                             window.raise_for_errors(parts.n_rows)
-                        parts.write(output_table(kept, window, added, schema))
+                        parts.write(output_table(kept, window, added, stored))
                         advance(len(window.errors))
+                        options.check_errors(parts.n_errors + reader.n_skipped, reader.n_rows)
+                options.check_errors(parts.n_errors + reader.n_skipped, parts.n_rows + reader.n_skipped)
+            except TooManyErrorsError:
+                raise
             except DataError:
                 parts.remove()
                 raise
             parts.close()
             with open_writer(target, schema) as writer:
                 for table in parts.tables():
-                    writer.write(table)
+                    writer.write(table.cast(schema))
             parts.remove()
-    return ScoreReport(parts.n_rows, parts.n_errors, resumed, time.perf_counter() - started, added.model.device)
+    seconds = time.perf_counter() - started
+    return ScoreReport(parts.n_rows, parts.n_errors, resumed, seconds, added.model.device, reader.n_skipped)
+
+
+def _bytes_of_row(added: AddedColumns) -> int:
+    """Return what a row of scores takes at least; texts may be empty."""
+    return sum(field.type.bit_width // 8 for field in added.fields if is_of_fixed_width(field.type))
 
 
 def _job(added: AddedColumns, source: Path, options: FileOptions, schema: pa.Schema) -> dict[str, Any]:
@@ -182,6 +241,7 @@ def _job(added: AddedColumns, source: Path, options: FileOptions, schema: pa.Sch
         "columns": str(schema),
         "keep": list(options.keep),
         "on_error": options.on_error,
+        "on_bad_line": options.on_bad_line,
         "settings": added.settings,
         "device": model.device,
         "batch_size": model.batch_size,
@@ -218,7 +278,7 @@ def output_schema(source: pa.Schema, keep: Sequence[str], added: AddedColumns) -
     import pyarrow as pa
 
     new = [*added.fields, pa.field("error", pa.string())]
-    schema = pa.schema([*(pa.field(name, source.field(name).type) for name in keep), *new])
+    schema = pa.schema([*(pa.field(name, kept_type(source.field(name).type)) for name in keep), *new])
     for name in keep:
         if schema.names.count(name) > 1:
             raise ConfigurationError(
@@ -235,7 +295,7 @@ def windows_of(
     model = added.model
     wanted = list(dict.fromkeys([*model.manifest.columns, *keep]))
     # Tables are read ahead of their scores; what is kept of them waits here.
-    waiting: deque[list[pa.ChunkedArray]] = deque()
+    waiting: deque[tuple[list[pa.ChunkedArray], list[str | None] | None]] = deque()
 
     def frames() -> Iterator[pa.Table]:
         to_skip = n_done
@@ -244,12 +304,18 @@ def windows_of(
             to_skip = max(0, to_skip - whole.num_rows)
             if whole.num_rows and not table.num_rows:
                 continue
-            waiting.append([table[name] for name in keep])
+            lines = table[BAD_LINE] if BAD_LINE in table.column_names else None
+            messages = None if lines is None or lines.null_count == len(lines) else lines.to_pylist()
+            waiting.append(([table[name] for name in keep], messages))
             yield table.select(model.manifest.columns)
 
     with closing(added.windows(frames(), n_done, drawn)) as windows:
         for window in windows:
-            yield waiting.popleft(), window
+            kept, messages = waiting.popleft()
+            for row, message in enumerate(messages or []):
+                if message is not None:
+                    window.spoil(row, DataError(message))
+            yield kept, window
 
 
 def output_table(kept: list[pa.ChunkedArray], window: ScoredWindow, added: AddedColumns, schema: pa.Schema) -> pa.Table:
@@ -257,7 +323,8 @@ def output_table(kept: list[pa.ChunkedArray], window: ScoredWindow, added: Added
     import pyarrow as pa
 
     errors = pa.array([None if error is None else str(error) for error in window.errors], pa.string())
-    return pa.Table.from_arrays([*kept, *added.cells(window), errors], schema=schema)
+    columns = [column.cast(field.type) for column, field in zip(kept, schema, strict=False)]
+    return pa.Table.from_arrays([*columns, *added.cells(window), errors], schema=schema)
 
 
 @contextmanager

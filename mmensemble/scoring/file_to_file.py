@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from mmensemble.exceptions import ConfigurationError
+from mmensemble.files.lines import OnBadLine
 from mmensemble.scoring.columns import ScoreColumns, TextColumns
 from mmensemble.scoring.file_job import FileOptions, OnError, ScoreReport, write_file
 from mmensemble.scoring.generation import GenerationSettings
@@ -27,6 +30,8 @@ def score_file(
     on_error: OnError = "column",
     progress: bool = False,
     overwrite: bool = False,
+    on_bad_line: OnBadLine = "error",
+    max_errors: float | None = None,
 ) -> ScoreReport:
     """Score the rows of a file, in order and in constant memory.
 
@@ -54,12 +59,19 @@ def score_file(
     keep : sequence of str, default=()
         Columns of the input to copy. Those of a CSV file are copied as text, and so are those of JSON Lines that are
         not numbers or truth values throughout.
-    on_error : {"column", "raise"}, default="column"
-        Whether a row that cannot be read is reported in the column ``error``, or ends the work.
+    on_error : {"column", "missing", "raise"}, default="column"
+        Whether a row with a cell that cannot be read is reported in the column ``error``, or ends the work. With
+        ``"missing"`` the cell counts as missing: the row is scored by what is left of it, and ``error`` has a note.
     progress : bool, default=False
         Whether to draw a progress bar on stderr.
     overwrite : bool, default=False
         Whether to replace an output that exists.
+    on_bad_line : {"error", "skip", "raise"}, default="error"
+        What becomes of a line of a CSV or JSON Lines file that cannot be read, and of a text that is not UTF-8. With
+        ``"error"`` its row stays, in which nothing but ``error`` has a cell that can be trusted; with ``"skip"`` it is
+        dropped and counted; with ``"raise"`` it ends the work. A quote that is never closed always does.
+    max_errors : int or float, default=None
+        End the work when more rows than so many, or than this share of all (a float up to 1.0), are bad or dropped.
 
     Returns
     -------
@@ -71,14 +83,16 @@ def score_file(
         If the model writes texts, the parameters cannot work together, or the output exists and is not to be replaced,
         or is being written by another process.
     DataError
-        If the input is damaged or lacks a column, or, with ``on_error="raise"``, at the first bad row.
+        If the input is damaged or lacks a column, at the first bad row with ``on_error="raise"``, or if more rows are
+        bad than `max_errors` allows.
     FileNotFoundError
         If the model or the input does not exist.
     DeviceError, ModelFileError
         As `OnnxPredictor`.
     """
-    options = FileOptions(device, batch_size, n_threads, keep, on_error, progress, overwrite)
-    return write_file(model, input, output, ScoreColumns, options)
+    options = FileOptions(device, batch_size, n_threads, keep, on_error, progress, overwrite, on_bad_line, max_errors)
+    adding = partial(ScoreColumns, bad_as_missing=on_error == "missing")
+    return write_file(model, input, output, adding, options)
 
 
 def generate_file(
@@ -100,6 +114,8 @@ def generate_file(
     on_error: OnError = "column",
     progress: bool = False,
     overwrite: bool = False,
+    on_bad_line: OnBadLine = "error",
+    max_errors: float | None = None,
 ) -> ScoreReport:
     """Write a text for each row of a file, in order and in constant memory, by a model that generates.
 
@@ -121,7 +137,9 @@ def generate_file(
         See `OnnxPredictor.generate`.
     device, batch_size, n_threads
         See `OnnxPredictor`.
-    keep, on_error, progress, overwrite
+    keep, progress, overwrite, on_bad_line, max_errors
+        See `score_file`.
+    on_error : {"column", "raise"}, default="column"
         See `score_file`.
 
     Returns
@@ -134,7 +152,8 @@ def generate_file(
         If the model writes no texts, the parameters cannot work together, or the output exists and is not to be
         replaced, or is being written by another process.
     DataError
-        If the input is damaged or lacks a column, or, with ``on_error="raise"``, at the first bad row.
+        If the input is damaged or lacks a column, at the first bad row with ``on_error="raise"``, or if more rows are
+        bad than `max_errors` allows.
     FileNotFoundError
         If the model or the input does not exist.
     DeviceError, ModelFileError
@@ -149,7 +168,11 @@ def generate_file(
         num_beams=num_beams,
         random_state=random_state,
     )
-    options = FileOptions(device, batch_size, n_threads, keep, on_error, progress, overwrite)
+    if on_error == "missing":
+        raise ConfigurationError(
+            "on_error must be 'column' or 'raise' where texts are written: a prompt is all there is"
+        )
+    options = FileOptions(device, batch_size, n_threads, keep, on_error, progress, overwrite, on_bad_line, max_errors)
     return write_file(
         model,
         input,

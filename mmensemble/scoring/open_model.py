@@ -11,7 +11,7 @@ import numpy as np
 from mmensemble.exceptions import MmensembleError
 from mmensemble.scoring.batching import score_window
 from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
-from mmensemble.scoring.manifest import model_bytes, read_manifest
+from mmensemble.scoring.manifest import check_intact, model_bytes, read_manifest
 from mmensemble.scoring.providers import Device, ResolvedDevice, open_session
 from mmensemble.tasks import Generation
 
@@ -47,6 +47,7 @@ class OpenModel:
         self.path = path
         self.n_threads = n_threads
         self.device: ResolvedDevice
+        check_intact(path)
         self.session, self.device = open_session(path, device, n_threads, try_out=self._try_out)
         self.manifest = read_manifest(self.session, path)
         self.input_names = _input_names(self.session)

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -58,6 +58,8 @@ class OnnxPredictor:
         Threads that score on the CPU, and that decode images and the like. All usable cores where None. One batch runs
         on all of them; of more batches, as many run at once, each on one thread (of texts, where there are batches for
         half of the threads). Tokenizers have threads of their own, see ``TOKENIZERS_PARALLELISM``.
+    on_error : {"raise", "missing"}, default="raise"
+        Whether a cell that cannot be read is a `DataError`, or counts as missing, with a warning.
 
     Attributes
     ----------
@@ -98,13 +100,19 @@ class OnnxPredictor:
         device: Device = "auto",
         batch_size: int | None = None,
         n_threads: int | None = None,
+        on_error: Literal["raise", "missing"] = "raise",
     ) -> None:
+        if on_error not in ("raise", "missing"):
+            raise ConfigurationError(f"on_error must be 'raise' or 'missing', not {on_error!r}")
+        self._bad_as_missing = on_error == "missing"
         self.path = Path(path).absolute()
         self._asked_rows = None if batch_size is None else _at_least_one("batch_size", batch_size)
         self._asked_device = device
         self._asked_threads = None if n_threads is None else _at_least_one("n_threads", n_threads)
         # Opened now, so that a bad file is refused here and not at the first row.
         _ = self._model
+
+    _bad_as_missing = False  # of pickles that are older
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_model"}
@@ -187,17 +195,23 @@ class OnnxPredictor:
         X = frame_with(X, self.manifest.columns)
         if n_rows(X) <= self.batch_size:
             feeds, width = self.manifest.feeds, task.n_columns
-            window = score_window(feeds, X, self._model.run, width=width, batch_size=self.batch_size)
-            window.raise_for_errors(0)
+            options: Any = {"batch_size": self.batch_size, "bad_as_missing": self._bad_as_missing}
+            window = score_window(feeds, X, self._model.run, width=width, **options)
+            self._check(window, 0)
             return window.outputs
         scored = []
         start = 0
         with closing(self.score_batches(self._cut(X))) as windows:
             for window in windows:
-                window.raise_for_errors(start)
+                self._check(window, start)
                 scored.append(window.outputs)
                 start += len(window.errors)
         return np.concatenate(scored)
+
+    def _check(self, window: ScoredWindow, first_row: int) -> None:
+        if self._bad_as_missing:
+            window.warn_of_notes(first_row)
+        window.raise_for_errors(first_row)
 
     @available_if(lambda self: self.manifest.task.check_scores())
     def predict(self, X: Any) -> np.ndarray:
@@ -222,13 +236,15 @@ class OnnxPredictor:
         return self.manifest.task.predict(self._outputs(X))
 
     @available_if(lambda self: self.manifest.task.check_scores())
-    def score_batches(self, frames: Iterable[Any]) -> Generator[ScoredWindow]:
+    def score_batches(self, frames: Iterable[Any], *, bad_as_missing: bool | None = None) -> Generator[ScoredWindow]:
         """Score a stream of frames in order and in constant memory; a bad row costs nothing but itself.
 
         Parameters
         ----------
         frames : iterable of frame or dict of columns
             Of any size; `window_size` rows each are good.
+        bad_as_missing : bool, default=None
+            Whether a cell that cannot be read counts as missing, and is noted in `errors`. None is as `on_error` says.
 
         Yields
         ------
@@ -244,6 +260,7 @@ class OnnxPredictor:
             batch_size=self.batch_size,
             n_threads=self.n_threads,
             run_in_threads=at_once,
+            bad_as_missing=self._bad_as_missing if bad_as_missing is None else bad_as_missing,
         )
 
     @available_if(lambda self: self.manifest.task.check_texts())

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -109,7 +111,38 @@ def test_an_interrupt(model_path: Path, items: Path, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("mmensemble.scoring.score_dataset", interrupted)
     result = run("score", model_path, items, "-o", tmp_path / "scores.parquet")
-    assert_one_line_error(result, "interrupted; the same command goes on where it stopped")
+    assert result.exit_code == 130
+    assert result.stderr.startswith("Error: interrupted; the same command goes on where it stopped")
+
+
+def test_sigterm_ends_as_ctrl_c_does(
+    model_path: Path, items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmensemble.scoring.score_file", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    result = run("score", model_path, items, "-o", tmp_path / "scores.parquet")
+    assert (result.exit_code, signal.getsignal(signal.SIGTERM)) == (130, before)
+
+
+def test_the_digest_that_is_asked_for(model_path: Path, items: Path, tmp_path: Path) -> None:
+    job = ("score", model_path, items, "-o", tmp_path / "scores.csv", "--quiet", "--sha256")
+    assert_one_line_error(run(*job, "0" * 64), "is another file than the one that was asked for: its SHA-256 is ")
+    assert run(*job, hashlib.sha256(model_path.read_bytes()).hexdigest()).exit_code == 0
+
+
+def test_bad_lines_and_too_many_errors(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("title,picture,weight,price\na,,1,2\nb,c\nd,,1,2\n")
+    job = ("score", model_path, tmp_path / "in.csv", "-o", tmp_path / "out.csv", "--quiet", "--overwrite")
+    told = run(*job)
+    assert (told.exit_code, told.stderr.startswith("Warning: 1 error in 3 rows")) == (0, True)
+    dropped = run(*job, "--on-bad-line", "skip")
+    assert dropped.stderr == f"Warning: 1 lines of {tmp_path / 'in.csv'} cannot be read and were dropped\n"
+    assert_one_line_error(run(*job, "--on-bad-line", "raise"), "Row #3")
+    assert_one_line_error(run(*job, "--max-errors", "0"), "1 rows are bad, more than max_errors=0 allows")
+    assert_one_line_error(run(*job, "--max-errors", "30%"), "1 rows are bad, more than max_errors=0.3 allows")
+    assert run(*job, "--max-errors", "1").exit_code == run(*job, "--max-errors", "34%").exit_code == 0
+    for wrong in ("-1", "101%", "many", "0.5"):
+        assert run(*job, "--max-errors", wrong).exit_code == 2
 
 
 def test_score_of_a_folder(model_path: Path, items: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from mmensemble.exceptions import DataError
 from mmensemble.frames import column_cells, column_names, is_missing, leaf_cells, n_rows
 from mmensemble.learning.columns import present_rows
-from mmensemble.preprocessing import ImagePreprocessor
+from mmensemble.preprocessing import ImagePreprocessor, TextPreprocessor
 
 COLUMNS = {"name": ["apple", "pear", None], "weight": [1.5, 2.5, 3.5], "count": [1, None, 3]}
 FRAMES = {
@@ -140,3 +140,14 @@ def test_a_composition_and_a_preprocessor_agree_on_which_images_are_missing() ->
     encoded = ImagePreprocessor(size=4).encode(column_cells(frame, "picture"))
     assert (encoded.present.tolist(), list(encoded.errors)) == ([False, False, False], [2])
     assert present_rows(frame, "picture").tolist() == [False, False, True]
+
+
+def test_a_cell_that_python_has_no_value_for_spoils_itself_only() -> None:
+    dates = pa.array([0, 10**17, None], pa.int64()).cast(pa.timestamp("s"), safe=False)
+    texts = pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"\xff", None]).buffers())
+    frame = pa.table({"date": dates, "text": texts})
+    cells = column_cells(frame, "text")
+    assert (cells[0], cells[2]) == ("a", None)
+    assert "a cell that cannot be read ('utf-8' codec" in repr(cells[1])
+    assert [type(cell).__name__ for cell in column_cells(frame, "date")] == ["datetime", "UnreadableCell", "NoneType"]
+    assert list(TextPreprocessor.train(["a b"], vocab_size=260).encode(cells).errors) == [1]

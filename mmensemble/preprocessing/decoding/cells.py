@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
+from mmensemble.exceptions import ConfigurationError
 from mmensemble.frames import HOW_MISSING, is_missing
 
-__all__ = ["FILE_KEYS", "file_of", "is_missing_file", "not_empty", "why_unreadable"]
+__all__ = ["FILE_KEYS", "file_of", "is_missing_file", "not_empty", "open_file", "why_unreadable"]
 
 # The keys of a struct that hold a file, as in Hugging Face's datasets; where there are bytes, the path is but a name.
 FILE_KEYS = ("bytes", "path")
 StrPath = str | os.PathLike[str]
+
+# Of one file that a cell names, unless the environment says otherwise. A film of two hours in good quality is smaller.
+_MOST_BYTES = 4 * 2**30
+_MOST_BYTES_VARIABLE = "MMENSEMBLE_MAX_FILE_BYTES"
 
 
 def is_missing_file(cell: object, keys: Sequence[str] = FILE_KEYS) -> bool:
@@ -69,3 +75,36 @@ def not_empty(path: StrPath) -> StrPath:
     if not os.fspath(path):
         raise ValueError(f"the path is empty; {HOW_MISSING}")
     return path
+
+
+def open_file(path: StrPath) -> BinaryIO:
+    """Open the file that a cell names for reading.
+
+    What is no regular file, such as a pipe, on which one would wait forever, or a device, which never ends, is not
+    opened; nor is a file of more bytes than ``MMENSEMBLE_MAX_FILE_BYTES`` in the environment says, by default 4 GiB.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    ValueError
+        If the path is empty, or names what is not to be read.
+    """
+    found = os.stat(not_empty(path))
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # `open` says best what a folder is
+        raise ValueError("it is no regular file")
+    most = _most_bytes()
+    if found.st_size > most:
+        raise ValueError(
+            f"the file has {found.st_size} bytes, and at most {most} are read; set {_MOST_BYTES_VARIABLE} to read more"
+        )
+    return open(path, "rb")
+
+
+def _most_bytes() -> int:
+    text = os.environ.get(_MOST_BYTES_VARIABLE)
+    if not text:
+        return _MOST_BYTES
+    if not text.isdecimal():
+        raise ConfigurationError(f"{_MOST_BYTES_VARIABLE} must be a number of bytes, not {text!r}")
+    return int(text)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mmensemble.preprocessing.decoding.cells import file_of, not_empty
+from mmensemble.preprocessing.decoding.cells import file_of, open_file
 from mmensemble.preprocessing.decoding.pictures import open_picture
 from mmensemble.preprocessing.decoding.pyav import open_by_av, require_av
 
@@ -54,7 +54,7 @@ def frames_of(cell: Any, n_frames: int) -> Iterator[Image.Image]:
     if isinstance(cell, (bytes, bytearray, memoryview)):
         return _decoded(nullcontext(io.BytesIO(cell)), n_frames)
     if isinstance(cell, (str, os.PathLike)):
-        return _decoded(open(not_empty(cell), "rb"), n_frames)
+        return _decoded(open_file(cell), n_frames)
     raise TypeError(
         f"{type(cell).__name__} is none of: path, bytes, {{'bytes', 'path'}}, uint8 array; "
         "convert the column to one of them, a list of frames by numpy.stack"

@@ -5,16 +5,23 @@ Imports numpy and Pillow.
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from mmensemble.preprocessing.decoding.levels import Levels, levels_of, to_grey
+
 __all__ = ["Resize", "open_picture", "to_rgb", "to_square"]
 
 Resize = Literal["stretch", "shortest_edge"]
 
+
+# A picture whose one edge is so many times the other is cropped before it is scaled: scaled whole, one of 10,000 × 1
+# pixels takes gigabytes.
+_LONGEST = 8
 
 # Pillow gives these to another program: EPS, which is code, to Ghostscript.
 _BY_OTHER_PROGRAMS = {"EPS"}
@@ -33,6 +40,8 @@ def open_picture(file: BinaryIO) -> Image.Image:
 
 @cache
 def _formats() -> list[str]:
+    # What Pillow finds odd about a file it can read, it does not say which one. Whoever asks to see it still does.
+    warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
     Image.preinit()  # the most common ones, which so are tried first
     Image.init()
     return [name for name in Image.ID if name not in _BY_OTHER_PROGRAMS]
@@ -60,9 +69,10 @@ def to_square(image: Image.Image, *, size: int, resize: Resize, resize_to: int |
     Raises
     ------
     ValueError
-        If the picture has no pixels.
+        If the picture has no pixels, or nothing says which of its grey levels is white.
     """
-    image = to_rgb(ImageOps.exif_transpose(image))
+    levels = levels_of(image)
+    image = to_rgb(ImageOps.exif_transpose(image), levels)
     edge = resize_to or size
     width, height = image.size
     if not width or not height:
@@ -73,23 +83,41 @@ def to_square(image: Image.Image, *, size: int, resize: Resize, resize_to: int |
         # Rounded down, as transformers' image processors do.
         shortest = min(width, height)
         target = (width * edge // shortest, height * edge // shortest)
+    left, top = (target[0] - size) // 2, (target[1] - size) // 2
+    filter = Image.Resampling[resample.upper()]
+    if max(target) > _LONGEST * edge:
+        return np.asarray(_part(image, target, (left, top, left + size, top + size), filter))
     if image.size != target:
-        image = image.resize(target, Image.Resampling[resample.upper()])
+        image = image.resize(target, filter)
     if image.size != (size, size):
-        left, top = (target[0] - size) // 2, (target[1] - size) // 2
         image = image.crop((left, top, left + size, top + size))
     return np.asarray(image)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Make a picture of any mode RGB; what is transparent is laid over white."""
+def _part(
+    image: Image.Image, target: tuple[int, int], crop: tuple[int, int, int, int], filter: Image.Resampling
+) -> Image.Image:
+    """Return what scaling to the target and cropping then would give, up to the rounding of sums."""
+    x0, y0, x1, y1 = max(crop[0], 0), max(crop[1], 0), min(crop[2], target[0]), min(crop[3], target[1])
+    across, down = image.width / target[0], image.height / target[1]
+    box = (x0 * across, y0 * down, min(x1 * across, image.width), min(y1 * down, image.height))
+    scaled = image.resize((x1 - x0, y1 - y0), filter, box=box)
+    return scaled.crop((crop[0] - x0, crop[1] - y0, crop[2] - x0, crop[3] - y0))
+
+
+def to_rgb(image: Image.Image, levels: Levels | None) -> Image.Image:
+    """Make a picture of any mode RGB; what is transparent is laid over white.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+    levels : Levels or None
+        Its grey levels, where they are no bytes: `levels_of`.
+    """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow clips 16-bit grey at 255 instead of scaling it.
-        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        return Image.fromarray(np.asarray(image).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if levels is not None:
+        return to_grey(image, levels).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

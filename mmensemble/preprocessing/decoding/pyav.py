@@ -42,4 +42,6 @@ def open_by_av(file: IO[bytes], extra: str) -> Any:
     MissingDependencyError
         If PyAV is not installed.
     """
-    return require_av(extra).open(file, mode="r", options={"protocol_whitelist": "none"})
+    # Titles and comments are not always UTF-8, and nobody here reads them.
+    options = {"protocol_whitelist": "none"}
+    return require_av(extra).open(file, mode="r", options=options, metadata_errors="ignore")

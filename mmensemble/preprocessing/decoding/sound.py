@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from mmensemble.exceptions import MissingDependencyError
-from mmensemble.preprocessing.decoding.cells import FILE_KEYS, not_empty
+from mmensemble.preprocessing.decoding.cells import FILE_KEYS, open_file
 from mmensemble.preprocessing.decoding.pyav import open_by_av, require_av
 
 __all__ = ["SOUND_KEYS", "read_sound"]
@@ -25,6 +25,11 @@ _SOURCES = "path, bytes, {'bytes', 'path'}, {'array', 'sampling_rate'}, 1-D floa
 SOUND_KEYS = ("array", *FILE_KEYS)
 # Files of floats may go beyond full scale, which is 1. 40 dB beyond it samples are integers that became floats.
 _LOUDEST = 100.0
+# A sound that ends before so much of what its file promises is broken off; what headers say is often a frame off.
+_ENOUGH = 0.9
+_EMPTY = "it has no samples"
+# Formats without a header, whose duration FFmpeg guesses from the first packets.
+_GUESSED = {"aac", "ac3", "amr", "dts", "eac3", "mp3", "mpeg", "mpegts", "truehd"}
 
 
 def read_sound(cell: Any, *, sampling_rate: int, max_seconds: float) -> np.ndarray:
@@ -87,7 +92,7 @@ def _samples(array: Any) -> np.ndarray:
 
 def _check(sound: np.ndarray) -> None:
     if not len(sound):
-        raise ValueError("it has no samples")
+        raise ValueError(_EMPTY)
     if not np.isfinite(sound).all():
         raise ValueError("it has samples that are NaN or infinite")
     peak = float(np.abs(sound).max())
@@ -109,28 +114,41 @@ def _opened(source: Any) -> Iterator[IO[bytes]]:
     if isinstance(source, (bytes, bytearray, memoryview)):
         yield io.BytesIO(source)
     else:
-        with open(not_empty(source), "rb") as file:
+        with open_file(source) as file:
             yield file
 
 
 def _read(source: Any, max_seconds: float) -> tuple[np.ndarray, int]:
-    """Return the mean of the channels, and the rate."""
+    """Return the mean of the channels, and the rate.
+
+    What soundfile reads to the end is taken. Where it reads nothing or breaks off, PyAV is asked, and its verdict
+    counts if it gets as far as the file promises.
+    """
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: a soundfile without its library
         raise MissingDependencyError("soundfile", "audio") from error
+    promised = 0.0
     with _opened(source) as file:
         try:
             with soundfile.SoundFile(file) as sound:
-                n_samples = max(1, round(max_seconds * sound.samplerate))
-                channels = sound.read(n_samples, dtype="float32", always_2d=True)
-                return channels.mean(axis=1), int(sound.samplerate)
+                rate = int(sound.samplerate)
+                promised = min(max_seconds, sound.frames / rate)
+                samples = sound.read(max(1, round(max_seconds * rate)), dtype="float32", always_2d=True)
+            reason = _why_incomplete(len(samples) / rate, promised)
+            if reason is None:
+                return samples.mean(axis=1), rate
         except soundfile.SoundFileError as error:
-            file.seek(0)
-            try:
-                return _read_by_av(file, max_seconds)
-            except MissingDependencyError:
-                raise ValueError(_without_address(error)) from error
+            reason = _without_address(error)
+        file.seek(0)
+        try:
+            return _read_by_av(file, max_seconds, promised)
+        except MissingDependencyError:
+            raise ValueError(reason) from None
+        except ValueError:
+            if reason == _EMPTY:
+                raise ValueError(reason) from None
+            raise
 
 
 def _without_address(error: Exception) -> str:
@@ -138,27 +156,62 @@ def _without_address(error: Exception) -> str:
     return str(error).rsplit(": ", 1)[-1]
 
 
-def _read_by_av(file: IO[bytes], max_seconds: float) -> tuple[np.ndarray, int]:
+def _why_incomplete(seconds: float, promised: float) -> str | None:
+    """Say what is wrong with a sound that is shorter than its file promises; headers may be off by a little."""
+    if not seconds:
+        return _EMPTY
+    if seconds < _ENOUGH * promised:
+        return f"it breaks off after {seconds:.1f} of {promised:.1f} seconds"
+    return None
+
+
+def _read_by_av(file: IO[bytes], max_seconds: float, promised: float) -> tuple[np.ndarray, int]:
     av = require_av("audio")
     try:
         with open_by_av(file, "audio") as container:
             if not container.streams.audio:
                 raise ValueError("it has no sound")
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise ValueError("it is of a codec that PyAV does not know")
             rate = _rate(stream.rate)
-            # To float32 with the channels side by side, at the file's own rate.
-            convert = av.AudioResampler(format="fltp", rate=rate)
+            if stream.duration and container.format.name not in _GUESSED:
+                promised = promised or min(max_seconds, float(stream.duration * stream.time_base))
             parts, n_samples = [], 0
-            for frame in container.decode(stream):
-                for part in convert.resample(frame):
-                    parts.append(part.to_ndarray().mean(axis=0))
-                    n_samples += part.samples
+            for part in _decoded(container, stream, rate):
+                parts.append(part)
+                n_samples += len(part)
                 if n_samples >= max_seconds * rate:
                     break
-            sound = np.concatenate(parts) if parts else np.zeros(0)
-            return sound.astype(np.float32), rate
+            reason = _why_incomplete(n_samples / rate, promised)
+            if reason is not None:
+                raise ValueError(reason)
+            return np.concatenate(parts).astype(np.float32), rate
     except av.FFmpegError as error:
         raise ValueError(f"neither soundfile nor PyAV knows its format ({error.strerror})") from error
+
+
+def _decoded(container: Any, stream: Any, rate: int) -> Iterator[np.ndarray]:
+    """Yield the mean of the channels; leave damaged packets out, and end where the file is damaged."""
+    av = require_av("audio")
+    # To float32 at the file's own rate, the channels packed into one plane: of the planes of many channels PyAV reads
+    # some that are not there, and the process ends.
+    convert = av.AudioResampler(format="flt", rate=rate)
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            return
+        if packet is None:
+            return
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            continue
+        for frame in frames:
+            for part in convert.resample(frame):
+                yield part.to_ndarray().reshape(part.samples, -1).mean(axis=1)
 
 
 def _resample(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:

@@ -40,7 +40,7 @@ class BatchScorer:
         Columns to copy.
     top_k : int, default=None
         In place of a probability for each class, the so many most probable ones: ``top_1``, ``top_1_probability``, ….
-    on_error : {"column", "raise"}, default="column"
+    on_error : {"column", "missing", "raise"}, default="column"
         Whether a row that cannot be read is reported in the column ``error``, or ends the work; its number is that in
         the table, or among the batches of `iterate`.
     device, batch_size
@@ -88,8 +88,8 @@ class BatchScorer:
         self.device = device
         self.batch_size = batch_size
         self.n_threads = n_threads
-        if on_error not in ("column", "raise"):
-            raise ConfigurationError(f"on_error must be 'column' or 'raise', not {on_error!r}")
+        if on_error not in ("column", "missing", "raise"):
+            raise ConfigurationError(f"on_error must be 'column', 'missing' or 'raise', not {on_error!r}")
         if top_k is not None and top_k < 1:
             raise ConfigurationError(f"top_k must be at least 1, not {top_k!r}")
 
@@ -189,7 +189,10 @@ class BatchScorer:
 
     def columns_of(self, model: OnnxPredictor) -> ScoreColumns:
         """Return what an open model adds to the rows."""
-        return ScoreColumns(model) if self.top_k is None else TopColumns(model, self.top_k)
+        as_missing = self.on_error == "missing"
+        if self.top_k is None:
+            return ScoreColumns(model, bad_as_missing=as_missing)
+        return TopColumns(model, self.top_k, bad_as_missing=as_missing)
 
     def _tables(self, tables: Iterable[Any]) -> Generator[pa.Table]:
         import pyarrow as pa

@@ -15,8 +15,10 @@ from mmensemble._version import __version__
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.files.finding import FoundFile, Source, compression_of, find_files, is_pattern
 from mmensemble.files.formats import known_formats
+from mmensemble.files.kept import plain_schema
+from mmensemble.files.lines import OnBadLine
 from mmensemble.files.places import is_uri, place_of
-from mmensemble.files.writing import check_writable, open_writer, put_in_place
+from mmensemble.files.writing import check_room, check_writable, open_writer, put_in_place
 from mmensemble.scoring.engines.batch_scorer import BatchScorer
 from mmensemble.scoring.engines.engine import Engine, LocalEngine, engine_named
 from mmensemble.scoring.engines.folder import Finished, ScoreFolder
@@ -57,6 +59,8 @@ def score_dataset(
     fragment_rows: int = 262_144,
     progress: bool = False,
     overwrite: bool = False,
+    on_bad_line: OnBadLine = "error",
+    max_errors: float | None = None,
 ) -> ScoreReport:
     """Score the rows of one file or of many, here or by the workers of a cluster.
 
@@ -82,7 +86,7 @@ def score_dataset(
         the cluster that this process is connected to, else for one on this machine.
     workers : int, default=None
         Most fragments that are scored at the same time; None takes what the cluster has.
-    keep, on_error, progress, overwrite
+    keep, on_error, on_bad_line, max_errors, progress, overwrite
         See `score_file`. Of a folder, `overwrite` removes what other jobs wrote into it, and never other files.
     top_k
         See `BatchScorer`.
@@ -130,6 +134,9 @@ def score_dataset(
         batch_size=batch_size,
         n_threads=n_threads,
     )
+    options = FileOptions(
+        device, batch_size, n_threads, scorer.keep, on_error, progress, overwrite, on_bad_line, max_errors
+    )
     if fragment_rows < 1:
         raise ConfigurationError(f"fragment_rows must be at least 1, not {fragment_rows!r}")
     where, is_local = os.fspath(target), runner.name == LocalEngine.name
@@ -139,22 +146,22 @@ def score_dataset(
         for file in files:
             if file.place.uri.startswith(f"{place.uri.rstrip('/')}/"):
                 raise ConfigurationError(f"{file.place.uri} of the source lies in the target; write to another folder")
-        plan = _plan(scorer, files, fragment_rows, is_local)
+        plan = _plan(scorer, options, files, fragment_rows, is_local)
         folder = ScoreFolder(place.uri, f".{format.lstrip('.')}", plan.job)
-        run = partial(_run, plan, folder, runner, workers, progress)
+        run = partial(_run, plan, folder, runner, workers)
         return _to_folder(plan, folder, run, overwrite=overwrite)
     if is_uri(where) or not is_local:
         raise ConfigurationError(
             f"{where} is a file; the target of a cluster, or elsewhere, is a folder, whose name has no suffix"
         )
     if isinstance(source, (str, os.PathLike)) and _is_plain(os.fspath(source)) and workers in (None, 1):
-        options = FileOptions(device, batch_size, n_threads, scorer.keep, on_error, progress, overwrite)
         return write_file(local_model(scorer.model), os.fspath(source), where, scorer.columns_of, options)
     check_target(Path(where), overwrite)
-    plan = _plan(scorer, find_files(source), fragment_rows, is_local)
+    check_room(Path(where), 0)
+    plan = _plan(scorer, options, find_files(source), fragment_rows, is_local)
     hidden = Path(where).absolute().with_name(f".{Path(where).name}.fragments")
     folder = ScoreFolder(str(hidden), ".arrow", plan.job)
-    run = partial(_run, plan, folder, runner, workers, progress)
+    run = partial(_run, plan, folder, runner, workers)
     return _to_file(plan, folder, run, Path(where))
 
 
@@ -165,6 +172,7 @@ class _Plan:
     Parameters
     ----------
     scorer : BatchScorer
+    options : FileOptions
     digest : str
         Of the model.
     fragments : list of Fragment
@@ -173,6 +181,7 @@ class _Plan:
     """
 
     scorer: BatchScorer
+    options: FileOptions
     digest: str
     fragments: list[Fragment]
     schema: pa.Schema
@@ -187,10 +196,13 @@ class _Plan:
             "keep": self.scorer.keep,
             "top_k": self.scorer.top_k,
             "on_error": self.scorer.on_error,
+            "on_bad_line": self.options.on_bad_line,
         }
 
 
-def _plan(scorer: BatchScorer, files: list[FoundFile], fragment_rows: int, is_local: bool) -> _Plan:
+def _plan(
+    scorer: BatchScorer, options: FileOptions, files: list[FoundFile], fragment_rows: int, is_local: bool
+) -> _Plan:
     fragments = cut(files, fragment_rows)
     # On a cluster this process scores nothing; a GPU that it may have is not its own.
     reading = scorer if is_local else BatchScorer(scorer.model, keep=scorer.keep, top_k=scorer.top_k, device="cpu")
@@ -198,14 +210,14 @@ def _plan(scorer: BatchScorer, files: list[FoundFile], fragment_rows: int, is_lo
         needed = [*reading.added.model.manifest.columns, *scorer.keep]
         check_columns(fragments[0].uri, rows.schema.names, needed)
         schema = reading.schema(rows.schema)
-    return _Plan(scorer, model_digest(reading.added.model.path), fragments, schema)
+    return _Plan(scorer, options, model_digest(reading.added.model.path), fragments, schema)
 
 
 Run = Callable[..., tuple[list[Finished], int]]
 
 
 def _run(
-    plan: _Plan, folder: ScoreFolder, engine: Engine, workers: int | None, progress: bool, *, overwrite: bool
+    plan: _Plan, folder: ScoreFolder, engine: Engine, workers: int | None, *, overwrite: bool
 ) -> tuple[list[Finished], int]:
     """Score the fragments that are not finished; return all, in order, and how many rows were there already."""
     done = folder.take_up(plan.fragments, overwrite=overwrite)
@@ -214,8 +226,10 @@ def _run(
     counts = [fragment.n_rows for fragment in plan.fragments]
     total = None if None in counts else sum(count or 0 for count in counts)
     gpus = int(plan.scorer.device.startswith(("cuda", "tensorrt")))
-    function = FragmentScorer(plan.scorer, plan.digest, folder, plan.schema)
-    with progress_bar(progress, total, resumed) as advance, ExitStack() as stack:
+    # A file of record batches cannot have other categories in each.
+    stored = plain_schema(plan.schema) if folder.ending == ".arrow" else plan.schema
+    function = FragmentScorer(plan.scorer, plan.digest, folder, stored, plan.options.on_bad_line)
+    with progress_bar(plan.options.progress, total, resumed) as advance, ExitStack() as stack:
         results = engine.map(function, left, workers=workers, cpus=plan.scorer.n_threads or 1, gpus=gpus)
         if hasattr(results, "close"):
             stack.callback(results.close)  # after an error or an interrupt nobody wants the rest
@@ -224,6 +238,9 @@ def _run(
                 raise result
             done[result.key] = result
             advance(result.n_rows)
+            plan.options.check_errors(sum(each.n_errors + each.n_skipped for each in done.values()), total)
+    n_rows = sum(each.n_rows + each.n_skipped for each in done.values())
+    plan.options.check_errors(sum(each.n_errors + each.n_skipped for each in done.values()), n_rows)
     return [done[fragment.key] for fragment in plan.fragments], resumed
 
 
@@ -248,7 +265,7 @@ def _to_file(plan: _Plan, folder: ScoreFolder, run: Run, target: Path) -> ScoreR
         whole = Path(folder.uri) / f"part-whole{target.suffix}"
         with open_writer(whole, plan.schema) as writer:
             for table in folder.tables(finished):
-                writer.write(table)
+                writer.write(table.cast(plan.schema))
         put_in_place(whole, target)
         folder.remove()
     return _report(finished, resumed, started)
@@ -261,6 +278,7 @@ def _report(finished: list[Finished], resumed: int, started: float) -> ScoreRepo
         resumed,
         time.perf_counter() - started,
         cast(ResolvedDevice, finished[0].device),
+        sum(each.n_skipped for each in finished),
     )
 
 

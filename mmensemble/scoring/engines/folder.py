@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -57,6 +57,8 @@ class Finished:
     n_rows, n_errors : int
     device : str
         Where the graph ran.
+    n_skipped : int, default=0
+        Lines of the source that were dropped.
     """
 
     key: str
@@ -68,6 +70,7 @@ class Finished:
     n_rows: int
     n_errors: int
     device: str
+    n_skipped: int = 0
 
 
 class ScoreFolder:
@@ -170,7 +173,14 @@ class ScoreFolder:
         record = self._read(self.place / _DONE / f"{fragment.key}.json")
         return None if record is None or record["job"] != self.job else _finished(record["fragment"])
 
-    def write(self, fragment: Fragment, schema: pa.Schema, tables: Iterable[pa.Table], device: str) -> Finished:
+    def write(
+        self,
+        fragment: Fragment,
+        schema: pa.Schema,
+        tables: Iterable[pa.Table],
+        device: str,
+        n_skipped: Callable[[], int] = int,
+    ) -> Finished:
         """Write a fragment's file of scores, and then record that it is there.
 
         Parameters
@@ -182,6 +192,8 @@ class ScoreFolder:
             The scores, in order; an error that they raise leaves nothing behind.
         device : str
             Where they are made.
+        n_skipped : callable
+            Tells in the end how many lines were dropped.
 
         Returns
         -------
@@ -201,7 +213,7 @@ class ScoreFolder:
                 with path.open("rb") as file:
                     self._upload(file, target)
         finished = Finished(
-            fragment.key, fragment.uri, fragment.row_groups, name, size, digest, n_rows, n_errors, device
+            fragment.key, fragment.uri, fragment.row_groups, name, size, digest, n_rows, n_errors, device, n_skipped()
         )
         self._put({"job": self.job, "fragment": asdict(finished)}, self.place / _DONE / f"{fragment.key}.json")
         return finished

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from mmensemble.exceptions import DataError
 from mmensemble.files.finding import FoundFile, compression_of, uncompressed_name
 from mmensemble.files.formats import format_of
+from mmensemble.files.lines import BAD_LINE, OnBadLine
 from mmensemble.files.parquet import ParquetFormat, ParquetReader
 from mmensemble.files.places import Place, place_of
-from mmensemble.files.reading import TableReader, naming
+from mmensemble.files.reading import TableReader, naming, opened
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -119,6 +120,11 @@ class FragmentRows:
     schema : pyarrow.Schema
     """
 
+    @property
+    def n_skipped(self) -> int:
+        """Lines that were dropped so far."""
+        return self._reader.n_skipped
+
     def __init__(self, fragment: Fragment, reader: TableReader, kinds: pa.Schema | None = None) -> None:
         import pyarrow as pa
 
@@ -138,7 +144,10 @@ class FragmentRows:
             cells = {name: table[name] for name in stored}
             for name, cell in self._named.items():
                 cells[name] = pa.chunked_array([pa.repeat(pa.scalar(cell, pa.string()), table.num_rows)])
-            yield pa.table({name: self._as_agreed(name, cells[name]) for name in columns})
+            made = pa.table({name: self._as_agreed(name, cells[name]) for name in columns})
+            if BAD_LINE in table.column_names:
+                made = made.append_column(BAD_LINE, table[BAD_LINE])
+            yield made
 
     def _as_agreed(self, name: str, cells: pa.ChunkedArray) -> pa.ChunkedArray:
         import pyarrow as pa
@@ -155,10 +164,12 @@ class FragmentRows:
 
 
 @contextmanager
-def open_fragment(fragment: Fragment, kinds: pa.Schema | None = None) -> Iterator[FragmentRows]:
+def open_fragment(
+    fragment: Fragment, kinds: pa.Schema | None = None, on_bad_line: OnBadLine = "raise"
+) -> Iterator[FragmentRows]:
     """Open a fragment for reading; what is far away or compressed is first written to a temporary file.
 
-    A Parquet file is read where it is.
+    A Parquet file is read where it is. For `on_bad_line` see `TableReader`.
 
     Raises
     ------
@@ -169,13 +180,13 @@ def open_fragment(fragment: Fragment, kinds: pa.Schema | None = None) -> Iterato
     with ExitStack() as stack:
         if _is_parquet(place.path):
             groups = None if fragment.row_groups is None else range(*fragment.row_groups)
-            reader = TableReader(fragment.uri, partial(_open_parquet, place, groups))
+            reader = TableReader(fragment.uri, on_bad_line, partial(_open_parquet, place, groups, on_bad_line))
         else:
             path = place.local
             if path is None or compression_of(place.path):
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mmensemble-"))
                 path = _fetch(place, Path(folder))
-            reader = TableReader(fragment.uri, partial(format_of(path).open, path))
+            reader = TableReader(fragment.uri, on_bad_line, partial(opened, path, on_bad_line))
         yield FragmentRows(fragment, stack.enter_context(reader), kinds)
 
 
@@ -184,15 +195,15 @@ def _is_parquet(path: str) -> bool:
     return not compression_of(path) and format_of(Path(path)).name == ParquetFormat.name
 
 
-def _open_parquet(place: Place, row_groups: range | None = None) -> ParquetReader:
-    return ParquetReader(place.filesystem.open_input_file(place.path), row_groups)
+def _open_parquet(place: Place, row_groups: range | None = None, on_bad_line: OnBadLine = "raise") -> ParquetReader:
+    return ParquetReader(place.filesystem.open_input_file(place.path), row_groups, on_bad_line)
 
 
 def _fetch(place: Place, folder: Path) -> Path:
     compression = compression_of(place.path)
     path = folder / uncompressed_name(PurePosixPath(place.path).name)
-    opened = partial(place.filesystem.open_input_stream, place.path, compression=compression)
-    with naming(place.uri), opened() as source, path.open("wb") as file:
+    stream = partial(place.filesystem.open_input_stream, place.path, compression=compression)
+    with naming(place.uri), stream() as source, path.open("wb") as file:
         while block := source.read(_BLOCK):
             file.write(block)
     return path

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmensemble.exceptions import DataError, MmensembleError, ModelFileError
+from mmensemble.files.lines import OnBadLine
 from mmensemble.scoring.engines.batch_scorer import BatchScorer
 from mmensemble.scoring.engines.folder import Finished, ScoreFolder
 from mmensemble.scoring.engines.fragments import Fragment, FragmentRows, open_fragment
@@ -35,12 +36,14 @@ class FragmentScorer:
         Where the scores go.
     schema : pyarrow.Schema
         Of the scores.
+    on_bad_line : {"error", "skip", "raise"}
     """
 
     scorer: BatchScorer
     digest: str
     folder: ScoreFolder
     schema: pa.Schema
+    on_bad_line: OnBadLine
 
     def __call__(self, fragment: Fragment) -> Finished | MmensembleError | OSError:
         """Score a fragment; what is wrong with it, or with the model, is returned: trying again would not mend it."""
@@ -51,14 +54,14 @@ class FragmentScorer:
 
     def _score(self, fragment: Fragment) -> Finished:
         keep = self.scorer.keep
-        with open_fragment(fragment, self.schema) as rows:
+        with open_fragment(fragment, self.schema, self.on_bad_line) as rows:
             added = self.scorer.added
             path = added.model.path
             if _digest(path, path.stat().st_mtime_ns) != self.digest:
                 raise ModelFileError(f"{path} on this machine is not the model that the job began with")
             check_columns(fragment.uri, rows.schema.names, [*added.model.manifest.columns, *keep])
             with closing(self._tables(fragment, rows)) as tables:
-                return self.folder.write(fragment, self.schema, tables, added.model.device)
+                return self.folder.write(fragment, self.schema, tables, added.model.device, lambda: rows.n_skipped)
 
     def _tables(self, fragment: Fragment, rows: FragmentRows) -> Generator[pa.Table]:
         added, number = self.scorer.added, fragment.first_row

@@ -86,3 +86,24 @@ def test_what_is_left_of_a_removal_does_not_count(tmp_path: Path, monkeypatch: p
     with Parts(parts.output, SCHEMA, {}) as again:
         assert again.n_rows == 0
         assert names(again) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_a_damaged_part_is_made_again_with_those_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None
+) -> None:
+    monkeypatch.setattr(parts_module, "_PART_ROWS", 1)
+    parts = Parts(tmp_path / "out.parquet", SCHEMA, {})
+    with parts:
+        for start in (0, 2, 4):
+            parts.write(table(range(start, start + 2)))
+    second = parts.folder / "part-00001.arrow"
+    content = bytearray(second.read_bytes())
+    content[content.index((2).to_bytes(8, "little"))] = 9  # another number, which nothing but the digest can tell
+    second.write_bytes(content if damage is None else damage)
+    with Parts(tmp_path / "out.parquet", SCHEMA, {}) as again:
+        assert again.n_rows == 2
+        for start in (2, 4):
+            again.write(table(range(start, start + 2)))
+        assert pa.concat_tables(again.tables())["a"].to_pylist() == list(range(6))
+        again.remove()

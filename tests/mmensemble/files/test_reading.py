@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -216,3 +216,108 @@ def test_a_suffix_belongs_to_one_format() -> None:
 
     with pytest.raises(ConfigurationError, match=r"\.csv is the suffix of CSV; CSV with semicolons needs another"):
         register_format(Semicolons())
+
+
+def noted(path: Path, on_bad_line: Any, columns: list[str]) -> list[list[Any]]:
+    with TableReader(path, on_bad_line) as reader:
+        rows = [list(row.values()) for table in reader.tables(columns, 2) for row in table.to_pylist()]
+        return [*rows, reader.n_skipped]
+
+
+def test_a_bad_line_costs_its_own_row(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes(b'id,text\n1,"go\nod"\n\n2,bad,really\n3,\xff!\n4\n5,nice\n6,a,b\n')
+    rows = [
+        ["1", "go\nod", None],
+        [None, None, "the line has 3 cells in place of 2: 2,bad,really"],
+        ["3", "\ufffd!", "column 'text': the text is not UTF-8; save the file as UTF-8"],
+        [None, None, "the line has 1 cells in place of 2: 4"],
+        ["5", "nice", None],
+        [None, None, "the line has 3 cells in place of 2: 6,a,b"],
+    ]
+    assert noted(path, "error", ["id", "text"]) == [*rows, 0]
+    assert noted(path, "skip", ["text", "id"]) == [["go\nod", "1"], ["nice", "5"], 4]
+    with pytest.raises(DataError, match="Row #3: Expected 2 columns, got 3"):
+        noted(path, "raise", ["id"])
+
+
+def test_bad_lines_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmensemble.files.csv._BLOCK", 64)
+    path = tmp_path / "in.csv"
+    lines = [f"{i},x" if i % 7 and i % 10 else f"{i},x,y" for i in range(200)]
+    path.write_text("\n".join(["id,text", *lines]))
+    found = noted(path, "error", ["id"])[:-1]
+    assert len(found) == 200
+    for i, (cell, message) in enumerate(found):
+        good = bool(i % 7 and i % 10)
+        assert (cell, message is None) == ((str(i), True) if good else (None, False))
+
+
+def test_bad_lines_of_json(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"a": 1}\nnope\n[1]\n{"a": "\xff"}\n\n{"a": 2}\n')
+    rows = noted(path, "error", ["a"])
+    assert [row[0] for row in rows[:-1]] == [1, None, None, None, 2]
+    assert [row[1] and row[1][:12] for row in rows[:-1]] == [None, "line 2 is no", "line 3 is no", "line 4 is no", None]
+    assert noted(path, "skip", ["a"]) == [[1], [2], 3]
+
+
+def test_parquet_texts_that_are_not_utf8_cost_their_own_row(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    column = pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"\xff\xfe", None]).buffers())
+    pq.write_table(pa.table({"a": column, "b": [1, 2, 3]}), path)
+    message = "column 'a': the text is not UTF-8; save the file as UTF-8"
+    assert noted(path, "error", ["a", "b"]) == [["a", 1, None], ["\ufffd\ufffd", 2, message], [None, 3, None], 0]
+    assert noted(path, "skip", ["a", "b"]) == [["a", 1], [None, 3], 1]
+
+
+@pytest.mark.parametrize("on_bad_line", ["error", "skip", "raise"])
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'id,text\n1,good\n2,"bad\n3,nice\n4,fine\n', 3),
+        (b'id,text\n1,good\n2,"bad\n3,nice\n4,fine', 3),
+        (b'id,text\n1,good\n"2,bad\n3,nice\n4,fine\n', 3),
+        (b'\xef\xbb\xbf"id","text"\n1,"a ""b"" \nc"\n2,"ends so""\n', 4),
+        (b'id,text\n1,good\n2,"', 3),
+        (b'id,text\n1,"good\n' + b"2,nice\n" * 1_300_000, 2),
+    ],
+    ids=["last", "no line break", "first", "escaped", "nothing in it", "larger than a block"],
+)
+def test_a_quote_that_is_never_closed(tmp_path: Path, content: bytes, line: int, on_bad_line: Any) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes(content)
+    for columns in (["id"], ["text", "id"]):
+        with pytest.raises(DataError, match=rf"in\.csv cannot be read: the quote that opens in line {line} is never"):
+            noted(path, on_bad_line, columns)
+
+
+@pytest.mark.parametrize(
+    "content", [b'id,text\n1,5" wide\n2,"a\nb"', b'id,text\n1,x\n2,"a\nb"c\n', b'id,text\n1,x\n2,""', b"id,text\n"]
+)
+def test_quotes_that_are_closed(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "in.csv").write_bytes(content)
+    assert all(row[1] is None for row in noted(tmp_path / "in.csv", "error", ["id"])[:-1])
+
+
+def test_a_format_from_elsewhere_knows_no_bad_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "_FORMATS", dict(formats._FORMATS))
+    register_format(LineFormat())
+    (tmp_path / "in.lines").write_text("a\nb\nc\n")
+    assert noted(tmp_path / "in.lines", "error", ["line"]) == [["a", None], ["b", None], ["c", None], 0]
+
+
+@pytest.mark.parametrize("row_group_size", [3, 10, 100])
+def test_tables_are_cut_by_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group_size: int) -> None:
+    monkeypatch.setattr("mmensemble.files.reading._MOST_BYTES", 1000)
+    monkeypatch.setattr("mmensemble.files.parquet._BATCH_BYTES", 2000)
+    lengths = [10] * 20 + [400] * 5 + [3000, 3000] + [900, 101] + [10] * 20
+    table = pa.table({"a": ["x" * length for length in lengths], "b": [{"c": b"y"}] * len(lengths)})
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=row_group_size)
+    with TableReader(tmp_path / "in.parquet") as reader:
+        tables = list(reader.tables(["a"], 15))
+    # However the rows lie in the file: at most 15 of them, and 1,000 bytes, where there are more than one.
+    assert [each.num_rows for each in tables] == [15, 7, 2, 1, 1, 1, 1, 15, 6]
+    assert pa.concat_tables(tables)["a"].to_pylist() == table["a"].to_pylist()
+    with TableReader(tmp_path / "in.parquet") as reader:
+        assert sum(each.num_rows for each in reader.tables(["b", "a"], 15)) == len(lengths)

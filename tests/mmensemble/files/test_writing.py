@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.files.writing import check_writable, open_writer
+from mmensemble.files.writing import check_room, check_writable, open_writer
 
 SCHEMA = pa.schema([("a", pa.int64())])
 
@@ -70,9 +72,45 @@ def test_json_cells(tmp_path: Path) -> None:
 
 def test_a_type_without_a_csv_form(tmp_path: Path) -> None:
     schema = pa.schema([("a", pa.int64()), ("b", pa.list_(pa.int64()))])
-    with pytest.raises(ConfigurationError, match="column 'b' of type list"):
+    with pytest.raises(ConfigurationError, match=r"column 'b' of type list<.*> has no CSV form; write Parquet or JSON"):
         check_writable(tmp_path / "out.csv", schema)
-    with pytest.raises(ConfigurationError, match=r"column 'b' of type list<.*> has no JSON Lines form; write Parquet"):
-        check_writable(tmp_path / "out.jsonl", schema)
+    for kind in (pa.binary(), pa.list_(pa.binary()), pa.decimal128(5, 2), pa.timestamp("us")):
+        with pytest.raises(ConfigurationError, match=r"column 'b' of type .* has no JSON Lines form; write Parquet"):
+            check_writable(tmp_path / "out.jsonl", pa.schema([("b", kind)]))
+    for kind in (pa.binary(), pa.large_binary(), pa.binary(3), pa.dictionary(pa.int8(), pa.binary())):
+        with pytest.raises(ConfigurationError, match="has no CSV form; write Parquet"):
+            check_writable(tmp_path / "out.csv", pa.schema([("b", kind)]))
+    for kind in (pa.decimal128(5, 2), pa.timestamp("us"), pa.dictionary(pa.int8(), pa.string())):
+        check_writable(tmp_path / "out.csv", pa.schema([("b", kind)]))
     check_writable(tmp_path / "out.parquet", schema)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_of_nested_cells(tmp_path: Path) -> None:
+    cells = pa.table({"a": [{"x": [1.5, float("inf")], "y": "é"}, None], "b": pa.array(["u", "u"]).dictionary_encode()})
+    check_writable(tmp_path / "out.jsonl", cells.schema)
+    with open_writer(tmp_path / "out.jsonl", cells.schema) as writer:
+        writer.write(cells)
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert lines == ['{"a": {"x": [1.5, null], "y": "é"}, "b": "u"}', '{"a": null, "b": "u"}']
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(ConfigurationError, match="cannot be written"):
+            check_room(tmp_path / "out.csv", 0)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_names_and_space_are_looked_at_beforehand(tmp_path: Path) -> None:
+    check_room(tmp_path / "out.csv", 1000)
+    with pytest.raises(ConfigurationError, match=r"cannot be written: .*File name too long"):
+        check_room(tmp_path / f"{'x' * 240}.csv", 0)
+    with pytest.raises(ConfigurationError, match="is a folder"):
+        check_room(tmp_path, 0)
+    with pytest.raises(ConfigurationError, match=r"needs some 1,000,000,000,000 MB, and there are \d"):
+        check_room(tmp_path / "out.csv", 10**18)
     assert list(tmp_path.iterdir()) == []

@@ -100,7 +100,9 @@ def test_a_bad_row_of_a_fold_has_its_number_in_the_whole(fusion: Any, facts: Any
     assert (caught.value.row, caught.value.column) == (BAD, "weight")
 
 
-@pytest.mark.parametrize("fusion", [SoftVoting(), Stacking(cv=3), SuperLearner(cv=3)], ids=lambda f: type(f).__name__)
+@pytest.mark.parametrize(
+    "fusion", [SoftVoting(), Stacking(cv=3), SuperLearner([Stacking()], cv=3)], ids=lambda f: type(f).__name__
+)
 @pytest.mark.parametrize("to_frame", [lambda frame: frame, pl.from_pandas], ids=["pandas", "polars"])
 @pytest.mark.parametrize(
     ("facts", "column", "cell", "message"),

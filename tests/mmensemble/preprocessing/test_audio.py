@@ -261,6 +261,66 @@ def test_channels_become_their_mean(n_channels: int) -> None:
     np.testing.assert_allclose(sound, channels.mean(axis=1), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("layout", ["mono", "stereo", "5.1", "7.1", "hexadecagonal"])
+def test_channels_of_what_pyav_reads_become_their_mean(layout: str) -> None:
+    n_channels = av.AudioLayout(layout).nb_channels
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("pcm_f32le", rate=RATE)
+        stream.layout = layout
+        channels = RNG.uniform(-0.5, 0.5, (RATE, n_channels)).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(channels.reshape(1, -1), format="flt", layout=layout)
+        frame.sample_rate, frame.pts = RATE, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    np.testing.assert_allclose(read(file.getvalue()), channels.mean(axis=1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("codec", ["aac", "ac3"])
+def test_planes_of_many_channels(codec: str) -> None:
+    layout = "7.1" if codec == "aac" else "5.1"
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=48000)
+        stream.layout = layout
+        size = stream.codec_context.frame_size or 1024
+        for number in range(20):
+            samples = np.full((1, av.AudioLayout(layout).nb_channels * size), 0.25, np.float32)
+            frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=layout)
+            frame.sample_rate, frame.pts = 48000, number * size
+            for part in av.AudioResampler(format=stream.codec_context.format, layout=layout, rate=48000).resample(
+                frame
+            ):
+                container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    sound = read(file.getvalue(), 48000)
+    assert 0.2 < np.median(sound) < 0.3
+
+
+TEN_SECONDS = np.tile(SECOND, 10)
+
+
+def damaged(data: bytes, start: float, end: float) -> bytes:
+    """Noise in place of a part of a file."""
+    first, last = int(start * len(data)), int(end * len(data))
+    return data[:first] + RNG.integers(0, 256, last - first, dtype=np.uint8).tobytes() + data[last:]
+
+
+@pytest.mark.parametrize("kind", ["MP3", "FLAC"])
+def test_a_sound_that_breaks_off_is_an_error(kind: str) -> None:
+    data = file_of(TEN_SECONDS, kind=kind)
+    for broken in (data[: len(data) // 10], damaged(data, 0.1, 0.5)):
+        with pytest.raises(ValueError, match=r"it breaks off after \d\.\d of 10\.0 seconds"):
+            read(broken)
+    assert len(read(data[: len(data) // 2], seconds=2.0)) == 2 * RATE, "what is asked for is there"
+
+
+def test_what_one_decoder_calls_empty_the_other_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = file_of(SECOND)
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda self, *a, **k: np.zeros((0, 1), np.float32))
+    np.testing.assert_allclose(read(data), SECOND, rtol=0, atol=1e-4)
+
+
 def tones(rate: int, seconds: float, pitches: list[float]) -> np.ndarray:
     times = np.arange(round(rate * seconds)) / rate
     return np.mean([np.sin(2 * np.pi * pitch * times + i) for i, pitch in enumerate(pitches)], axis=0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,19 @@ def test_the_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
         assert ImagePreprocessor().encode([cell]).errors == {0: f"the image cannot be read: {reason}"}
 
 
+def test_what_is_no_file_to_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "large.png").write_bytes(encoded_bytes(flat("RGB", 0, (40, 40))))
+    (tmp_path / "link.png").symlink_to(tmp_path / "pipe.png")
+    cells = [str(tmp_path / "pipe.png"), tmp_path / "link.png", "/dev/zero", tmp_path / "large.png"]
+    monkeypatch.setenv("MMENSEMBLE_MAX_FILE_BYTES", "50")
+    errors = ImagePreprocessor(size=8).encode(cells).errors
+    assert all("it is no regular file" in errors[row] for row in range(3))
+    assert "bytes, and at most 50 are read; set MMENSEMBLE_MAX_FILE_BYTES" in errors[3]
+    monkeypatch.setenv("MMENSEMBLE_MAX_FILE_BYTES", "1000000")
+    assert list(ImagePreprocessor(size=8).encode(cells).errors) == [0, 1, 2]
+
+
 def test_an_image_too_large_to_be_true_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded_bytes(flat("RGB", 0, (40, 40)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
@@ -236,6 +250,66 @@ def test_16_bit_png_is_scaled_and_not_clipped() -> None:
     array = pixels(encoded_bytes(Image.fromarray(ramp)))
     np.testing.assert_allclose(array[:, :, 0], ramp / 257, atol=1)
     assert len(np.unique(array)) > 50
+
+
+RAMP = np.linspace(0, 1, 64).reshape(8, 8)
+SMIN, SMAX, PHOTOMETRIC = 340, 341, 262
+
+
+def tiff(array: np.ndarray, tags: dict[int, Any] | None = None) -> bytes:
+    return encoded_bytes(Image.fromarray(array), "TIFF", tiffinfo=tags or {})
+
+
+def tiff_of_12_bits(values: np.ndarray) -> bytes:
+    """Write a strip of grey levels that are packed two to three bytes, which Pillow reads and does not write."""
+    bits = "".join(f"{value:012b}" for value in values.ravel().tolist())
+    strip = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    entries = [
+        (256, 4, values.shape[1]),
+        (257, 4, values.shape[0]),
+        (258, 3, 12),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8 + 2 + 9 * 12 + 4),
+        (277, 3, 1),
+        (278, 4, values.shape[0]),
+        (279, 4, len(strip)),
+    ]
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"II" + struct.pack("<HIH", 42, 8, len(entries)) + directory + struct.pack("<I", 0) + strip
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        tiff_of_12_bits((RAMP * 4095).astype(int)),
+        tiff(RAMP.astype(np.float32), {SMIN: 0.0, SMAX: 1.0}),
+        tiff((RAMP * 255).astype(np.int32), {SMAX: 255}),
+        tiff((RAMP * 65535).astype(np.uint16)),
+        tiff((500 - 400 * RAMP).astype(np.float32), {SMIN: 100.0, SMAX: 500.0, PHOTOMETRIC: 0}),
+    ],
+    ids=["12 bits", "floats", "int32", "16 bits", "white is zero"],
+)
+def test_a_tiff_is_scaled_by_its_tags(data: bytes) -> None:
+    np.testing.assert_allclose(pixels(data)[:, :, 0], RAMP * 255, atol=1.01)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (tiff(RAMP.astype(np.float32)), "its grey levels are floats of 32 bits, and the file does not say"),
+        (tiff((RAMP * 255).astype(np.int32)), "signed integers of 32 bits, and the file does not say"),
+        (tiff(RAMP.astype(np.float32), {SMIN: 2.0, SMAX: 1.0}), "go from 2.0 to 1.0"),
+        (tiff(np.full((8, 8), np.nan, np.float32), {SMAX: 1.0}), "NaN"),
+        (b"Pf\n8 8\n-1.0\n" + RAMP.astype("<f4").tobytes(), "the format PPM does not say"),
+        (Image.fromarray(RAMP.astype(np.float32)), "go up to 1, and in memory 255 is white"),
+        (Image.fromarray((RAMP * 255).astype(np.int32)), "go up to 255, and in memory 65535 is white"),
+    ],
+    ids=["floats", "int32", "upside down", "NaN", "PFM", "floats in memory", "int32 in memory"],
+)
+def test_grey_levels_that_nobody_explains_are_refused(data: Any, reason: str) -> None:
+    errors = ImagePreprocessor(size=8).encode([data]).errors
+    assert reason in errors[0]
 
 
 def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
@@ -312,6 +386,33 @@ def test_shortest_edge_with_a_larger_edge() -> None:
 def test_odd_sizes_fill_the_square(size: tuple[int, int]) -> None:
     for resize in ("stretch", "shortest_edge"):
         assert_all(pixels(flat("RGB", (9, 8, 7), size), resize=resize, resize_to=11), [9, 8, 7])
+
+
+# Not "box" and "nearest", which take one pixel or its neighbour where a border falls between them.
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic", "lanczos", "hamming"])
+@pytest.mark.parametrize("size", [(300, 9), (11, 400), (997, 1), (1, 500), (90, 10)])
+@pytest.mark.parametrize("resize_to", [10, 8, 6])
+def test_a_thin_picture_is_scaled_as_it_would_be_whole(size: tuple[int, int], resample: str, resize_to: int) -> None:
+    image = Image.fromarray(RNG.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    target = (size[0] * resize_to // min(size), size[1] * resize_to // min(size))
+    left, top = (target[0] - 8) // 2, (target[1] - 8) // 2
+    whole = image.resize(target, Image.Resampling[resample.upper()]).crop((left, top, left + 8, top + 8))
+    found = pixels(image, resize="shortest_edge", resize_to=resize_to, resample=resample)
+    np.testing.assert_allclose(found.astype(int), np.asarray(whole).astype(int), atol=1)
+
+
+def test_a_thin_picture_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    resize = Image.Image.resize
+
+    def noted(image: Image.Image, size: tuple[int, int], *arguments: Any, **options: Any) -> Image.Image:
+        made.append(size)
+        return resize(image, size, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    image = ImagePreprocessor(size=224, resize="shortest_edge", resize_to=256)
+    assert image.encode([encoded_bytes(Image.new("L", (10_000, 1), 200))]).errors == {}
+    assert made == [(224, 224)]
 
 
 def test_an_image_of_the_right_size_is_left_alone() -> None:

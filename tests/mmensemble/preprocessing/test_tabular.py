@@ -91,7 +91,11 @@ def test_what_counts_as_a_number(cells: Any) -> None:
     assert number.collate(encoded, slice(None))["features"].tolist() == [[1.0], [0.0], [1.0]]
 
 
-@pytest.mark.parametrize("cell", ["four", "", "1,5", [1], {"a": 1}, b"x", 10**400], ids=lambda cell: repr(cell)[:10])
+@pytest.mark.parametrize(
+    "cell",
+    ["four", "", "1,5", [1], {"a": 1}, b"x", 10**400, np.zeros(2), np.zeros(1), np.zeros((2, 2)), "x" * 999],
+    ids=lambda cell: repr(cell)[:10],
+)
 def test_what_is_no_number_is_an_error_of_its_row(cell: object) -> None:
     encoded = facts().encode([1.0, 2.0, 3.0], [1.0, cell, 3.0])
     assert encoded.present.tolist() == [True, False, True]

@@ -186,3 +186,13 @@ def test_padding_and_truncation_of_a_given_tokenizer_are_overruled() -> None:
     tokenizer.enable_truncation(3)
     text = TextPreprocessor(tokenizer.to_str(), max_length=4, pad_id=5)
     assert [ids.tolist() for ids in text.encode(["red red red", ""]).items] == [[1, 3, 3, 2], [1, 2]]
+
+
+def test_texts_are_tokenised_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    preprocessor = TextPreprocessor.train(["a red apple", "a green pear"], vocab_size=300)
+    cells = ["a red pear", "", "x" * 50, "green " * 30, None, "a"]
+    whole = preprocessor.encode(cells)
+    monkeypatch.setattr("mmensemble.preprocessing.text._CHARACTERS_AT_ONCE", 40)
+    pieces = preprocessor.encode(cells)
+    assert [item.tolist() for item in pieces.items] == [item.tolist() for item in whole.items]
+    assert len(preprocessor.encode([]).items) == 0

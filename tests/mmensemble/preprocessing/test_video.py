@@ -52,6 +52,20 @@ def film(
     return file.getvalue()
 
 
+def test_a_title_that_is_not_utf8_does_not_matter() -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="avi") as output:
+        output.metadata["title"] = "TITLE-OF-FILM"
+        stream = output.add_stream("mpeg4", rate=8)
+        stream.height, stream.width = RAMP.shape[1:3]
+        for frame in RAMP:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        output.mux(stream.encode())
+    data = file.getvalue()
+    assert b"TITLE-OF-FILM" in data
+    np.testing.assert_array_equal(frames_of(data.replace(b"TITLE-OF-FILM", b"\xe9\xff" * 6 + b"!")), frames_of(data))
+
+
 def animation(frames: np.ndarray, kind: str, durations: Any) -> bytes:
     file = io.BytesIO()
     images = [Image.fromarray(frame) for frame in frames]

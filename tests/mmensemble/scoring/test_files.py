@@ -405,3 +405,96 @@ def test_progress(predictor: OnnxPredictor, parquet: Path, tmp_path: Path, capsy
 
 def test_the_report_of_no_time() -> None:
     assert ScoreReport(0, 0, 0, 0.0, "cpu").rows_per_second == 0.0
+
+
+def test_categories_of_their_own_in_each_row_group(predictor: OnnxPredictor, tmp_path: Path, rows: Rows) -> None:
+    kinds = [f"c{row // 3}" for row in range(1500)]
+    with pq.ParquetWriter(tmp_path / "in.parquet", _with_kind(rows, kinds, 0, 500).schema) as writer:
+        for start in range(0, 1500, 500):
+            writer.write_table(_with_kind(rows, kinds, start, start + 500))
+    for suffix in ("parquet", "csv", "jsonl"):
+        keep = ["kind"] if suffix == "csv" else ["kind", "tags"]
+        score_file(predictor, tmp_path / "in.parquet", tmp_path / f"out.{suffix}", keep=keep)
+        with TableReader(tmp_path / f"out.{suffix}") as reader:
+            assert [cell for table in reader.tables(["kind"], 100) for cell in table["kind"].to_pylist()] == kinds
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.schema.field("kind").type == pa.dictionary(pa.int32(), pa.string())
+    assert table["tags"].to_pylist() == [[kind] for kind in kinds]
+
+
+def _with_kind(rows: Rows, kinds: list[str], start: int, stop: int) -> pa.Table:
+    few = pa.table({name: cells[start:stop] for name, cells in rows.items()})
+    kind = pa.array(kinds[start:stop]).cast(pa.dictionary(pa.int16(), pa.string()))
+    tags = pa.array([[each] for each in kinds[start:stop]])
+    return few.append_column("kind", kind).append_column("tags", tags)
+
+
+def test_a_bad_line_costs_its_own_row(predictor: OnnxPredictor, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(
+        "id,title,picture,weight,price\n1,a red apple,,1,2\n2,a pear\n3,a plum,,1,2\n4,a,,1,2,3,4\n"
+    )
+    report = score_file(predictor, tmp_path / "in.csv", tmp_path / "out.parquet", keep=["id"])
+    assert (report.n_rows, report.n_errors, report.n_skipped) == (4, 2, 0)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["id"].to_pylist() == ["1", None, "3", None]
+    assert [cell is None for cell in table["prediction"].to_pylist()] == [False, True, False, True]
+    assert table["error"].to_pylist()[1] == "the line has 2 cells in place of 5: 2,a pear"
+    report = score_file(predictor, tmp_path / "in.csv", tmp_path / "few.parquet", keep=["id"], on_bad_line="skip")
+    assert (report.n_rows, report.n_errors, report.n_skipped) == (2, 0, 2)
+    assert pq.read_table(tmp_path / "few.parquet").equals(table.take([0, 2]))
+    with pytest.raises(DataError, match="Expected 5 columns, got 2"):
+        score_file(predictor, tmp_path / "in.csv", tmp_path / "no.parquet", on_bad_line="raise")
+    with pytest.raises(DataError, match="row 1: the line has 2 cells"):
+        score_file(predictor, tmp_path / "in.csv", tmp_path / "no.parquet", on_error="raise")
+
+
+def test_an_unreadable_cell_counts_as_missing(model_path: Path, tmp_path: Path, rows: Rows) -> None:
+    few: Rows = {name: cells[:6] for name, cells in rows.items()}
+    without = {name: [*cells] for name, cells in few.items()}
+    few["picture"][1], without["picture"][1] = b"no image", None
+    for name in ("weight", "price"):
+        few[name] = [None if cell is None else str(cell) for cell in few[name]]
+    few["weight"][3], without["weight"][3] = "heavy", None
+    few["price"][3], without["price"][3] = "dear", None
+    pq.write_table(pa.table(few), tmp_path / "in.parquet")
+    expected = OnnxPredictor(model_path, device="cpu").predict_proba(without)
+    report = score_file(model_path, tmp_path / "in.parquet", tmp_path / "out.parquet", on_error="missing", device="cpu")
+    table = pq.read_table(tmp_path / "out.parquet")
+    np.testing.assert_allclose(probabilities(table), expected, atol=1e-6)
+    assert table["prediction"].null_count == 0
+    assert report.n_errors == 2
+    assert [row for row, error in enumerate(table["error"].to_pylist()) if error] == [1, 3]
+    assert table["error"][3].as_py() == "column 'weight': 'heavy' is not a number"
+    predictor = OnnxPredictor(model_path, device="cpu", on_error="missing", batch_size=4)
+    with pytest.warns(UserWarning, match=r"2 rows are scored without a cell .* row 1, column 'picture'"):
+        found = predictor.predict_proba(few)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_job_with_too_many_errors_ends_and_can_go_on(
+    predictor: OnnxPredictor, tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmensemble.files.parts._PART_ROWS", 100)
+    pictures = [b"no image" if row % 100 == 99 else picture for row, picture in enumerate(rows["picture"])]
+    pq.write_table(pa.table({**rows, "picture": pictures}), tmp_path / "in.parquet", row_group_size=100)
+    out = tmp_path / "out.parquet"
+    for most in (7, 0.005):
+        with pytest.raises(DataError, match=r"\d+ rows are bad, more than max_errors"):
+            score_file(predictor, tmp_path / "in.parquet", out, max_errors=most)
+        assert not out.exists()
+    report = score_file(predictor, tmp_path / "in.parquet", out, max_errors=15)
+    assert report.n_resumed > 0
+    assert report.n_errors == 15
+    assert score_file(predictor, tmp_path / "in.parquet", out, max_errors=0.01, overwrite=True).n_errors == 15
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(ConfigurationError, match="max_errors must be a number of rows or a share"):
+            score_file(predictor, tmp_path / "in.parquet", out, max_errors=wrong, overwrite=True)
+
+
+def test_a_name_that_is_too_long_is_refused_before_the_first_row(
+    predictor: OnnxPredictor, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OnnxPredictor, "score_batches", None)
+    with pytest.raises(ConfigurationError, match="File name too long"):
+        score_file(predictor, parquet, tmp_path / f"{'x' * 230}.parquet")
+    assert left_behind(tmp_path) == []

@@ -19,6 +19,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError, ModelFileError
+from mmensemble.files.seal import seal
 from mmensemble.preprocessing import TabularPreprocessor
 from mmensemble.scoring import Feed, Manifest, OnnxPredictor, open_model
 from mmensemble.scoring.manifest import METADATA_KEY
@@ -274,6 +275,59 @@ def test_a_manifest_that_does_not_fit_the_graph(tmp_path: Path, manifest: Manife
     less = dataclasses.replace(manifest, feeds=manifest.feeds[:2])
     with pytest.raises(ModelFileError, match=r"does not fit its manifest .*facts\.features"):
         OnnxPredictor(write_model(tmp_path / "less.onnx", less.to_json()), device="cpu")
+
+
+def test_damaged_bytes_are_no_other_scores(tmp_path: Path, manifest: Manifest, write_model: WriteModel) -> None:
+    path = write_model(tmp_path / "sealed.onnx", manifest.to_json(sealed=True))
+    with pytest.raises(ModelFileError, match="has lost its checksum"):
+        OnnxPredictor(path, device="cpu")
+    seal(path)
+    assert OnnxPredictor(path, device="cpu").manifest == manifest
+    content = path.read_bytes()
+    for at in range(7, len(content) - 32, len(content) // 40):  # the last 32 are those of weights, which there are none
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
+        with pytest.raises(ModelFileError):
+            OnnxPredictor(path, device="cpu")
+
+
+def test_metadata_that_are_not_utf8(tmp_path: Path, model_path: Path) -> None:
+    content = model_path.read_bytes()
+    at = content.index(b'"format_version"')
+    (tmp_path / "bad.onnx").write_bytes(content[: at + 3] + b"\xff" + content[at + 4 :])
+    with pytest.raises(ModelFileError, match="its metadata are not UTF-8"):
+        OnnxPredictor(tmp_path / "bad.onnx", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("feed", "changed", "message"),
+    [
+        (1, {"size": 9}, r"takes image\.pixels as tensor\(uint8\) of shape \['batch', 8, 8, 3\], and its manifest"),
+        (1, {"size": 10**6}, "takes 3000000000000 bytes for a row"),
+        (1, {"size": "8"}, "image preprocessor has size = '8'"),
+        (1, {"size": -8}, "image preprocessor has size = -8"),
+        (2, {"dtype": "float64"}, r"takes facts\.features as tensor\(float\) .* gives float64"),
+        (0, {"tokenizer": "{"}, "manifest is damaged"),
+        (0, {"tokenizer": '{"pre_tokenizer": {"pattern": {"Regex": "(a+)+$"}}}'}, "a pattern that may take forever"),
+        (0, {"max_length": -1}, "manifest is damaged"),
+    ],
+)
+def test_a_manifest_of_values_that_cannot_be(
+    tmp_path: Path, manifest: Manifest, write_model: WriteModel, feed: int, changed: dict[str, Any], message: str
+) -> None:
+    state = json.loads(manifest.to_json())
+    state["feeds"][feed]["preprocessor"].update(changed)
+    with pytest.raises(ModelFileError, match=message):
+        OnnxPredictor(write_model(tmp_path / "odd.onnx", json.dumps(state)), device="cpu")
+
+
+def test_a_manifest_of_other_columns_or_classes(tmp_path: Path, manifest: Manifest, write_model: WriteModel) -> None:
+    state = json.loads(manifest.to_json())
+    state["feeds"][1]["columns"] = []
+    with pytest.raises(ModelFileError, match="manifest is damaged"):
+        OnnxPredictor(write_model(tmp_path / "odd.onnx", json.dumps(state)), device="cpu")
+    fewer = dataclasses.replace(manifest, task=Classification(np.array(["a", "b"], dtype=object)))
+    with pytest.raises(ModelFileError, match="gives 3 columns, and its manifest has 2"):
+        OnnxPredictor(write_model(tmp_path / "fewer.onnx", fewer.to_json()), device="cpu")
 
 
 @pytest.mark.parametrize("name", ["batch_size", "n_threads"])

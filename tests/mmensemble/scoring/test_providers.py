@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -196,3 +197,19 @@ def test_cuda_scores_as_the_cpu_does(model_path: Path, rows: dict[str, list[Any]
     assert on_gpu.device == OnnxPredictor(model_path).device == "cuda"
     on_cpu = OnnxPredictor(model_path, device="cpu")
     assert on_gpu.predict_proba(rows) == pytest.approx(on_cpu.predict_proba(rows), abs=1e-4)
+
+
+@pytest.mark.parametrize("module", ["mmensemble", "mmensemble.scoring", "mmensemble.cli"])
+def test_a_fresh_home_stays_empty(module: str, model_path: Path, tmp_path: Path) -> None:
+    program = f"import {module}; from mmensemble import OnnxPredictor; OnnxPredictor({str(model_path)!r}, device='cpu')"
+    unset = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    subprocess.run([sys.executable, "-c", program], check=True, env={**environment, "HOME": str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_telemetry_that_a_user_has_asked_for_is_left_alone() -> None:
+    program = "import os, mmensemble; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "0"}
+    done = subprocess.run([sys.executable, "-c", program], check=True, env=environment, capture_output=True, text=True)
+    assert done.stdout == "0\n"

@@ -26,8 +26,10 @@ from mmensemble.inspection import modality_importance as modality_importance
 from mmensemble.inspection import modality_shapley as modality_shapley
 from mmensemble.learning.columns import ColumnSelector as ColumnSelector
 from mmensemble.learning.columns import on_column as on_column
+from mmensemble.multimodal import InferredMembers as InferredMembers
 from mmensemble.multimodal import MultimodalClassifier as MultimodalClassifier
 from mmensemble.multimodal import MultimodalRegressor as MultimodalRegressor
+from mmensemble.multimodal import infer_members as infer_members
 from mmensemble.plotting import MemberDisagreementDisplay as MemberDisagreementDisplay
 from mmensemble.plotting import MissingModalityDisplay as MissingModalityDisplay
 from mmensemble.plotting import ModalityImportanceDisplay as ModalityImportanceDisplay

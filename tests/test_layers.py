@@ -32,7 +32,7 @@ LAYERS = {
         base
         text image audio video language_model joint
         fusion zero_shot captioning sequence_to_sequence inspection packaged
-        onnx
+        onnx recommended
         __init__
     """,
 }

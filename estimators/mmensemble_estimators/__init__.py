@@ -34,8 +34,9 @@ try:
     from mmensemble_estimators.video import VideoClassifier, VideoRegressor
     from mmensemble_estimators.zero_shot import ZeroShotTextClassifier
 
-    # Last, for it registers how all of these are exported.
+    # Last, for they register how all of these are exported, and what they are recommended for.
     from mmensemble_estimators import onnx as onnx  # isort: skip
+    from mmensemble_estimators import recommended as recommended  # isort: skip
 except ModuleNotFoundError as error:
     package = (error.name or "").partition(".")[0]
     if package not in {"torch", "transformers", "skorch", "sklearn", "joblib", "pandas"}:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from mmensemble.multimodal.estimators import MultimodalClassifier, MultimodalRegressor
+from mmensemble.multimodal.inferring import InferredMembers, infer_members, recommends
 
-__all__ = ["MultimodalClassifier", "MultimodalRegressor"]
+__all__ = ["InferredMembers", "MultimodalClassifier", "MultimodalRegressor", "infer_members", "recommends"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-from sklearn.base import TransformerMixin, clone
+from sklearn.base import TransformerMixin, clone, is_regressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch, Tags
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
@@ -20,6 +20,7 @@ from mmensemble.frames import column_names, n_rows, naming_rows
 from mmensemble.fusion import Fusion, Member, SoftVoting, SuperLearner
 from mmensemble.learning.columns import as_list, check_form, present_rows
 from mmensemble.learning.targets import LearnedTask, for_members
+from mmensemble.multimodal.inferring import infer_members
 from mmensemble.time_limits import check_time_limit, time_limit
 
 __all__ = ["Composition", "check_frame", "is_dropped"]
@@ -33,7 +34,7 @@ class Composition(TransformerMixin, BaseComposition):
 
     def __init__(
         self,
-        estimators: list[tuple[str, Any, Any]],
+        estimators: list[tuple[str, Any, Any]] | Literal["auto"],
         *,
         fusion: Fusion | None = None,
         cache: Any = None,
@@ -41,12 +42,16 @@ class Composition(TransformerMixin, BaseComposition):
         time_limit: float | None = None,
         verbose: bool = False,
     ) -> None:
-        self.estimators = estimators
+        self.estimators: Any = estimators
         self.fusion = fusion
         self.cache = cache
         self.n_jobs = n_jobs
         self.time_limit = time_limit
         self.verbose = verbose
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Read pickles of version 0.1 too, which had no time limit."""
+        super().__setstate__({"time_limit": None, **state})
 
     @property
     def _named(self) -> list[tuple[str, Any]]:
@@ -54,7 +59,7 @@ class Composition(TransformerMixin, BaseComposition):
         try:
             return [(name, estimator) for name, estimator, _ in self.estimators]
         except (TypeError, ValueError):
-            return self.estimators  # type: ignore[return-value] # misshapen: `fit` says so, get_params must not
+            return self.estimators  # "auto", or misshapen: `fit` says so, get_params must not
 
     @_named.setter
     def _named(self, value: list[tuple[str, Any]]) -> None:
@@ -99,11 +104,20 @@ class Composition(TransformerMixin, BaseComposition):
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> Self:
         name = type(self).__name__
         check_time_limit(self.time_limit)
-        members = self._check_members()
+        estimators: Any = self.estimators
+        if not _is_auto(estimators):
+            members = self._check_members(estimators)
         names = check_frame(X)
         if y is None:
             raise DataError(f"{name}.fit requires y to be passed, but the target y is None")
         check_consistent_length(X, y, groups)
+        if _is_auto(estimators):
+            with naming_rows(X):
+                self.inferred_estimators_ = infer_members(X, y, regression=is_regressor(self))
+            if self.verbose:
+                print(self.inferred_estimators_)  # noqa: T201 - as scikit-learn does where it is asked to be verbose
+            estimators = self.inferred_estimators_
+            members = self._check_members(estimators)
         rows = np.empty((n_rows(X), 1))
         weight = check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
         with naming_rows(X):
@@ -119,7 +133,7 @@ class Composition(TransformerMixin, BaseComposition):
         self.n_features_in_ = len(names)
         groups = None if groups is None else column_or_1d(groups)
         fusion = _default(members, X, target, groups) if self.fusion is None else clone(self.fusion)
-        fusion.leave_out([is_dropped(estimator) for _, estimator, _ in self.estimators])
+        fusion.leave_out([is_dropped(estimator) for _, estimator, _ in estimators])
         with (
             print_elapsed_time(name, "fit" if self.verbose else None),
             time_limit(self.time_limit) as limit,
@@ -148,12 +162,12 @@ class Composition(TransformerMixin, BaseComposition):
         self.named_estimators_ = Bunch(**{member.name: member.estimator for member in self.fusion_.members_})
         return self
 
-    def _check_members(self) -> list[Member]:
-        shape = "estimators must be a list of (name, estimator, column or columns)"
+    def _check_members(self, estimators: Any) -> list[Member]:
+        shape = "estimators must be 'auto' or a list of (name, estimator, column or columns)"
         try:
-            members = [Member(name, estimator, columns) for name, estimator, columns in self.estimators]
+            members = [Member(name, estimator, columns) for name, estimator, columns in estimators]
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"{shape}, not {self.estimators!r}") from error
+            raise ConfigurationError(f"{shape}, not {estimators!r}") from error
         members = [member for member in members if not is_dropped(member.estimator)]
         for member in members:
             if not hasattr(member.estimator, "fit"):
@@ -176,7 +190,7 @@ class Composition(TransformerMixin, BaseComposition):
             if len(set(columns)) < len(columns):
                 raise ConfigurationError(f"member {member.name!r} names a column twice: {columns}")
             check_form(f"member {member.name!r}", member.estimator, member.columns)
-        self._validate_names([name for name, _, _ in self.estimators])
+        self._validate_names([name for name, _, _ in estimators])
         return members
 
     def _outputs(self, X: Any) -> np.ndarray:
@@ -246,7 +260,10 @@ class Composition(TransformerMixin, BaseComposition):
         return tags
 
     def _sk_visual_block_(self) -> Any:
-        names, estimators, columns = zip(*self.estimators, strict=True)
+        found = getattr(self, "inferred_estimators_", self.estimators)
+        if _is_auto(found):
+            return VisualBlock("single", self, names="auto", name_details=str(self))
+        names, estimators, columns = zip(*found, strict=True)
         return VisualBlock("parallel", estimators, names=names, name_details=columns)
 
     def __onnx_graph__(self, source: Any) -> Any:
@@ -271,6 +288,10 @@ def _default(members: list[Member], X: Any, target: LearnedTask, groups: np.ndar
         if min(counts) < LEAST_ROWS:
             return SoftVoting()
     return SuperLearner()
+
+
+def _is_auto(estimators: Any) -> bool:
+    return isinstance(estimators, str) and estimators == "auto"
 
 
 def is_dropped(estimator: Any) -> bool:

@@ -19,9 +19,10 @@ class MultimodalClassifier(LabelsMixin, Composition):
 
     Parameters
     ----------
-    estimators : list of (str, estimator, str or list of str)
-        Name, estimator and the columns it sees, as in ``ColumnTransformer``: a string gives the estimator a series, a
-        list a frame. An estimator may be anything with the scikit-learn contract, and ``"drop"`` leaves it out.
+    estimators : list of (str, estimator, str or list of str), or "auto"
+        With ``"auto"``, what `infer_members` finds. Else name, estimator and the columns it sees, as in
+        ``ColumnTransformer``: a string gives the estimator a series, a list a frame. An estimator may be anything with
+        the scikit-learn contract, and ``"drop"`` leaves it out.
         Parameters of members are reached by name: ``text__max_epochs``.
     fusion : fusion strategy, default=None
         How the members are joined; None is ``SuperLearner()``, and ``SoftVoting()`` of a single member, or where a
@@ -45,6 +46,8 @@ class MultimodalClassifier(LabelsMixin, Composition):
     ----------
     classes_ : ndarray of shape (n_classes,), or list of them
         Of a 0/1 matrix the labels' numbers, of several columns of labels one array per column.
+    inferred_estimators_ : InferredMembers
+        With ``estimators="auto"``, the members and why.
     estimators_ : list of estimators
         The fitted members. As in scikit-learn's ensembles, they learned numbers in place of labels:
         the number of each label among those that the member's rows hold, which ``fusion_.members_[i].labels`` lists. A
@@ -148,9 +151,10 @@ class MultimodalRegressor(RegressorMixin, Composition):
 
     Parameters
     ----------
-    estimators : list of (str, estimator, str or list of str)
-        Name, estimator and the columns it sees, as in ``ColumnTransformer``: a string gives the estimator a series, a
-        list a frame. A member may be any regressor with the scikit-learn contract, and ``"drop"`` leaves it out.
+    estimators : list of (str, estimator, str or list of str), or "auto"
+        With ``"auto"``, what `infer_members` finds. Else name, estimator and the columns it sees, as in
+        ``ColumnTransformer``: a string gives the estimator a series, a list a frame. A member may be any regressor with
+        the scikit-learn contract, and ``"drop"`` leaves it out.
         Parameters of members are reached by name: ``text__max_epochs``.
     fusion : fusion strategy, default=None
         How the members are joined; None is ``SuperLearner()``, and ``SoftVoting()`` of a single member, or where a
@@ -172,6 +176,8 @@ class MultimodalRegressor(RegressorMixin, Composition):
 
     Attributes
     ----------
+    inferred_estimators_ : InferredMembers
+        With ``estimators="auto"``, the members and why.
     estimators_ : list of estimators
         The fitted members.
     named_estimators_ : Bunch

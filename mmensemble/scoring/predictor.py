@@ -386,10 +386,8 @@ class OnnxPredictor:
         return self._cut(frame_with(X, self.manifest.columns))
 
     def _cut(self, X: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        rows, start = n_rows(X), 0
-        # Short ones first, for until the first is encoded there is nothing to score. Writing takes longer than that,
-        # and is to be done in the windows of `generate_file`.
-        size = self.window_size if self._writes else min(self.batch_size, self.window_size)
+        # Short ones first: until the first is encoded there is nothing to score. `generate_file` writes in whole ones.
+        rows, start, size = n_rows(X), 0, self.window_size if self._writes else min(self.batch_size, self.window_size)
         while start < rows:
             stop = min(start + size, rows)
             yield {column: cells[start:stop] for column, cells in X.items()}

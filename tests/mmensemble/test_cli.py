@@ -118,7 +118,7 @@ def test_an_interrupt(model_path: Path, items: Path, tmp_path: Path, monkeypatch
 def test_sigterm_ends_as_ctrl_c_does(
     model_path: Path, items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmensemble.scoring.score_file", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("mmensemble.scoring.score_dataset", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     result = run("score", model_path, items, "-o", tmp_path / "scores.parquet")
     assert (result.exit_code, signal.getsignal(signal.SIGTERM)) == (130, before)

@@ -121,7 +121,7 @@ def test_paths_are_told_by_what_they_name(tmp_path: Path) -> None:
 
 def test_a_mixed_column_is_an_error() -> None:
     X = pd.DataFrame({"a": ["text"] * 40 + [1.5] * 20})
-    with pytest.raises(DataError, match="row 40, column 'a': this cell is a number, and most .* is a string"):
+    with pytest.raises(DataError, match=r"row 40, column 'a': this cell is a number, and most .* is a string"):
         infer_members(X, Y)
     with pytest.raises(DataError, match="no column of X is of use"):
         infer_members(frame("id", "constant"), Y)

@@ -359,13 +359,9 @@ def test_paths_that_cannot_work(predictor: OnnxPredictor, model_path: Path, parq
     assert (tmp_path / "there.csv").read_text() == "mine"
     with pytest.raises(ConfigurationError, match="is the input"):
         score_file(predictor, parquet, parquet.parent / ".." / parquet.parent.name / parquet.name, overwrite=True)
-    with pytest.raises(
-        ConfigurationError, match=r"neither Parquet \(.*, \.pq\), CSV \(\.csv\), .* nor Arrow"
-    ):
+    with pytest.raises(ConfigurationError, match=r"neither Parquet \(.*, \.pq\), CSV \(\.csv\), .* nor Arrow"):
         score_file(predictor, parquet, tmp_path / "out.json")
-    with pytest.raises(
-        ConfigurationError, match=r"neither Parquet \(.*, \.pq\), CSV \(\.csv\), .* nor Arrow"
-    ):
+    with pytest.raises(ConfigurationError, match=r"neither Parquet \(.*, \.pq\), CSV \(\.csv\), .* nor Arrow"):
         score_file(predictor, model_path, tmp_path / "out.csv")
     with pytest.raises(ConfigurationError, match="there is no folder"):
         score_file(predictor, parquet, tmp_path / "none" / "out.csv")

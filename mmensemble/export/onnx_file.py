@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,14 @@ import onnx_ir as ir
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from mmensemble.exceptions import ConfigurationError, ExportError
-from mmensemble.export.branches import laid_open
 from mmensemble.export.check import check_exportable
 from mmensemble.export.generators import GeneratorCheck, check_made_prompts, generator_of
+from mmensemble.export.left_in_float import write_int8
 from mmensemble.export.parity import ParityCheck, check_scores_rows
-from mmensemble.export.precision import PRECISIONS, Precision, convert, float_convolutions, int8_layers, sensitivities
+from mmensemble.export.precision import PRECISIONS, Precision, convert
 from mmensemble.export.provenance import provenance_of
 from mmensemble.export.rows import check_made_rows
 from mmensemble.files.seal import seal
-from mmensemble.frames import n_rows
 from mmensemble.graph import (
     GENERATION_OPSET,
     Frame,
@@ -36,10 +33,7 @@ from mmensemble.graph import (
     to_graph,
 )
 from mmensemble.preprocessing import TensorSpec
-from mmensemble.scoring.batching import input_batches
-from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
-from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.tasks import Classification, Decided, Generation, Regression, Task, Votes
 
 __all__ = ["export_onnx"]
@@ -232,37 +226,16 @@ def _write(model: ir.Model, manifest: Manifest, path: Path, *, sealed: bool = Fa
 def _converted(
     model: ir.Model, draft: Path, precision: Precision, manifest: Manifest, check: _AnyCheck | None, calibrate: Any
 ) -> ir.Model:
-    """Convert a float32 model, leaving in float what `check` shows to matter; return the first that passes."""
+    """Convert a float32 model; of int8, leave as few layers in float32 as `check` shows to be enough."""
     whole = draft.with_name("float32")
     _write(model, manifest, whole)
     external = draft.with_name("float32.data").exists()
-    calibration = None
-    if calibrate is not None and precision == "int8":
-        if n_rows(calibrate) == 0:
-            raise ConfigurationError("calibrate has 0 rows; give it some hundred")
-
-        def calibration() -> Iterator[dict[str, np.ndarray]]:
-            return _batches(whole, manifest, calibrate)
-
-    left: list[str] = []
+    float_layers: list[str] = []
     if precision == "int8":
-        with laid_open(whole) as (opened, _):
-            graph = onnx.load(opened, load_external_data=False)
-        left = float_convolutions(graph) if calibrate is None else []
-        if not int8_layers(graph) and (left or not float_convolutions(graph)):
-            rows = f"; its {len(left)} convolutions need rows to calibrate on: give calibrate" if left else ""
-            raise ConfigurationError(f"int8 finds no matrix product in an encoder of a neural network{rows}")
-    state = _state_names(manifest.task)
-    measured: dict[str, Any] = {}
-    for kept in _tries(whole, precision, manifest, check):
-        convert(whole, draft, precision, kept=kept, calibration=calibration, external=external, state=state)
-        if check is None:
-            break
-        measured = check.measure(draft)
-        if precision == "int8":
-            measured["float_layers"] = [*kept, *left]
-        if measured["error"] <= check.tolerance:
-            break
+        float_layers, measured = write_int8(whole, draft, manifest, check, calibrate, external=external)
+    else:
+        convert(whole, draft, precision, external=external, state=_state_names(manifest.task))
+        measured = check.measure(draft) if check is not None else {}
     model = ir.load(draft)
     for value in model.graph.initializers.values():  # read now, as the file will be replaced
         if value.const_value is not None:
@@ -273,41 +246,9 @@ def _converted(
         manifest.task.take_types({str(value.name): value.dtype.numpy() for value in model.graph.inputs if value.dtype})
     if check is not None:
         manifest.parity = check.accept(measured)
+    if precision == "int8":
+        manifest.parity = {**manifest.parity, "float_layers": float_layers}
     return model
-
-
-def _tries(whole: Path, precision: Precision, manifest: Manifest, check: _AnyCheck | None) -> Iterator[list[str]]:
-    yield []
-    if precision == "int8" and check is not None:
-        if isinstance(check, GeneratorCheck):
-            batches = iter([_first_run(OnnxPredictor(whole, device="cpu").token_decoder(), check.batches[0])])
-        else:
-            batches = _batches(whole, manifest, check.X, most=1)
-        ranked = sensitivities(whole, batches)
-        # The worst eighth of the layers, then the worst quarter, then half of them.
-        for share in (8, 4, 2) if ranked else ():
-            yield ranked[: max(1, len(ranked) // share)]
-
-
-def _batches(path: Path, manifest: Manifest, X: Any, *, most: int | None = None) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the graph's inputs for some rows, 32 at a time."""
-    predictor = OnnxPredictor(path, device="cpu")
-    batches = (
-        batch for window in predictor.windows(X) for batch in input_batches(manifest.feeds, window, batch_size=32)
-    )
-    for arrays in islice(batches, most):
-        if isinstance(manifest.task, Generation):
-            (feed,) = manifest.feeds
-            inputs = {name: arrays[f"{feed.name}.{name}"] for name in feed.preprocessor.tensors}
-            yield _first_run(predictor.token_decoder(), inputs)
-        else:
-            yield {name: arrays[name] for name in predictor.input_names}
-
-
-def _first_run(decoder: OnnxDecoder, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return a generator's inputs for a run that encodes some rows, and begins their texts as well."""
-    rows = {f"{decoder.feed}.{name}": array for name, array in inputs.items()} if decoder.task.start_ids else {}
-    return {name: array for name, array in {**decoder.prefill_arrays(inputs), **rows}.items() if name in decoder.inputs}
 
 
 def _state_names(task: Task) -> set[str]:

@@ -114,6 +114,11 @@ class ParityCheck:
         y = self.y
         self.reference = None if y is None else _score(task, y, self.expected.predicted)
 
+    @property
+    def n_rows(self) -> int:
+        """How many rows are compared."""
+        return len(self.rows)
+
     def measure(self, path: Path) -> dict[str, Any]:
         """Score the rows with the file and compare."""
         predictor = OnnxPredictor(path, device="cpu")

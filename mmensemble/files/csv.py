@@ -116,7 +116,9 @@ class CsvReader:
             try:
                 names = next(csv.reader(file, delimiter=delimiter), [])
             except csv.Error as error:
-                raise ValueError(str(error)) from error
+                raise ValueError(_why_no_header(path, delimiter) or str(error)) from error
+        if any("\n" in name for name in names) and (reason := _why_no_header(path, delimiter)):
+            raise ValueError(reason)
         if any("\udc80" <= character <= "\udcff" for name in names for character in name):
             raise ValueError("its header is not UTF-8; save it as UTF-8")
         if not names:
@@ -237,6 +239,12 @@ class _Lines:
 def _last_cell(block: pa.Table, column: str) -> bytes:
     """Return the last cell of the file's last column."""
     return (block.column(block.column_names.index(column))[-1].as_py() or b"") if block.num_rows else b""
+
+
+def _why_no_header(path: Path, delimiter: str) -> str | None:
+    """Say that a quote in the header, or in what it swallows, is never closed; None where all are."""
+    line = open_quote(path, delimiter)
+    return None if line is None else _open_quote_message(line)
 
 
 def _open_quote_message(line: int) -> str:

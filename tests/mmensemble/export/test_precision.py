@@ -4,6 +4,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmensemble import ConfigurationError, ExportError, MultimodalClassifier, OnnxPredictor, ParityError, export_onnx
-from mmensemble.export import onnx_file
-from mmensemble.export.precision import convert, int8_layers, sensitivities
+from mmensemble.export import left_in_float
+from mmensemble.export.eight_bits import float_convolutions, int8_layers
+from mmensemble.export.left_in_float import by_class, fewest
+from mmensemble.export.parity import ParityCheck
+from mmensemble.export.precision import convert
+from mmensemble.export.sensitivity import sensitivities
 from mmensemble.graph import ENCODER_SCOPE, Graph
 from mmensemble.preprocessing import TensorSpec
 from mmensemble_estimators import TextClassifier
@@ -244,22 +249,125 @@ def test_labels_of_the_verified_rows_decide(
         export_onnx(fitted("text"), tmp_path / "m.onnx", verify_y=labels)
 
 
-def test_layers_that_matter_stay_in_float(
-    fitted: Fitted, exported: Exported, items: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def recording(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Note which layers are kept in float, try by try."""
     tried: list[list[str]] = []
 
-    def recorded(source: Path, target: Path, precision: Any, *, kept: Any, **others: Any) -> None:
+    def recorded(source: Path, target: Path, precision: Any, *, kept: Any = (), **others: Any) -> None:
         tried.append(list(kept))
         convert(source, target, precision, kept=kept, **others)
 
-    monkeypatch.setattr(onnx_file, "convert", recorded)
-    with pytest.raises(ParityError, match="nothing was written"):
+    monkeypatch.setattr(left_in_float, "convert", recorded)
+    return tried
+
+
+def test_as_few_layers_stay_in_float_as_are_enough(
+    fitted: Fitted, exported: Exported, items: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = recording(monkeypatch)
+    n_layers = len(int8_layers(onnx.load(exported("text"))))
+    measure = ParityCheck.measure
+
+    def demanding(enough: int) -> Any:
+        def measured(self: ParityCheck, path: Path) -> dict[str, Any]:
+            return {**measure(self, path), "error": 0.0 if len(tried[-1]) >= enough else 1.0}
+
+        return measured
+
+    for enough in (0, 1, n_layers // 2, n_layers):
+        tried.clear()
+        monkeypatch.setattr(ParityCheck, "measure", demanding(enough))
+        with pytest.warns(UserWarning, match="only with all") if enough == n_layers else nullcontext():
+            manifest = export_onnx(
+                fitted("text"), tmp_path / "m.onnx", precision="int8", verify=items["name"], tolerance=0.1
+            )
+        kept = manifest.parity["float_layers"]
+        assert len(kept) == enough
+        assert kinds(onnx.load(tmp_path / "m.onnx"), encoder=True)["MatMulInteger"] == n_layers - enough
+        assert tried[0] == []
+        assert len(tried) <= 2 + 2 * n_layers.bit_length()
+        assert all(one == longest[: len(one)] for longest in [max(tried, key=len)] for one in tried)
+
+
+def test_a_tolerance_that_no_layer_can_meet(
+    fitted: Fitted, items: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = recording(monkeypatch)
+    message = r"with all \d+ layers that 8 bits could move in float32 \(.* and \d+ more\), .* precision='fp32'"
+    with pytest.raises(ParityError, match=message):
         export_onnx(fitted("text"), tmp_path / "m.onnx", precision="int8", verify=items["name"], tolerance=-1.0)
     assert not list(tmp_path.iterdir())
-    n_layers = len(int8_layers(onnx.load(exported("text"))))
-    assert [len(kept) for kept in tried] == [0, max(1, n_layers // 8), n_layers // 4, n_layers // 2]
-    assert tried[1] == tried[2][: len(tried[1])]
+    assert tried[0] == []
+
+
+def test_convolutions_stay_in_float_where_they_matter(
+    fitted: Fitted, exported: Exported, items: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convolutions = list(float_convolutions(onnx.load(exported("image"))))
+    measure = ParityCheck.measure
+    tried = recording(monkeypatch)
+
+    def measured(self: ParityCheck, path: Path) -> dict[str, Any]:
+        enough = set(convolutions) <= set(tried[-1])
+        return {**measure(self, path), "error": 0.0 if enough else 1.0}
+
+    monkeypatch.setattr(ParityCheck, "measure", measured)
+    pictures = items["picture"]
+    options: dict[str, Any] = {"precision": "int8", "verify": pictures, "calibrate": pictures, "tolerance": 0.1}
+    with pytest.warns(UserWarning, match=r"int8 stays within tolerance=0\.1 only with all"):
+        manifest = export_onnx(fitted("image"), tmp_path / "m.onnx", **options)
+    assert set(convolutions) <= set(manifest.parity["float_layers"])
+    nodes = Counter(node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node)
+    assert nodes["QuantizeLinear"] == 0, "nothing is rounded between convolutions in float32"
+    float_file = OnnxPredictor(exported("image"), device="cpu").predict_proba(pictures)
+    scores = OnnxPredictor(tmp_path / "m.onnx", device="cpu").predict_proba(pictures)
+    np.testing.assert_allclose(scores, float_file, atol=1e-5)
+
+
+def test_the_order_of_the_rows_does_not_matter(
+    fitted: Fitted, exported: Exported, items: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(left_in_float, "_MOST_CALIBRATED", 12)
+    model, pictures = fitted("image"), items["picture"]
+    kinds_seen = []
+    for frame in (pictures, pictures.sort_values(key=lambda p: model.predict(p))):
+        chosen: list[Any] = []
+        pick = left_in_float._chosen
+
+        def noting(*args: Any, chosen: list[Any] = chosen, pick: Any = pick, **options: Any) -> Any:
+            chosen.append(pick(*args, **options))
+            return chosen[-1]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(left_in_float, "_chosen", noting)
+            export_onnx(model, tmp_path / "m.onnx", precision="int8", verify=False, calibrate=frame)
+        (cells,) = chosen[0].values()
+        kinds_seen.append(Counter(model.predict(list(cells)).tolist()))
+    assert kinds_seen[0] == kinds_seen[1]
+    assert sum(kinds_seen[0].values()) == 12
+
+
+def test_rows_of_each_class() -> None:
+    classes = np.repeat([0, 1, 2], [80, 15, 5])
+    chosen = by_class(classes, 100, 30)
+    assert np.bincount(classes[chosen]).tolist() == [13, 12, 5]
+    assert len(set(chosen.tolist())) == 30
+    assert sorted(by_class(None, 4, 9).tolist()) == [0, 1, 2, 3]
+
+
+def test_the_fewest() -> None:
+    ranked = [str(number) for number in range(40)]
+    for enough in (1, 2, 3, 7, 16, 39, 40):
+        asked: list[int] = []
+
+        def is_enough(kept: list[str], enough: int = enough, asked: list[int] = asked) -> bool:
+            asked.append(len(kept))
+            return len(kept) >= enough
+
+        kept = fewest(ranked, is_enough)
+        assert enough <= len(kept) <= enough + 1
+        assert kept == ranked[: len(kept)]
+        assert len(asked) <= 12
 
 
 def two_products(path: Path) -> None:

@@ -280,9 +280,11 @@ def test_parquet_texts_that_are_not_utf8_cost_their_own_row(tmp_path: Path) -> N
         (b'id,text\n1,good\n"2,bad\n3,nice\n4,fine\n', 3),
         (b'\xef\xbb\xbf"id","text"\n1,"a ""b"" \nc"\n2,"ends so""\n', 4),
         (b'id,text\n1,good\n2,"', 3),
+        (b'id,"text\n1,good\n2,nice\n', 1),
+        (b'id,"text\n' + b"1,good\n" * 30_000, 1),
         (b'id,text\n1,"good\n' + b"2,nice\n" * 1_300_000, 2),
     ],
-    ids=["last", "no line break", "first", "escaped", "nothing in it", "larger than a block"],
+    ids=["last", "no line break", "first", "escaped", "nothing in it", "header", "long header", "larger than a block"],
 )
 def test_a_quote_that_is_never_closed(tmp_path: Path, content: bytes, line: int, on_bad_line: Any) -> None:
     path = tmp_path / "in.csv"

@@ -18,7 +18,7 @@ from mmensemble.export.generators import GeneratorCheck
 from mmensemble.export.parity import ParityCheck
 from mmensemble.export.precision import convert
 from mmensemble.export.sensitivity import sensitivities
-from mmensemble.frames import frame_with, n_rows
+from mmensemble.frames import frame_with, leaf_cells, n_rows
 from mmensemble.scoring.batching import input_batches
 from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.manifest import Manifest
@@ -121,7 +121,7 @@ def _batches_to_rank(
 
 def _chosen(path: Path, manifest: Manifest, X: Any, *, most: int) -> dict[str, Any]:
     """Return some rows at random, of each class that the model predicts as many as there are."""
-    X = frame_with(X, manifest.columns)
+    X = {column: leaf_cells(cells) for column, cells in frame_with(X, manifest.columns).items()}
     rows = np.arange(n_rows(X))
     if len(rows) <= most:
         return X

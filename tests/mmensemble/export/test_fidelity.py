@@ -55,7 +55,7 @@ def of_all_lengths(trained: dict[str, tuple[Any, Path]], emoji: Bunch) -> pd.Dat
     text, _ = trained["text"]
     frame, _ = shuffled(emoji)
     frame["name"] = cut(frame["name"], text)
-    lengths = {len(item) for item in text.preprocessor_.encode(frame["name"].tolist()).items}
+    lengths = set(text.preprocessor_.encode(frame["name"].tolist()).lengths.tolist())
     assert lengths >= set(range(1, MAX_LENGTH + 1))
     assert len(frame) == 1898
     return frame
@@ -74,7 +74,7 @@ def cut(names: pd.Series, text: TextClassifier) -> pd.Series:
     cells = []
     for row, cell in enumerate(names):
         length, words = 1 + row % MAX_LENGTH, cell + " " + cell
-        while len(text.preprocessor_.encode([words]).items[0]) > length:
+        while text.preprocessor_.encode([words]).lengths[0] > length:
             words = words[: -max(1, len(words) // 20)]
         cells.append(words)
     return pd.Series(cells)

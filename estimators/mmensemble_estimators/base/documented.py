@@ -43,8 +43,8 @@ _PARTS = {
         Set `validation_fraction` of the rows aside, stop when their loss has not fallen for 5 epochs, and restore the
         best weights; those of a pretrained network are the average of up to three epochs that are better together
         (Wortsman et al. 2022), the solved head among them as epoch 0, and a classifier's probabilities are calibrated
-        on these rows by one number (Guo et al. 2017). ``"auto"`` does so for pretrained networks that are trained, where
-        at least 20 rows are set aside.
+        on these rows by one number (Guo et al. 2017). ``"auto"`` does so for pretrained networks that are trained,
+        where at least 20 rows are set aside.
     validation_fraction : float, default=0.1
         Share of the rows set aside by `early_stopping`, in the proportions of the classes. Rows of one group, or of the
         same text, stay together.
@@ -124,10 +124,11 @@ _PARTS = {
         How cells become arrays.
     history_ : pandas.DataFrame
         A row per epoch: ``epoch``, ``train_loss``, ``valid_loss`` with `early_stopping`, ``dur`` in seconds. Of a
-        pretrained network that was trained, from 0 on, which is the solved head, and whether the epoch's weights were
-        ``kept``; of a training that a time limit ended, which epoch was ``cut``. Of a solved head, a row per penalty
-        that was tried: ``part``, the number of a column of labels, label or target; ``penalty``; ``valid_loss`` of the
-        rows held out, log loss or squared error as a share of the target's variance; and whether it was ``chosen``.
+        pretrained network that was trained, with `early_stopping` from 0 on, which is the solved head, and whether the
+        epoch's weights were ``kept``; of a training that a time limit ended, which epoch was ``cut``. Of a solved head,
+        a row per penalty that was tried: ``part``, the number of a column of labels, label or target; ``penalty``;
+        ``valid_loss`` of the rows held out, log loss or squared error as a share of the target's variance; and whether
+        it was ``chosen``.
     timed_out_ : bool
         Whether `time_limit`, or that of a composition around, had a say in the training: it ended early, or in haste.
     n_features_in_ : int

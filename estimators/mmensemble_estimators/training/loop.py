@@ -229,8 +229,8 @@ def train(
     -------
     DataFrame
         A row per epoch: ``epoch``, ``train_loss``, ``valid_loss`` with `validation`, ``dur`` in seconds. Of a network
-        that is `solved`, from 0 on where that is validated or kept, and whether the epoch's weights were ``kept``. Of a training that the limit ended,
-        or hurried, which epoch was ``cut``.
+        that is `solved`, from 0 on where that is validated or kept, and whether the epoch's weights were ``kept``. Of a
+        training that the limit ended, or hurried, which epoch was ``cut``.
 
     Raises
     ------

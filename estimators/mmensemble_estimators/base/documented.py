@@ -124,10 +124,11 @@ _PARTS = {
         How cells become arrays.
     history_ : pandas.DataFrame
         A row per epoch: ``epoch``, ``train_loss``, ``valid_loss`` with `early_stopping`, ``dur`` in seconds. Of a
-        pretrained network that was trained, from 0 on, which is the solved head, and whether the epoch's weights were
-        ``kept``; of a training that a time limit ended, which epoch was ``cut``. Of a solved head, a row per penalty
-        that was tried: ``part``, the number of a column of labels, label or target; ``penalty``; ``valid_loss`` of the
-        rows held out, log loss or squared error as a share of the target's variance; and whether it was ``chosen``.
+        pretrained network that was trained, with `early_stopping` from 0 on, which is the solved head, and whether the
+        epoch's weights were ``kept``; of a training that a time limit ended, which epoch was ``cut``. Of a solved head,
+        a row per penalty that was tried: ``part``, the number of a column of labels, label or target; ``penalty``;
+        ``valid_loss`` of the rows held out, log loss or squared error as a share of the target's variance; and whether
+        it was ``chosen``.
     timed_out_ : bool
         Whether `time_limit`, or that of a composition around, had a say in the training: it ended early, or in haste.
     n_features_in_ : int

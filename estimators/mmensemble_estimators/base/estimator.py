@@ -132,7 +132,7 @@ class TorchEstimator(TrainedLeaf):
             if not solved:
                 parts = (fitting, validating)
                 history = self._train(cells, encoded, parts, target, weight, settings, rng, solved=starts_solved)
-            if starts_solved and not history["kept"].iloc[1:].any():
+            if starts_solved and not history["kept"][history["epoch"] > 0].any():
                 # Nothing was better than the solved head: then it is that of all rows.
                 solve_head(self, embedding, rows, target, weight, groups)
             elif starts_solved and validating is not None and not isinstance(self.target_, NumberTarget):

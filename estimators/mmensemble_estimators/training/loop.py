@@ -229,8 +229,8 @@ def train(
     -------
     DataFrame
         A row per epoch: ``epoch``, ``train_loss``, ``valid_loss`` with `validation`, ``dur`` in seconds. Of a network
-        that is `solved`, from 0 on, and whether the epoch's weights were ``kept``. Of a training that the limit ended,
-        or hurried, which epoch was ``cut``.
+        that is `solved`, from 0 on where that is validated or kept, and whether the epoch's weights were ``kept``. Of a
+        training that the limit ended, or hurried, which epoch was ``cut``.
 
     Raises
     ------
@@ -300,7 +300,10 @@ def _history(net: NeuralNet, checkpoints: Checkpoints) -> pd.DataFrame:
             }
         )
     history = pd.DataFrame(table)
-    return history if checkpoints.solved else history.iloc[1:].drop(columns="kept").reset_index(drop=True)
+    if not checkpoints.solved:
+        history = history.drop(columns="kept")
+    told = checkpoints.solved and (with_validation or 0 in checkpoints.kept)
+    return history if told else history.iloc[1:].reset_index(drop=True)
 
 
 def as_tensors(arrays: dict[str, np.ndarray]) -> Batch:

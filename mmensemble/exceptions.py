@@ -74,10 +74,12 @@ class DataError(MmensembleError, ValueError):
         self.label = label
         place = []
         if row is not None:
-            place.append(f"row {row}" if label is None or label == row else f"row {row} (index {label!r})")
+            place.append(f"row {row}")
         if column is not None:
             place.append(f"column {column!r}")
-        super().__init__(f"{', '.join(place)}: {message}" if place else message)
+        # Behind all else, for what a row is called may be long.
+        named = "" if row is None or label is None or label == row else f" (row {row} is {label!r} of the index)"
+        super().__init__((f"{', '.join(place)}: {message}" if place else message) + named)
 
     def renumbered(self, rows: Sequence[int]) -> DataError:
         """Return the same error of a whole, given the numbers in it of the rows that the error counts."""

@@ -222,7 +222,9 @@ def composition_of(estimator: Any) -> Any:
 def _member_columns(estimator: Any) -> dict[str, list[str]]:
     composition = composition_of(estimator)
     found: dict[str, list[str]] = {}
-    for name, member, *columns in [] if composition is None else getattr(composition, "inferred_estimators_", composition.estimators):
+    for name, member, *columns in (
+        [] if composition is None else getattr(composition, "inferred_estimators_", composition.estimators)
+    ):
         if isinstance(member, str):
             continue  # "drop"
         if not columns and isinstance(member, Pipeline) and isinstance(member.steps[0][1], ColumnSelector):

@@ -107,7 +107,7 @@ def test_a_package_that_nobody_installed(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_row_is_numbered_anew() -> None:
     error = DataError("unreadable", row=1, column="picture", label="b").renumbered([4, 9])
-    assert str(error) == "row 9 (index 'b'), column 'picture': unreadable"
+    assert str(error) == "row 9, column 'picture': unreadable (row 9 is 'b' of the index)"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
     assert str(DataError("unreadable").renumbered([4])) == "unreadable"
     assert str(DataError("unreadable", row=3, label=3)) == "row 3: unreadable"

@@ -177,11 +177,11 @@ def test_members_that_are_asked_by_themselves() -> None:
 
 def test_a_part_of_a_frame_tells_what_the_index_calls_the_row() -> None:
     bad = with_cell("price", float("nan"))
-    with pytest.raises(DataError, match=r"row 7 \(index 47\), column 'price': member 'facts'") as caught:
+    with pytest.raises(DataError, match=r"row 7, column 'price': member 'facts'.*\(row 7 is 47 of") as caught:
         composition(Stacking(cv=3), LogisticRegression()).fit(bad[40:], LABELS[40:])
     assert (caught.value.row, caught.value.label) == (7, 47)
     named = bad.set_axis([f"item {i}" for i in range(N)])
-    with pytest.raises(DataError, match=r"row 47 \(index 'item 47'\), column 'price'"):
+    with pytest.raises(DataError, match=r"row 47, column 'price'.*\(row 47 is 'item 47' of"):
         composition(facts=LogisticRegression()).fit(X, LABELS).predict(named)
     with pytest.raises(DataError, match=r"^row 47, column"):
         composition(facts=LogisticRegression()).fit(bad, LABELS)
@@ -196,7 +196,9 @@ def test_a_search_shows_the_row_of_the_whole() -> None:
         )
     assert np.isnan(scores).all()
     (warning,) = [w for w in caught if issubclass(w.category, FitFailedWarning)]
-    assert "(index 47), column 'price': member 'facts' (LogisticRegression) takes no NaN" in str(warning.message)
+    said = str(warning.message)
+    assert "column 'price': member 'facts' (LogisticRegression) takes no NaN" in said
+    assert "is 47 of the index)" in said
 
 
 def test_rows_without_an_index_have_no_label() -> None:

@@ -531,7 +531,11 @@ INSTANCES = [
         target="columns",
     ),
     Instance("log_opinion_pool_of_regressors", lambda: regressors(LogOpinionPool(cv=2)), ALL_COLUMNS, target="numbers"),
-    Instance("super_learner", lambda: small_multimodal(SuperLearner(cv=2)), ALL_COLUMNS),
+    Instance(
+        "super_learner",
+        lambda: small_multimodal(SuperLearner([SoftVoting(), LogOpinionPool(), Stacking()], cv=2)),
+        ALL_COLUMNS,
+    ),
     Instance("super_learner_of_regressors", lambda: regressors(SuperLearner(cv=2)), ALL_COLUMNS, target="number_table"),
     Instance(
         "linear_fusion",

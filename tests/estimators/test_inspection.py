@@ -319,7 +319,7 @@ def test_names_the_extra_that_is_missing(
     module: str, extra: str, text_classifier: TextClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependencyError, match=rf"{extra} installed; run: pip install 'mmensemble\[inspect\]'"):
+    with pytest.raises(MissingDependencyError, match=rf"{extra} installed; run: pip install .*\[inspect\]'"):
         TokenAttributionDisplay.from_estimator(text_classifier, TEXTS[:1])
 
 

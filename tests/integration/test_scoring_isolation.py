@@ -91,7 +91,7 @@ def test_score_file(run: Any, quickstart: Any, tmp_path: Path) -> None:
 from mmensemble import score_file
 model, items, scores = sys.argv[1:]
 report = score_file(model, items, scores, device="cpu", keep=["id"])
-assert report.n_rows == 75 and report.n_errors == 0, report
+assert report.n_rows == 150 and report.n_errors == 0, report
 """
     folder = quickstart.folder
     printed = run(
@@ -111,7 +111,7 @@ def test_command_line(run: Any, quickstart: Any, tmp_path: Path) -> None:
         program, "score", str(folder / "model.onnx"), str(folder / "items.parquet"),
         "--output", str(scores), "--keep", "id", "--device", "cpu",
     )  # fmt: skip
-    assert printed.startswith("75 rows (0 errors) in ")
+    assert printed.startswith("150 rows (0 errors) in ")
     assert_same_scores(scores, folder / "scores.parquet")
     facts = json.loads(run(program, "inspect", str(folder / "model.onnx"), "--json"))
     assert facts["parity"]["max_abs_difference"] <= 1e-4

@@ -135,7 +135,7 @@ def test_missing_package(
     metric: Callable[..., float], module: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependencyError, match=rf"{package} is not installed.*mmensemble\[generation\]"):
+    with pytest.raises(MissingDependencyError, match=rf"{package} is not installed.*\[generation\]"):
         metric(TRUE, PREDICTED)
 
 

@@ -84,5 +84,5 @@ def test_a_solved_head_had_no_epochs() -> None:
 
 def test_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(MissingDependencyError, match=r"mmensemble\[plot\]"):
+    with pytest.raises(MissingDependencyError, match=r"\[plot\]"):
         TrainingCurveDisplay([1], [1.0]).plot()

@@ -210,5 +210,5 @@ def test_names_the_extra_that_is_missing(
     make: Any, model: MultimodalClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(MissingDependencyError, match=r"mmensemble\[plot\]"):
+    with pytest.raises(MissingDependencyError, match=r"\[plot\]"):
         make(model)

@@ -99,6 +99,7 @@ def test_string_of_ten_million_characters(kind: str, monkeypatch: pytest.MonkeyP
     encode_batch = TextPreprocessor._encoded
 
     def record(self: TextPreprocessor, encodings: Any, *args: Any) -> Any:
+        encodings = list(encodings)
         seen.append(max(sum(e - s for s, e in encoding.offsets) for encoding in encodings))
         return encode_batch(self, encodings, *args)
 

@@ -243,6 +243,8 @@ class Frames(Pixels):
 @pytest.mark.parametrize("estimator", FROM_NUMBERS, ids=lambda estimator: type(estimator).__name__)
 def test_weight_equals_repeated_rows(estimator: BaseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_network, "HEAD_DROPOUT", 0.0)
+    # The head that a training starts from is solved with a penalty chosen on folds, which repeated rows fall into anew.
+    monkeypatch.setattr(type(estimator), "_starts_solved", False)
     backbone = {"text": WordSum, "image": Pixels, "audio": Bands, "video": Frames}[estimator.modality.name]
     # One batch holds all rows. A high rate makes any difference plain.
     estimator = clone(estimator).set_params(backbone=backbone, batch_size=1000, learning_rate=0.1, warmup_fraction=0.0)

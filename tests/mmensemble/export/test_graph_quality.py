@@ -44,8 +44,8 @@ CHAINS = {"Erf", "Tanh", "Pow", "Sqrt", "Softmax"}
 
 
 def operators(path: Path, *, inside: bool) -> Counter[str]:
-    """The operators inside of encoders, or outside of them."""
-    nodes = onnx.load(path).graph.node
+    """The operators inside of encoders, or outside of them; those that sum n-grams are neither."""
+    nodes = [node for node in onnx.load(path).graph.node if "/n_grams/" not in node.name]
     return Counter(node.op_type for node in nodes if (ENCODER_SCOPE in node.name.split("/")) == inside)
 
 
@@ -158,12 +158,14 @@ def test_weights_are_called_as_in_torch(fitted: Fitted, exported: Exported) -> N
     for instance_id in ("text", "text_bert"):
         tensors = onnx.load(exported(instance_id)).graph.initializer
         shapes = {tensor.name: sorted(tensor.dims) for tensor in tensors if "constant" not in tensor.name}
-        network: TextClassifier = fitted(instance_id)
-        backbone = network.module_.encoder.backbone
-        state = {**backbone.state_dict(), **dict(backbone.named_buffers())}
+        encoder = fitted(instance_id).module_.encoder
+        backbone = encoder.backbone
+        n_grams = {f"n_grams.{name}": tensor for name, tensor in encoder.n_grams.state_dict().items()}
+        state = {**backbone.state_dict(), **dict(backbone.named_buffers()), **n_grams}
         named = {name.removeprefix(f"{ENCODER_SCOPE}/") for name in shapes if name.startswith(ENCODER_SCOPE)}
         assert named <= state.keys()
         assert all(sorted(state[name].shape) == shapes[f"{ENCODER_SCOPE}/{name}"] for name in named)
+        assert n_grams.keys() <= named
         # transformers' BERT has a pooler, which is not used.
         assert not [name for name in dict(backbone.named_parameters()).keys() - named if not name.startswith("pooler.")]
 

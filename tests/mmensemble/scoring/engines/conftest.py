@@ -11,6 +11,9 @@ import pytest
 
 from mmensemble.scoring import score_file
 
+# Run by the tests as processes of their own, with arguments.
+collect_ignore = ["ray_cluster.py", "spark_cluster.py"]
+
 Rows = dict[str, list[Any]]
 
 

@@ -20,7 +20,7 @@ from transformers.activations import FastGELUActivation, NewGELUActivation
 
 from mmensemble import export_onnx
 from mmensemble.graph import ENCODER_SCOPE
-from mmensemble_estimators import ImageClassifier, TextClassifier
+from mmensemble_estimators import ImageClassifier
 from mmensemble_estimators.onnx.form import take_single_operators
 from tests.instances import image_of, text_of
 

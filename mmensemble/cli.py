@@ -54,6 +54,7 @@ def main() -> None:
       mmensemble inspect model.onnx
       mmensemble score   model.onnx items.parquet --output scores.parquet
       mmensemble generate writer.onnx prompts.parquet --output texts.parquet
+      mmensemble card    model.onnx README.md
       mmensemble doctor
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
     if os.environ.get("NO_COLOR"):
@@ -217,9 +218,12 @@ def inspect(model: Path, as_json: bool) -> None:
     if facts["generation"] is not None:
         click.echo("state:")
         _echo_tensors(facts["generation"]["state"])
+    _echo_members(facts["provenance"])
     for title in ("provenance", "parity"):
         click.echo(f"{title}:" if facts[title] else f"{title}: none recorded")
         for key, value in facts[title].items():
+            if key in ("members", "fusion"):
+                continue
             # A booster's representation names each of its parameters.
             click.echo(f"  {key}: {shorten(str(value), 400, placeholder=' ... (--json shows all)')}")
     click.echo(f"devices here: {', '.join(facts['devices'])} (ONNX Runtime {facts['onnxruntime']})")
@@ -233,9 +237,41 @@ def _task(facts: dict[str, Any]) -> str:
     return f"generation{'' if most is None else f' of at most {most} tokens'}, vocabulary of {generation['vocab_size']}"
 
 
+def _echo_members(provenance: dict[str, Any]) -> None:
+    if not provenance.get("members"):
+        return
+    fusion = provenance["fusion"]
+    click.echo(f"members, joined by {fusion['name']}{', which chose ' + fusion['chosen'] if 'chosen' in fusion else ''}:")
+    for member in provenance["members"]:
+        estimator = shorten(member["estimator"], 120, placeholder=" ...")
+        click.echo(f"  {member['name']}: {estimator} on {', '.join(member['columns'])}")
+
+
 def _echo_tensors(tensors: dict[str, Any]) -> None:
     for name, tensor in tensors.items():
         click.echo(f"    {name}  {tensor['dtype']}  ({', '.join(map(str, tensor['shape']))})")
+
+
+@main.command(epilog=f"ROWS are a file of rows, by the ending of its name: {FORMATS}.")
+@click.argument("model", type=EXISTING_FILE)
+@click.argument("card", type=NEW_FILE)
+@click.option("--rows", type=EXISTING_FILE, default=None, help="Rows on which the speed is measured here.")
+def card(model: Path, card: Path, rows: Path | None) -> None:
+    """Write a model CARD (.md or .html) from what MODEL (.onnx) says of itself.
+
+    What it predicts, reads and is made of, how to use it, how true it is to the fitted model, its size and limits, and
+    where it comes from. The Markdown has the header that the Hugging Face Hub reads. Where CARD is there already, what
+    an earlier card said is replaced, and what you have written in it stays.
+
+    \b
+    Examples:
+      mmensemble card model.onnx README.md
+      mmensemble card model.onnx card.html --rows items.parquet
+    """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
+    from mmensemble.card import write_card
+
+    write_card(model, card, rows=None if rows is None else _read_frame(rows))
+    click.echo(card)
 
 
 @main.command()

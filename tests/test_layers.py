@@ -21,7 +21,7 @@ LAYERS = {
         graph inspection
         fusion converters plotting
         multimodal
-        export doctor command_options
+        export card doctor command_options
         __init__ cli
         __main__
     """,

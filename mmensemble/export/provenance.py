@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import math
 import platform
 import re
 from typing import Any
+
+from mmensemble.learning.columns import as_list
 
 __all__ = ["described", "provenance_of"]
 
@@ -30,8 +33,34 @@ def provenance_of(estimator: Any) -> dict[str, Any]:
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "estimator": described(estimator),
+        **_composition(estimator),
         "versions": versions,
     }
+
+
+def _composition(estimator: Any) -> dict[str, Any]:
+    """Return the members of a fitted composition and what joins them; nothing of another estimator."""
+    fusion = getattr(estimator, "fusion_", None)
+    if fusion is None:
+        return {}
+    members = [
+        {
+            "name": member.name,
+            "estimator": described(member.estimator),
+            "columns": [str(column) for column in as_list(member.columns)],
+        }
+        for member in fusion.members_
+    ]
+    joined: dict[str, Any] = {"name": type(fusion).__name__}
+    if hasattr(fusion, "scores_"):
+        table = fusion.scores_[["loss", "share"]].to_dict("index")
+        scores = [[str(name), *(_finite(row[key]) for key in ("loss", "share"))] for name, row in table.items()]
+        joined |= {"chosen": fusion.chosen_, "scores": scores}
+    return {"members": members, "fusion": joined}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def described(estimator: Any) -> str:

@@ -28,6 +28,7 @@ def model_facts(path: Path) -> dict[str, Any]:
                 "name": feed.name,
                 "modality": feed.preprocessor.kind,
                 "columns": list(feed.columns),
+                "settings": _settings(feed.preprocessor),
                 "tensors": {
                     f"{feed.name}.{name}": dataclasses.asdict(spec) for name, spec in feed.preprocessor.tensors.items()
                 },
@@ -39,6 +40,15 @@ def model_facts(path: Path) -> dict[str, Any]:
         "parity": manifest.parity,
         "devices": [device for device in DEVICES if why_not(device) is None],
         "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def _settings(preprocessor: Any) -> dict[str, Any]:
+    """Return what a preprocessor does as far as it is said in a word or a number; a tokenizer is long."""
+    return {
+        name: value
+        for name, value in preprocessor.to_dict().items()
+        if name != "kind" and (isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) < 40))
     }
 
 

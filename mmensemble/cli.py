@@ -241,7 +241,8 @@ def _echo_members(provenance: dict[str, Any]) -> None:
     if not provenance.get("members"):
         return
     fusion = provenance["fusion"]
-    click.echo(f"members, joined by {fusion['name']}{', which chose ' + fusion['chosen'] if 'chosen' in fusion else ''}:")
+    chosen = f", which chose {fusion['chosen']}" if "chosen" in fusion else ""
+    click.echo(f"members, joined by {fusion['name']}{chosen}:")
     for member in provenance["members"]:
         estimator = shorten(member["estimator"], 120, placeholder=" ...")
         click.echo(f"  {member['name']}: {estimator} on {', '.join(member['columns'])}")

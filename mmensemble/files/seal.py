@@ -7,7 +7,7 @@ Its value is the first half of the SHA-256 of all bytes before it, and that of t
 
 from __future__ import annotations
 
-from hashlib import sha256
+import hashlib
 from pathlib import Path
 
 __all__ = ["is_sealed", "seal", "sha256_of", "why_not_intact"]
@@ -55,7 +55,8 @@ def why_not_intact(path: Path, data: Path | None = None) -> str | None:
 
 def sha256_of(path: Path) -> str:
     """Return the digest of a whole file, as ``sha256sum`` does."""
-    return _digest(path, path.stat().st_size)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stored(path: Path) -> str | None:
@@ -74,7 +75,7 @@ def _half(path: Path, size: int | None = None) -> str:
 
 def _digest(path: Path, size: int) -> str:
     """Return the SHA-256 of the first bytes of a file."""
-    digest = sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         while size > 0 and (block := file.read(min(size, _BLOCK))):
             digest.update(block)

@@ -232,7 +232,7 @@ def _bytes_of_row(added: AddedColumns) -> int:
 
 
 def _job(added: AddedColumns, source: Path, options: FileOptions, schema: pa.Schema) -> dict[str, Any]:
-    """Return what decides the bytes of the output."""
+    """Return what decides the scores of a row: nothing of who scores it, or how many rows at a time."""
     model, read = added.model, source.stat()
     return {
         "mmensemble": __version__,
@@ -243,9 +243,6 @@ def _job(added: AddedColumns, source: Path, options: FileOptions, schema: pa.Sch
         "on_error": options.on_error,
         "on_bad_line": options.on_bad_line,
         "settings": added.settings,
-        "device": model.device,
-        "batch_size": model.batch_size,
-        "n_threads": model.n_threads,
     }
 
 

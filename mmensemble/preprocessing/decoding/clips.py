@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mmensemble.preprocessing.decoding.cells import file_of, open_file
 from mmensemble.preprocessing.decoding.pictures import open_picture
-from mmensemble.preprocessing.decoding.pyav import open_by_av, require_av
+from mmensemble.preprocessing.decoding.pyav import decoded_frames, open_by_av, require_av
 
 __all__ = ["even_times", "frames_of"]
 
@@ -178,7 +178,7 @@ def _end(container: Any, stream: Any) -> float:
 def _shown_at(container: Any, stream: Any, parts: np.ndarray) -> Iterator[Image.Image]:
     """Yield the frame that is shown at each of some rising parts of the duration, numbers in [0, 1)."""
     until = _end(container, stream)
-    frames = _frames_of_packets(container, stream)
+    frames = _timed_frames(container, stream)
     shown, ahead = next(frames, None), next(frames, None)
     if shown is None:
         raise ValueError("none of its frames can be decoded")
@@ -207,29 +207,15 @@ def _from_before(container: Any, stream: Any, time: float) -> tuple[Iterator[Any
     frames, first = iter(()), None
     for earlier in (0.0, _JUMP_SECONDS):  # without an index, a seek may end behind the time
         container.seek(int(time - earlier / float(stream.time_base)), stream=stream)
-        frames = _frames_of_packets(container, stream)
+        frames = _timed_frames(container, stream)
         first = next(frames, None)
         if first is not None and first.pts <= time:
             break
     return frames, first
 
 
-def _frames_of_packets(container: Any, stream: Any) -> Iterator[Any]:
-    """Decode what follows; leave damaged packets out, and end where the file is damaged."""
-    av = require_av("video")
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.FFmpegError:
-            return
-        if packet is None:
-            return
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            continue
-        yield from (frame for frame in frames if frame.pts is not None)
+def _timed_frames(container: Any, stream: Any) -> Iterator[Any]:
+    return (frame for frame in decoded_frames(container, stream) if frame.pts is not None)
 
 
 def _upright(frame: Any) -> Image.Image:

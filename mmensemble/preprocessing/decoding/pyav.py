@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import IO, Any
 
 from mmensemble.exceptions import MissingDependencyError
 
-__all__ = ["open_by_av", "require_av"]
+__all__ = ["decoded_frames", "open_by_av", "require_av"]
 
 
 def require_av(extra: str) -> Any:
@@ -45,3 +46,22 @@ def open_by_av(file: IO[bytes], extra: str) -> Any:
     # Titles and comments are not always UTF-8, and nobody here reads them.
     options = {"protocol_whitelist": "none"}
     return require_av(extra).open(file, mode="r", options=options, metadata_errors="ignore")
+
+
+def decoded_frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Decode what follows of a stream; leave damaged packets out, and end where the file is damaged."""
+    from av import FFmpegError
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            return
+        if packet is None:
+            return
+        try:
+            frames = packet.decode()
+        except FFmpegError:
+            continue
+        yield from frames

@@ -16,7 +16,7 @@ import numpy as np
 
 from mmensemble.exceptions import MissingDependencyError
 from mmensemble.preprocessing.decoding.cells import FILE_KEYS, open_file
-from mmensemble.preprocessing.decoding.pyav import open_by_av, require_av
+from mmensemble.preprocessing.decoding.pyav import decoded_frames, open_by_av, require_av
 
 __all__ = ["SOUND_KEYS", "read_sound"]
 
@@ -192,26 +192,14 @@ def _read_by_av(file: IO[bytes], max_seconds: float, promised: float) -> tuple[n
 
 
 def _decoded(container: Any, stream: Any, rate: int) -> Iterator[np.ndarray]:
-    """Yield the mean of the channels; leave damaged packets out, and end where the file is damaged."""
+    """Yield the mean of the channels."""
     av = require_av("audio")
     # To float32 at the file's own rate, the channels packed into one plane: of the planes of many channels PyAV reads
     # some that are not there, and the process ends.
     convert = av.AudioResampler(format="flt", rate=rate)
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.FFmpegError:
-            return
-        if packet is None:
-            return
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            continue
-        for frame in frames:
-            for part in convert.resample(frame):
-                yield part.to_ndarray().reshape(part.samples, -1).mean(axis=1)
+    for frame in decoded_frames(container, stream):
+        for part in convert.resample(frame):
+            yield part.to_ndarray().reshape(part.samples, -1).mean(axis=1)
 
 
 def _resample(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:

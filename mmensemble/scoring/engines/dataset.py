@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mmensemble._version import __version__
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.files.finding import FoundFile, Source, compression_of, find_files, is_pattern
-from mmensemble.files.formats import known_formats
+from mmensemble.files.formats import described, known_formats
 from mmensemble.files.kept import plain_schema
 from mmensemble.files.lines import OnBadLine
 from mmensemble.files.places import is_uri, place_of
@@ -230,6 +230,7 @@ def _run(
     stored = plain_schema(plan.schema) if folder.ending == ".arrow" else plan.schema
     function = FragmentScorer(plan.scorer, plan.digest, folder, stored, plan.options.on_bad_line)
     with progress_bar(plan.options.progress, total, resumed) as advance, ExitStack() as stack:
+        n_bad = sum(each.n_errors + each.n_skipped for each in done.values())
         results = engine.map(function, left, workers=workers, cpus=plan.scorer.n_threads or 1, gpus=gpus)
         if hasattr(results, "close"):
             stack.callback(results.close)  # after an error or an interrupt nobody wants the rest
@@ -238,9 +239,10 @@ def _run(
                 raise result
             done[result.key] = result
             advance(result.n_rows)
-            plan.options.check_errors(sum(each.n_errors + each.n_skipped for each in done.values()), total)
+            n_bad += result.n_errors + result.n_skipped
+            plan.options.check_errors(n_bad, total)
     n_rows = sum(each.n_rows + each.n_skipped for each in done.values())
-    plan.options.check_errors(sum(each.n_errors + each.n_skipped for each in done.values()), n_rows)
+    plan.options.check_errors(n_bad, n_rows)
     return [done[fragment.key] for fragment in plan.fragments], resumed
 
 
@@ -283,8 +285,22 @@ def _report(finished: list[Finished], resumed: int, started: float) -> ScoreRepo
 
 
 def _names_a_file(where: str) -> bool:
-    """Tell by its suffix that a target is one file, unless there is a folder of that name."""
-    return _has_known_suffix(where) and not where.endswith("/") and not Path(where).is_dir()
+    """Tell by its suffix that a target is one file, unless there is a folder of that name.
+
+    Raises
+    ------
+    ConfigurationError
+        If the suffix is that of no format, which is more likely a mistake than the name of a folder.
+    """
+    if where.endswith("/") or Path(where).is_dir():
+        return False
+    suffix = Path(where).suffix
+    if suffix and not _has_known_suffix(where):
+        raise ConfigurationError(
+            f"{where} ends in {suffix!r}, which is no format of rows: those are {described(known_formats())}. A folder "
+            f"of that name must be there already, or be written with a slash, {where}/"
+        )
+    return bool(suffix)
 
 
 def _has_known_suffix(where: str) -> bool:

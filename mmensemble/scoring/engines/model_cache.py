@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from filelock import FileLock
 
+from mmensemble.datasets._folders import data_folder
 from mmensemble.files.places import Place, is_uri, place_of
 from mmensemble.files.writing import put_in_place
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["file_digest", "local_model", "model_digest", "model_folder"]
+__all__ = ["file_digest", "local_model", "model_digest"]
 
 _BLOCK = 2**20
 _FILE, _DIGESTS = "model.onnx", "digests.json"
@@ -74,16 +75,8 @@ def model_digest(path: Path) -> str:
 
 def file_digest(path: Path) -> str:
     """Return a hash of a file's content."""
-    digest = blake2b(digest_size=16)
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def model_folder() -> Path:
-    """Return where models are kept that come from elsewhere."""
-    return Path(os.environ.get("MMENSEMBLE_DATA") or "~/.cache/mmensemble").expanduser() / "models"
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _infos(place: Place) -> tuple[pa.fs.FileInfo, pa.fs.FileInfo | None]:
@@ -94,7 +87,7 @@ def _infos(place: Place) -> tuple[pa.fs.FileInfo, pa.fs.FileInfo | None]:
 
 
 def _cached(key: str, files: dict[str, bytes | Place]) -> Path:
-    folder = model_folder() / key
+    folder = data_folder(None, "models") / key
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):  # one process fetches, those beside it wait
         if not _is_whole(folder, list(files)):
@@ -131,4 +124,4 @@ def _write(path: Path, content: bytes | Place) -> None:
 
 
 def _digest_of(content: bytes) -> str:
-    return blake2b(content, digest_size=16).hexdigest()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

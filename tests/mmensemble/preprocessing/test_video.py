@@ -191,8 +191,8 @@ def test_a_jump_decodes_only_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> 
     ramp = np.tile(np.arange(240, dtype=np.uint8)[:, None, None, None], (1, 32, 32, 3))
     data = film(ramp, "avi", "mjpeg", rate=1)
     decoded = []
-    packets = clips._frames_of_packets
-    monkeypatch.setattr(clips, "_frames_of_packets", lambda *args: (decoded.append(f.pts) or f for f in packets(*args)))
+    frames = clips.decoded_frames
+    monkeypatch.setattr(clips, "decoded_frames", lambda *args: (decoded.append(f.pts) or f for f in frames(*args)))
     np.testing.assert_allclose(greys(data), np.arange(15, 240, 30), atol=TOLERANCE)
     assert len(decoded) < 40
 

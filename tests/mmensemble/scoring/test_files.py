@@ -286,8 +286,6 @@ def test_parts_of_another_job_are_not_taken(
         {"input": again},
         {"keep": ["id"]},
         {"on_error": "raise"},
-        {"model": OnnxPredictor(model_path, device="cpu", batch_size=predictor.batch_size + 1)},
-        {"model": OnnxPredictor(model_path, device="cpu", n_threads=predictor.n_threads + 1)},
     ]
     job = {"model": predictor, "input": parquet, "output": out, "overwrite": True}
     for other in others:
@@ -296,8 +294,13 @@ def test_parts_of_another_job_are_not_taken(
     interrupted(monkeypatch, **job | {"input": again})
     os.utime(again, (0, 0))
     assert score_file(**job | {"input": again}).n_resumed == 0, "the file was written again"
-    interrupted(monkeypatch, **job)
-    assert score_file(**job).n_resumed > 0
+    for same in (
+        predictor,
+        OnnxPredictor(model_path, device="cpu", batch_size=predictor.batch_size + 1),
+        OnnxPredictor(model_path, device="cpu", n_threads=predictor.n_threads + 1),
+    ):
+        interrupted(monkeypatch, **job)
+        assert score_file(**job | {"model": same}).n_resumed > 0
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, **job: Any) -> None:

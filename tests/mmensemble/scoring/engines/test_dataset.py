@@ -221,6 +221,8 @@ def test_another_engine_goes_on(
     for what in targets:
         with pytest.raises(ConfigurationError, match="is a folder, whose name has no suffix"):
             score_dataset(model_path, rows_folder, **what)
+    with pytest.raises(ConfigurationError, match=r"out.xlsx ends in '.xlsx', which is no format of rows"):
+        score_dataset(model_path, rows_folder, tmp_path / "out.xlsx")
     with pytest.raises(ConfigurationError, match="workers=2 needs an engine of several processes"):
         score_dataset(model_path, rows_folder, tmp_path / "other", workers=2)
     assert names(tmp_path) == ["out"]

@@ -109,6 +109,7 @@ def test_the_code_of_the_guide_runs() -> None:
 
 def test_attributions_of_a_linear_network_are_exact() -> None:
     clf = TextClassifier(backbone=MeanVector, **TEXT).fit(TEXTS, KINDS)
+    clf.module_.head.norm = None  # scaling embeddings is not linear
     (tokens,) = token_attributions(clf, ["red car"], target="fruit", n_steps=3)
     ids = Tokenizer.from_str(clf.preprocessor_.tokenizer).encode("red car").ids
     vectors = clf.module_.encoder.backbone.vectors.weight.detach().numpy()
@@ -242,6 +243,7 @@ def test_a_network_without_embeddings() -> None:
 
 def test_saliency_of_a_linear_network_is_exact() -> None:
     clf = ImageClassifier(backbone=Projection, **IMAGE).fit(PICTURES, SIDES)
+    clf.module_.head.norm = None  # scaling embeddings is not linear
     (saliency,) = image_saliency(clf, PICTURES[:1], target="right", baseline=(10, 20, 30), n_steps=3)
     inner = clf.module_.encoder.backbone.linear.weight.detach().numpy()
     weight = (clf.module_.head.linear.weight.detach().numpy()[1] @ inner).reshape(3, 32, 32).transpose(1, 2, 0)

@@ -203,10 +203,8 @@ def test_few_rows_are_all_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_fit_that_is_cut_says_so() -> None:
     model = image(backbone=Slow, max_epochs=500, time_limit=1.0)
-    start = time.perf_counter()
     with pytest.warns(ConvergenceWarning, match="time_limit=1.0 ended the training of this ImageClassifier early"):
         model.fit(PICTURES, KINDS)
-    assert time.perf_counter() - start < 10
     assert model.timed_out_
     history = model.history_
     assert 1 < len(history) < 500
@@ -270,10 +268,8 @@ def members(**params: Any) -> list[tuple[str, Any, Any]]:
 
 def test_a_composition_shares_its_time_out(X: pd.DataFrame) -> None:
     model = MultimodalClassifier(members(max_epochs=1000), fusion=SoftVoting(), time_limit=3.0)
-    start = time.perf_counter()
     with pytest.warns(ConvergenceWarning, match="time_limit=3.0 ended the training of slow, other early"):
         model.fit(X, KINDS)
-    assert time.perf_counter() - start < 12
     assert model.timed_out_ == ["slow", "other"]
     slow, other, blue = model.estimators_
     assert slow.timed_out_
@@ -286,10 +282,8 @@ def test_a_composition_shares_its_time_out(X: pd.DataFrame) -> None:
 
 def test_folds_have_their_share(X: pd.DataFrame) -> None:
     model = MultimodalClassifier(members(max_epochs=1000), fusion=SuperLearner(cv=2), time_limit=4.0)
-    start = time.perf_counter()
     with pytest.warns(ConvergenceWarning, match="slow, other"):
         model.fit(X, KINDS)
-    assert time.perf_counter() - start < 16
     assert [len(estimator.history_) > 1 for estimator in model.estimators_[:2]] == [True, True]
 
 

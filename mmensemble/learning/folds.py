@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
@@ -56,7 +57,10 @@ def split_rows(cv: Any, X: Any, target: LearnedTask, groups: np.ndarray | None) 
         cv = GroupKFold(N_FOLDS if cv is None else cv)
     splitter = check_cv(cv, for_members(target), classifier=bool(target.task.label_sets))
     rows = np.arange(n)
-    folds = [(rows[fitting], rows[held_out]) for fitting, held_out in splitter.split(X, target.y, groups)]
+    with warnings.catch_warnings():
+        # Folds without a class of few rows are foreseen; what cannot be learned then says so itself.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        folds = [(rows[fitting], rows[held_out]) for fitting, held_out in splitter.split(X, target.y, groups)]
     if not np.array_equal(np.sort(np.concatenate([held_out for _, held_out in folds])), rows):
         raise ConfigurationError(
             f"cv must leave each row out once, as StratifiedKFold does; this {type(cv).__name__} does not"

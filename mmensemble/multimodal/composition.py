@@ -15,10 +15,11 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 
 from mmensemble._sklearn import BaseComposition, VisualBlock, check_sample_weight, print_elapsed_time
 from mmensemble.cache import Store
-from mmensemble.exceptions import ConfigurationError, DataError
+from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError
 from mmensemble.frames import column_names, n_rows, naming_rows
-from mmensemble.fusion import Fusion, Member, SoftVoting, SuperLearner
+from mmensemble.fusion import Fusion, LinearFusion, Member, SoftVoting, SuperLearner
 from mmensemble.learning.columns import as_list, check_form, present_rows
+from mmensemble.learning.representations import makes_features
 from mmensemble.learning.targets import LearnedTask, for_members
 from mmensemble.multimodal.inferring import infer_members
 from mmensemble.time_limits import check_time_limit, time_limit
@@ -132,22 +133,28 @@ class Composition(TransformerMixin, BaseComposition):
         self.feature_names_in_ = np.asarray(names, dtype=object)
         self.n_features_in_ = len(names)
         groups = None if groups is None else column_or_1d(groups)
-        fusion = _default(members, X, target, groups) if self.fusion is None else clone(self.fusion)
-        fusion.leave_out([is_dropped(estimator) for _, estimator, _ in estimators])
+        strategies = _defaults(members, X, target, groups) if self.fusion is None else [clone(self.fusion)]
+        dropped = [is_dropped(estimator) for _, estimator, _ in estimators]
+        metadata: dict[str, Any] = {
+            "sample_weight": None if sample_weight is None else weight,
+            "groups": groups,
+            "store": Store.of(self.cache),
+            "n_jobs": self.n_jobs,
+        }
         with (
             print_elapsed_time(name, "fit" if self.verbose else None),
             time_limit(self.time_limit) as limit,
             naming_rows(X),
         ):
-            self.fusion_ = fusion.fit(
-                members,
-                X,
-                target,
-                sample_weight=None if sample_weight is None else weight,
-                groups=groups,
-                store=Store.of(self.cache),
-                n_jobs=self.n_jobs,
-            )
+            for fusion in strategies:
+                fusion.leave_out(dropped)
+                try:
+                    self.fusion_ = fusion.fit(members, X, target, **metadata)
+                except MmensembleError:
+                    if fusion is strategies[-1]:
+                        raise
+                else:
+                    break
         self.timed_out_ = list(limit.cut)
         if self.timed_out_:
             warnings.warn(
@@ -274,20 +281,28 @@ class Composition(TransformerMixin, BaseComposition):
         return to_graph(self.fusion_, source)
 
 
-def _default(members: list[Member], X: Any, target: LearnedTask, groups: np.ndarray | None) -> Fusion:
-    """Return the strategy that is meant by none: one that compares, where there is enough to compare by."""
-    if len(members) == 1 or (groups is not None and len(np.unique(groups)) < LEAST_ROWS):
-        return SoftVoting()
+def _defaults(members: list[Member], X: Any, target: LearnedTask, groups: np.ndarray | None) -> list[Fusion]:
+    """Return the strategies that are meant by none, the best first: one that compares, where there is enough for that.
+
+    What learns from folds how to join the members needs rows of each class in each; what learns a penalty for each
+    member does not.
+    """
+    n_groups = len(target.y) if groups is None else len(np.unique(groups))
     numbers = for_members(target)
     table = numbers.reshape(len(numbers), -1)
+    counts, of_classes = [], [n_groups]
     for member in members:
         present = present_rows(X, member.columns)
-        counts = [int(present.sum()) // 5]
+        counts.append(int(present.sum()))
         if target.task.classes is not None:
-            counts += [np.unique(column, return_counts=True)[1].min() for column in table[present].T if column.size]
-        if min(counts) < LEAST_ROWS:
-            return SoftVoting()
-    return SuperLearner()
+            of_classes += [np.unique(column, return_counts=True)[1].min() for column in table[present].T if column.size]
+    if len(members) == 1 or min(counts) < 5 * LEAST_ROWS:
+        return [SoftVoting()]
+    if min(of_classes) >= LEAST_ROWS:
+        return [SuperLearner()]
+    if n_groups > 1 and all(makes_features(member.estimator) for member in members):
+        return [LinearFusion(), SoftVoting()]
+    return [SoftVoting()]
 
 
 def _is_auto(estimators: Any) -> bool:

@@ -25,9 +25,9 @@ class MultimodalClassifier(LabelsMixin, Composition):
         the scikit-learn contract, and ``"drop"`` leaves it out.
         Parameters of members are reached by name: ``text__max_epochs``.
     fusion : fusion strategy, default=None
-        How the members are joined; None is ``SuperLearner()``, and ``SoftVoting()`` of a single member, or where a
-        member has fewer than 10 rows of a class, or 50 in all, or there are fewer than 10 groups. Its parameters are
-        reached as ``fusion__<parameter>``.
+        How the members are joined; None is ``SuperLearner()``. Where a member has fewer than 10 rows of a class, or
+        there are fewer than 10 groups, it is ``LinearFusion()`` if the members allow that, else ``SoftVoting()``, as
+        of a single member and of one with fewer than 50 rows. Its parameters are reached as ``fusion__<parameter>``.
     cache : str, path, joblib.Memory or None, default=None
         A folder where fitted members, out-of-fold outputs, joint fusions and the embeddings of frozen networks are
         kept, so that a search over strategies fits each member once per fold and embeds each row once. It is kept below
@@ -157,9 +157,9 @@ class MultimodalRegressor(RegressorMixin, Composition):
         the scikit-learn contract, and ``"drop"`` leaves it out.
         Parameters of members are reached by name: ``text__max_epochs``.
     fusion : fusion strategy, default=None
-        How the members are joined; None is ``SuperLearner()``, and ``SoftVoting()`` of a single member, or where a
-        member has fewer than 10 rows of a class, or 50 in all, or there are fewer than 10 groups. Its parameters are
-        reached as ``fusion__<parameter>``.
+        How the members are joined; None is ``SuperLearner()``. Where a member has fewer than 10 rows of a class, or
+        there are fewer than 10 groups, it is ``LinearFusion()`` if the members allow that, else ``SoftVoting()``, as
+        of a single member and of one with fewer than 50 rows. Its parameters are reached as ``fusion__<parameter>``.
     cache : str, path, joblib.Memory or None, default=None
         A folder where fitted members, out-of-fold outputs, joint fusions and the embeddings of frozen networks are
         kept, so that a search over strategies fits each member once per fold and embeds each row once. It is kept below

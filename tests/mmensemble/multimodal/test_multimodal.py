@@ -9,10 +9,12 @@ import polars as pl
 import pytest
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr
@@ -20,6 +22,7 @@ from sklearn.utils import estimator_html_repr
 from mmensemble import (
     EnsembleSelection,
     HardVoting,
+    LinearFusion,
     LogOpinionPool,
     MultimodalClassifier,
     ProductOfExperts,
@@ -117,7 +120,7 @@ def test_the_default_compares() -> None:
 
 
 @pytest.mark.parametrize("few", ["members", "rows", "rows of a class", "rows of a class with a member", "groups"])
-def test_the_default_averages_where_little_can_be_compared(few: str) -> None:
+def test_the_default_where_little_can_be_compared(few: str) -> None:
     rng = np.random.default_rng(0)
     X = pd.DataFrame(rng.normal(size=(100, 2)), columns=["a", "b"])
     y, groups = rng.permutation(np.arange(100) % 2), np.arange(100) // 10
@@ -129,11 +132,22 @@ def test_the_default_averages_where_little_can_be_compared(few: str) -> None:
     members = [(name, LogisticRegression(), [name]) for name in X][: 1 if few == "members" else 2]
     related = groups // 2 if few == "groups" else groups
     model = MultimodalClassifier(members).fit(X[rows], y[rows], groups=related[rows] if few == "groups" else None)
-    assert isinstance(model.fusion_, SoftVoting)
+    assert isinstance(model.fusion_, SoftVoting if few in ("members", "rows") else LinearFusion)
     enough = [(name, LogisticRegression(), [name]) for name in X]
     full = pd.DataFrame(rng.normal(size=(100, 2)), columns=["a", "b"])
     again = MultimodalClassifier(enough).fit(full, np.arange(100) % 2, groups=groups)
     assert isinstance(again.fusion_, SuperLearner)
+
+
+def test_the_default_of_members_without_features_for_a_linear_model() -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"a": np.where(rng.random(100) < 0.2, np.nan, rng.normal(size=100)), "b": rng.normal(size=100)})
+    y = np.where(np.arange(100) < 9, 2, np.arange(100) % 2)
+    model = MultimodalClassifier([("a", HistGradientBoostingClassifier(), ["a", "b"]), ("b", GaussianNB(), ["b"])])
+    assert isinstance(model.fit(X, y).fusion_, SoftVoting)
+    bad = X.assign(b=X["b"].astype(object).where(X.index != 7, "much"))
+    with pytest.raises(DataError, match="row 7"):
+        model.fit(bad, y)
 
 
 def test_the_default_of_few_rows_is_soft_voting(X: Any, y: Any) -> None:

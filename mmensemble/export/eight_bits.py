@@ -17,6 +17,7 @@ __all__ = [
     "ACTIVATIONS",
     "Ranges",
     "activation_ranges",
+    "embeddings",
     "float_convolutions",
     "in_encoder",
     "int8_layers",
@@ -28,6 +29,8 @@ __all__ = [
 Ranges = dict[str, tuple[np.ndarray, np.ndarray]]
 
 _PRODUCTS = ("MatMul", "Gemm")
+# A smaller table is not worth the three operators that look up a row of it.
+_LEAST_NUMBERS = 2**16
 # They cut values off, which a range does as well: the tools leave them out behind a convolution of 8 bits.
 ACTIVATIONS = ("Relu", "Clip")
 # In a network of convolutions these pass 8-bit values on, so that nothing is converted back and forth between them.
@@ -50,6 +53,28 @@ def float_convolutions(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
     Those in branches are not seen; see `mmensemble.export.branches.laid_open`.
     """
     return _layers(model, ("Conv",))
+
+
+def embeddings(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """Return the look-ups of encoders in large tables that nothing else reads, by name; not those in branches."""
+    large = {
+        initializer.name
+        for initializer in model.graph.initializer
+        if initializer.data_type == onnx.TensorProto.FLOAT
+        and len(initializer.dims) == 2
+        and np.prod(initializer.dims) >= _LEAST_NUMBERS
+    }
+    # A product takes a copy of what it shares with a look-up.
+    for node in model.graph.node:
+        if node.op_type == "Gather" and in_encoder(node) and not any(a.name == "axis" and a.i for a in node.attribute):
+            large -= set(node.input[1:])
+        else:
+            large -= set(node.input[:1] if node.op_type in _PRODUCTS else node.input)
+    return {
+        node.name: node
+        for node in model.graph.node
+        if node.op_type == "Gather" and in_encoder(node) and node.input[0] in large
+    }
 
 
 def _layers(model: onnx.ModelProto, kinds: Collection[str]) -> dict[str, onnx.NodeProto]:
@@ -122,7 +147,9 @@ def to_int8(
             extra_options={"MatMulConstBOnly": True},
         )
         path = step
-    return onnx.load(path)
+    model = onnx.load(path)
+    _round_rows(model, kept)
+    return model
 
 
 def activation_ranges(path: Path, batches: Iterable[dict[str, np.ndarray]]) -> Ranges:
@@ -208,6 +235,41 @@ def _around_convolutions(model: onnx.ModelProto, kept: Collection[str]) -> set[s
                 chosen.add(node.name)
                 eight.update(node.output)
     return chosen
+
+
+def _round_rows(model: onnx.ModelProto, kept: Collection[str]) -> None:
+    """Store tables as 8 bits with one scale for each row; what is looked up is multiplied by it."""
+    found = embeddings(model)
+    left = {node.input[0] for name, node in found.items() if name in kept}
+    weights = {initializer.name: initializer for initializer in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        if node.name not in found or node.input[0] in left:
+            nodes.append(node)
+            continue
+        table, ids = node.input
+        scale = f"{table}.scale"
+        if scale not in weights:
+            rows = onnx.numpy_helper.to_array(weights[table])
+            scales = np.maximum(np.abs(rows).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny)
+            eight = np.rint(rows / scales).astype(np.int8)
+            weights[table].CopyFrom(onnx.numpy_helper.from_array(eight, table))
+            weights[scale] = model.graph.initializer.add()
+            weights[scale].CopyFrom(onnx.numpy_helper.from_array(scales.astype(np.float32), scale))
+        (output,) = node.output
+        for kind, inputs, given in (
+            ("Gather", (table, ids), "eight_bits"),
+            ("Cast", (f"{output}.eight_bits",), "numbers"),
+            ("Gather", (scale, ids), "scale"),
+            ("Mul", (f"{output}.numbers", f"{output}.scale"), ""),
+        ):
+            made = onnx.helper.make_node(kind, inputs, [f"{output}.{given}" if given else output])
+            made.name = f"{node.name}.{given}" if given else node.name
+            if kind == "Cast":
+                made.attribute.append(onnx.helper.make_attribute("to", onnx.TensorProto.FLOAT))
+            nodes.append(made)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _with_own_weights(model: onnx.ModelProto) -> None:

@@ -13,7 +13,7 @@ import onnx
 from mmensemble._sklearn import safe_indexing
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.export.branches import laid_open
-from mmensemble.export.eight_bits import activation_ranges, float_convolutions, int8_layers
+from mmensemble.export.eight_bits import activation_ranges, embeddings, float_convolutions, int8_layers
 from mmensemble.export.generators import GeneratorCheck
 from mmensemble.export.parity import ParityCheck
 from mmensemble.export.precision import convert
@@ -69,11 +69,13 @@ def write_int8(
     """
     with laid_open(whole) as (opened, _):
         graph = onnx.load(opened, load_external_data=False)
-    convolutions, products = list(float_convolutions(graph)), list(int8_layers(graph))
+    convolutions, products, tables = list(float_convolutions(graph)), list(int8_layers(graph)), list(embeddings(graph))
     left = convolutions if calibrate is None else []
-    if not products and (left or not convolutions):
+    if not products and not tables and (left or not convolutions):
         rows = f"; its {len(left)} convolutions need rows to calibrate on: give calibrate" if left else ""
-        raise ConfigurationError(f"int8 finds no matrix product in an encoder of a neural network{rows}")
+        raise ConfigurationError(
+            f"int8 finds no matrix product and no table of embeddings in an encoder of a neural network{rows}"
+        )
     ranges = None
     if calibrate is not None:
         if n_rows(calibrate) == 0:
@@ -94,10 +96,12 @@ def write_int8(
     kept: list[str] = []
     if not is_enough(kept) and check is not None:
         batches = _batches_to_rank(whole, manifest, check, calibrate)
-        kept = fewest(sensitivities(whole, batches, convolutions=ranges is not None), is_enough)
+        # Tables come last: with a scale for each row they lose next to nothing.
+        ranked = [*sensitivities(whole, batches, convolutions=ranges is not None), *tables]
+        kept = fewest(ranked, is_enough)
         if last != len(kept):
             is_enough(kept)
-        layers = len(products) + len(convolutions) - len(left)
+        layers = len(products) + len(tables) + len(convolutions) - len(left)
         if tried[len(kept)]["error"] <= check.tolerance:
             _warn_of_float(kept, convolutions, layers, check, calibrated=ranges is not None)
         else:

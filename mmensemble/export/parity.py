@@ -206,7 +206,7 @@ def check_scores_rows(estimator: Any, X: Any, name: str) -> None:
     """
     if n_rows(X) == 0:
         raise ConfigurationError(f"{name} has 0 rows; give it some")
-    first = safe_indexing(X, [0])
+    first = safe_indexing(X, [0, 0])  # twice, for scikit-learn's SparsePCA cannot transform a row alone
     with _scoring(name), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if hasattr(estimator, "predict"):

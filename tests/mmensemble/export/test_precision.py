@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mmensemble import ConfigurationError, ExportError, MultimodalClassifier, OnnxPredictor, ParityError, export_onnx
 from mmensemble.export import left_in_float
-from mmensemble.export.eight_bits import float_convolutions, int8_layers
+from mmensemble.export.eight_bits import embeddings, float_convolutions, int8_layers
 from mmensemble.export.left_in_float import by_class, fewest
 from mmensemble.export.parity import ParityCheck
 from mmensemble.export.precision import convert
@@ -215,6 +215,70 @@ def test_int8_quantises_the_products_of_encoders_only(
     np.testing.assert_allclose(scores, expected, rtol=0, atol=0.1 * max(1.0, np.abs(expected).max()))
 
 
+def lookups(tables: dict[str, np.ndarray], nodes: list[tuple[str, list[str], str]], path: Path) -> onnx.ModelProto:
+    """Save a graph of nodes in an encoder over a row of ids."""
+    made = [
+        helper.make_node(kind, inputs, [output], name=f"text/{ENCODER_SCOPE}/{output}")
+        for kind, inputs, output in nodes
+    ]
+    graph = helper.make_graph(
+        made,
+        "lookups",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch"])],
+        [helper.make_tensor_value_info(nodes[-1][2], TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(table, name) for name, table in tables.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, path)
+    return model
+
+
+def test_tables_have_a_scale_for_each_row(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = (rng.normal(size=(600, 120)) * 10 ** rng.uniform(-4, 4, (600, 1))).astype(np.float32)
+    table[0] = 0  # of what pads
+    tables = {"large": table, "small": table[:9], "added": table, "tied": table}
+    nodes = [
+        ("Gather", ["large", "ids"], "once"),
+        ("Gather", ["large", "ids"], "again"),
+        ("Gather", ["small", "ids"], "of_few"),
+        ("Gather", ["added", "ids"], "read_elsewhere"),
+        ("ReduceSum", ["added"], "whole"),
+        ("Gather", ["tied", "ids"], "word"),
+        ("Transpose", ["word"], "columns"),
+        ("MatMul", ["columns", "word"], "product"),
+        ("Sum", ["once", "again", "of_few", "read_elsewhere", "word", "whole"], "sum"),
+    ]
+    whole, eight = tmp_path / "whole.onnx", tmp_path / "eight.onnx"
+    model = lookups(tables, nodes, whole)
+    scope = f"text/{ENCODER_SCOPE}"
+    assert list(embeddings(model)) == [f"{scope}/once", f"{scope}/again", f"{scope}/word"]
+    convert(whole, eight, "int8", kept=[f"{scope}/word"])
+    kept = {weight.name: weight.data_type for weight in onnx.load(eight).graph.initializer}
+    assert kept.pop("large") == TensorProto.INT8
+    assert set(kept.values()) == {TensorProto.FLOAT}
+    ids = np.arange(9)
+    found, expected = (
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"ids": ids})[0]
+        for path in (whole, eight)
+    )
+    errors = np.abs(found - expected).max(axis=1)
+    assert errors[0] == 0
+    assert (errors <= 2 * np.abs(table[:9]).max(axis=1) / 127 / 2 + 1e-3).all()
+
+
+def test_int8_makes_a_file_of_embeddings_small(
+    fitted: Fitted, scored: Scored, exported: Exported, items: pd.DataFrame, tmp_path: Path
+) -> None:
+    path, instance = tmp_path / "m.onnx", BY_ID["text_lstm"]
+    X = instance.of(items)
+    export_onnx(fitted("text_lstm"), path, precision="int8", verify=X, tolerance=0.5)
+    assert path.stat().st_size < 0.5 * exported("text_lstm").stat().st_size
+    assert kinds(onnx.load(path), encoder=True)["LSTM"] == 2
+    scores = instance.scores(OnnxPredictor(path, device="cpu"), X)
+    np.testing.assert_allclose(scores, scored("text_lstm"), rtol=0, atol=0.01)
+
+
 def test_int8_of_convolutions_needs_rows_to_calibrate_on(
     fitted: Fitted, exported: Exported, items: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -266,7 +330,9 @@ def test_as_few_layers_stay_in_float_as_are_enough(
     fitted: Fitted, exported: Exported, items: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = recording(monkeypatch)
-    n_layers = len(int8_layers(onnx.load(exported("text"))))
+    whole = onnx.load(exported("text"))
+    n_products = len(int8_layers(whole))
+    n_layers = n_products + len(embeddings(whole))
     measure = ParityCheck.measure
 
     def demanding(enough: int) -> Any:
@@ -284,7 +350,8 @@ def test_as_few_layers_stay_in_float_as_are_enough(
             )
         kept = manifest.parity["float_layers"]
         assert len(kept) == enough
-        assert kinds(onnx.load(tmp_path / "m.onnx"), encoder=True)["MatMulInteger"] == n_layers - enough
+        products = kinds(onnx.load(tmp_path / "m.onnx"), encoder=True)["MatMulInteger"]
+        assert products == max(0, n_products - enough), "tables stay last"
         assert tried[0] == []
         assert len(tried) <= 2 + 2 * n_layers.bit_length()
         assert all(one == longest[: len(one)] for longest in [max(tried, key=len)] for one in tried)

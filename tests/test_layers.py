@@ -31,7 +31,7 @@ LAYERS = {
         frozen storage
         base
         text image audio video language_model joint
-        fusion zero_shot captioning sequence_to_sequence inspection packaged
+        fusion zero_shot zero_shot_image captioning sequence_to_sequence inspection packaged
         onnx recommended
         __init__
     """,

@@ -33,6 +33,7 @@ try:
     from mmensemble_estimators.text import TextClassifier, TextRegressor
     from mmensemble_estimators.video import VideoClassifier, VideoRegressor
     from mmensemble_estimators.zero_shot import ZeroShotTextClassifier
+    from mmensemble_estimators.zero_shot_image import ZeroShotImageClassifier
 
     # Last, for they register how all of these are exported, and what they are recommended for.
     from mmensemble_estimators import onnx as onnx  # isort: skip
@@ -60,6 +61,7 @@ __all__ = [
     "TextRegressor",
     "VideoClassifier",
     "VideoRegressor",
+    "ZeroShotImageClassifier",
     "ZeroShotTextClassifier",
 ]
 

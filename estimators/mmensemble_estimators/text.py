@@ -10,6 +10,13 @@ from transformers import AutoModel, PreTrainedConfig
 
 from mmensemble.frames import Cells
 from mmensemble.preprocessing import Encoded, NGramPreprocessor, TextPreprocessor
+from mmensemble_estimators.backbones.contrastive import (
+    is_contrastive,
+    is_contrastive_folder,
+    read_tower_processor,
+    text_tower_from_architecture,
+    text_tower_from_model,
+)
 from mmensemble_estimators.backbones.encoder import Encoder, ModuleEncoder
 from mmensemble_estimators.backbones.pretrained import loading
 from mmensemble_estimators.backbones.static import (
@@ -84,7 +91,11 @@ class TextModality(EncodedModality):
 
     def fit_preprocessor(self, estimator: TextParameters, cells: Cells) -> TextPreprocessor:
         if estimator.pretrained is not None:
-            read = read_static_processor if is_static_folder(estimator.pretrained) else read_text_processor
+            read: Any = read_text_processor
+            if is_static_folder(estimator.pretrained):
+                read = read_static_processor
+            elif is_contrastive_folder(estimator.pretrained):
+                read = read_tower_processor
             return read(estimator.pretrained, max_length=estimator.max_length)
         texts = (cell for cell in cells if isinstance(cell, str))
         settings: dict[str, Any] = {"vocab_size": estimator.vocab_size, "max_length": estimator.max_length}
@@ -100,6 +111,8 @@ class TextModality(EncodedModality):
                 return read_static_encoder(estimator.pretrained, pooling=pooling)
             with loading(estimator.pretrained):
                 model = AutoModel.from_pretrained(estimator.pretrained)
+            if is_contrastive(model.config):
+                return text_tower_from_model(model)
             check_positions(max_length, getattr(model.config, "max_position_embeddings", None))
             return text_encoder_from_model(model, pooling=pooling)
         if isinstance(backbone, PreTrainedConfig):
@@ -116,6 +129,8 @@ class TextModality(EncodedModality):
     def rebuild_encoder(self, architecture: dict[str, Any], preprocessor: Any) -> Encoder:
         if "static" in architecture:
             return static_encoder_from_architecture(architecture)
+        if "contrastive" in architecture:
+            return text_tower_from_architecture(architecture)
         return text_encoder_from_architecture(architecture)
 
     def training_batch(
@@ -156,7 +171,8 @@ class TextClassifier(TorchClassifier):
         `mmensemble_estimators.packaged.wordllama_folder` returns it. Wins over `backbone`.
     <<fine_tune>>
     pooling : {"mean", "last", "cls", "max"}, default="mean"
-        How the states of the tokens become one embedding.
+        How the states of the tokens become one embedding. CLIP and SigLIP have one of their own, in the space that
+        they share with images, whatever the pooling is.
     vocab_size : int, default=4000
         Most entries in the tokenizer's vocabulary, at least 258.
     n_grams : int, default=16384
@@ -269,7 +285,8 @@ class TextRegressor(TorchRegressor):
         As in `TextClassifier`.
     <<fine_tune>>
     pooling : {"mean", "last", "cls", "max"}, default="mean"
-        How the states of the tokens become one embedding.
+        How the states of the tokens become one embedding. CLIP and SigLIP have one of their own, in the space that
+        they share with images, whatever the pooling is.
     vocab_size : int, default=4000
         Most entries in the tokenizer's vocabulary, at least 258.
     n_grams : int, default=16384

@@ -22,7 +22,7 @@ from mmensemble.preprocessing.text import read_tokenizer
 from mmensemble.tasks import Classification
 from mmensemble_estimators.backbones.writers.likelihood import LabelLikelihood, shared_prefix
 from mmensemble_estimators.base.leaf import TorchLeaf
-from mmensemble_estimators.base.parameters import check_integers, check_target, fitted_or_path
+from mmensemble_estimators.base.parameters import check_integers, check_target, fitted_or_path, label_text
 from mmensemble_estimators.base.rows import cells_to_fit, column_of, encode, encode_to_fit, run
 from mmensemble_estimators.frozen.stamps import folder_stamp
 from mmensemble_estimators.language_model import CausalLM, PromptModality
@@ -221,20 +221,7 @@ class ZeroShotTextClassifier(ClassifierMixin, TorchLeaf):
         return model if isinstance(model, CausalLM) else CausalLM.load(os.fspath(model))
 
     def _label(self, label: Any) -> str:
-        if self.labels is None:
-            return str(label)
-        known: Mapping[Any, str]
-        if isinstance(self.labels, Mapping):
-            known = self.labels
-        elif all(isinstance(each, int) for each in self.classes_.tolist()):
-            known = dict(enumerate(self.labels))
-        elif len(self.labels) == len(self.classes_):
-            known = dict(zip(self.classes_.tolist(), self.labels, strict=True))
-        else:
-            raise ConfigurationError(f"labels has {len(self.labels)} words for {len(self.classes_)} classes")
-        if label not in known:
-            raise ConfigurationError(f"labels does not say how the class {label!r} is written")
-        return str(known[label])
+        return label_text(label, self.labels, self.classes_)
 
     def _examples(self, X: Any, y: np.ndarray) -> list[str]:
         if not self.n_examples:

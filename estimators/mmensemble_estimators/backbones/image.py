@@ -16,6 +16,7 @@ from transformers.utils import cached_file
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import ImagePreprocessor
 from mmensemble_estimators.backbones.configs import config_of
+from mmensemble_estimators.backbones.contrastive import ImageTower, is_contrastive
 from mmensemble_estimators.backbones.encoder import Encoder, module_size
 from mmensemble_estimators.backbones.pretrained import loading
 
@@ -166,10 +167,16 @@ def image_encoder_from_module(module: Any, *, image_size: int) -> ImageEncoder:
 def image_encoder_from_model(
     model: Any, *, image_size: int, normalisation: Normalisation, pooling: str | None
 ) -> ImageEncoder:
-    """Wrap a transformers model; of a text-and-image model the image half is taken."""
-    encoder = ImageEncoder(
-        getattr(model, "vision_model", model).float(), 0, normalisation=normalisation, pooling=pooling
-    )
+    """Wrap a transformers model; of a text-and-image model the image half is taken.
+
+    Where that was trained to embed texts and images in one space, its embedding is the one in there, unless a `pooling`
+    of its tokens is named.
+    """
+    if pooling is None and is_contrastive(model.config):
+        half: nn.Module = ImageTower(model)
+    else:
+        half = getattr(model, "vision_model", model)
+    encoder = ImageEncoder(half.float(), 0, normalisation=normalisation, pooling=pooling)
     # The configs have no common name for it.
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     encoder.embedding_size = module_size(encoder, {"pixels": example})

@@ -17,17 +17,11 @@ from mmensemble_estimators.base.estimator import TorchEstimator
 from mmensemble_estimators.base.parameters import check_fractions
 from mmensemble_estimators.training.targets import ClassTarget, Target, target_of
 
-__all__ = ["TorchClassifier"]
+__all__ = ["ClassPredictor", "TorchClassifier", "learn_classes"]
 
 
-class TorchClassifier(LabelsMixin, TorchEstimator):
-    """What the classifiers of all modalities share."""
-
-    # Groups are no more than a hint to the leaves: whoever has some need not ask each leaf to take them.
-    __metadata_request__fit: ClassVar = {"groups": True}
-
-    class_weight: Any
-    label_smoothing: float | None
+class ClassPredictor(LabelsMixin, TorchEstimator):
+    """What predicts classes by an encoder and a head, however the head came about."""
 
     @property
     def classes_(self) -> Any:
@@ -38,6 +32,53 @@ class TorchClassifier(LabelsMixin, TorchEstimator):
     def class_prior_(self) -> np.ndarray:
         """The classes' share in the fitting rows."""
         return self.target_.fill
+
+    def predict_proba(self, X: Any) -> Any:
+        """Predict class probabilities.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples, n_classes), or list of them
+            Columns in the order of `classes_`; a missing row gets the classes' share in the fitting data. Of a 0/1
+            matrix, the probability of each label; of several label columns, one array per column.
+
+        Raises
+        ------
+        DataError
+            For a cell that cannot be read; it names the row and the column.
+        """
+        outputs = self._outputs(X)
+        task = self.target_.task
+        return task.split(outputs) if isinstance(task, Multioutput) else outputs
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the most probable class of each row.
+
+        Parameters
+        ----------
+        X : sequence of cells, or frame or array of one column, n_samples rows
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            In the form of `y`; a label of a 0/1 matrix counts from a probability above 0.5.
+        """
+        outputs = self._outputs(X)
+        return self.target_.task.predict(outputs)
+
+
+class TorchClassifier(ClassPredictor):
+    """What the classifiers of all modalities share."""
+
+    # Groups are no more than a hint to the leaves: whoever has some need not ask each leaf to take them.
+    __metadata_request__fit: ClassVar = {"groups": True}
+
+    class_weight: Any
+    label_smoothing: float | None
 
     def check_parameters(self) -> None:
         super().check_parameters()
@@ -111,43 +152,6 @@ class TorchClassifier(LabelsMixin, TorchEstimator):
         if smoothing is None:
             smoothing = 0.0 if self._starts_solved else self.modality.label_smoothing
         return self.target_.loss(smoothing)
-
-    def predict_proba(self, X: Any) -> Any:
-        """Predict class probabilities.
-
-        Parameters
-        ----------
-        X : sequence of cells, or frame or array of one column, n_samples rows
-
-        Returns
-        -------
-        ndarray of float64, shape (n_samples, n_classes), or list of them
-            Columns in the order of `classes_`; a missing row gets the classes' share in the fitting data. Of a 0/1
-            matrix, the probability of each label; of several label columns, one array per column.
-
-        Raises
-        ------
-        DataError
-            For a cell that cannot be read; it names the row and the column.
-        """
-        outputs = self._outputs(X)
-        task = self.target_.task
-        return task.split(outputs) if isinstance(task, Multioutput) else outputs
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the most probable class of each row.
-
-        Parameters
-        ----------
-        X : sequence of cells, or frame or array of one column, n_samples rows
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            In the form of `y`; a label of a 0/1 matrix counts from a probability above 0.5.
-        """
-        outputs = self._outputs(X)
-        return self.target_.task.predict(outputs)
 
 
 def learn_classes(y: Any, weight: np.ndarray, known: Any = None) -> tuple[Target, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "check_rates",
     "check_target",
     "fitted_or_path",
+    "label_text",
 ]
 
 REAL = (int, float, np.number)
@@ -116,3 +117,27 @@ def fitted_or_path(name: str, value: Any, model_class: type) -> Any:
     elif not isinstance(value, (str, os.PathLike)):
         raise ConfigurationError(f"{name} must be a fitted {kind}, a folder or a hub id, not {value!r}")
     return value
+
+
+def label_text(label: Any, labels: Mapping[Any, str] | Sequence[str] | None, classes: np.ndarray) -> str:
+    """Return how a class is written: by its own name, or as the parameter `labels` says.
+
+    Raises
+    ------
+    ConfigurationError
+        If `labels` does not say it.
+    """
+    if labels is None:
+        return str(label)
+    known: Mapping[Any, str]
+    if isinstance(labels, Mapping):
+        known = labels
+    elif all(isinstance(each, int) for each in classes.tolist()):
+        known = dict(enumerate(labels))
+    elif len(labels) == len(classes):
+        known = dict(zip(classes.tolist(), labels, strict=True))
+    else:
+        raise ConfigurationError(f"labels has {len(labels)} words for {len(classes)} classes")
+    if label not in known:
+        raise ConfigurationError(f"labels does not say how the class {label!r} is written")
+    return str(known[label])

@@ -147,8 +147,8 @@ def _member_scores(estimator: Any, X: Any, y: Any, scoring: Any) -> dict[str, fl
     scores = {}
     store = Store.of(getattr(composition_of(estimator), "cache", None))  # has the embeddings of these rows
     for member in members:
-        if member.columns is None:
-            continue  # scikit-learn's ensembles do not say what their members see
+        if member.columns is None or not hasattr(member.estimator, "predict"):
+            continue  # scikit-learn's ensembles do not say what their members see; linear fusion has features of them
         present, rows = member.rows(X)
         try:
             scorer = check_scoring(member.estimator, scoring=scoring)

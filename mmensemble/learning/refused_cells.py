@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ __all__ = ["refused_cell"]
 _MISSING = re.compile(r"\bnan\b|missing values", re.IGNORECASE)
 _INFINITE = re.compile(r"\binf(inity|inite)?\b", re.IGNORECASE)
 _NO_NUMBER = re.compile("could not convert string to float|invalid literal for|cannot be parsed as", re.IGNORECASE)
+_UNKNOWN = re.compile(r"unknown categor(?:y|ies) (.+) in column", re.IGNORECASE | re.DOTALL)
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*"|[^\s\[\],'"]+""")
 _NO_TEXT = re.compile(
     "has no attribute '(lower|encode|split|strip)'|expected string or bytes|str instance", re.IGNORECASE
 )
@@ -52,7 +55,14 @@ def refused_cell(error: Exception, name: str, estimator: Any, X: Any) -> DataErr
     if _INFINITE.search(text) and (found := _first(columns, _infinite)):
         row, column, _ = found
         return DataError(f"{who} takes no infinite number; replace it, by NaN if it is unknown", row=row, column=column)
-    if _NO_NUMBER.search(text) and (found := _first(columns, _no_numbers)):
+    if (unknown := _UNKNOWN.search(text)) and (found := _first(columns, partial(_quoted, unknown[1]))):
+        row, column, _ = found
+        cell = columns[column][row]
+        cell = cell.item() if isinstance(cell, np.generic) else cell
+        remedy = "fit it to rows that have it, or say handle_unknown='ignore'"
+        return DataError(f"{who} does not know the category {cell!r}; {remedy}", row=row, column=column)
+    # Of several cells that are no numbers, some may be meant for another step: the error says which one it means.
+    if _NO_NUMBER.search(text) and (found := _first(columns, partial(_quoted, text)) or _first(columns, _no_numbers)):
         row, column, _ = found
         remedy = "mend the cell, or put a OneHotEncoder or a vectorizer before it"
         return DataError(f"{who} takes numbers, not {columns[column][row]!r}; {remedy}", row=row, column=column)
@@ -97,6 +107,12 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _quoted(text: str, cells: Cells) -> np.ndarray:
+    """Tell which cells a text quotes: strings in quotes, other values as they are written."""
+    quoted = set(_QUOTED.findall(text))
+    return np.fromiter((repr(cell) in quoted for cell in cells), bool, len(cells))
 
 
 def _no_texts(cells: Cells) -> np.ndarray:

@@ -111,6 +111,10 @@ class Composition(TransformerMixin, BaseComposition):
         names = check_frame(X)
         if y is None:
             raise DataError(f"{name}.fit requires y to be passed, but the target y is None")
+        if isinstance(y, str):
+            raise DataError(
+                f"y must be the labels of the rows, not the name {y!r}; give X[{y!r}] as y, and X without that column"
+            )
         check_consistent_length(X, y, groups)
         if _is_auto(estimators):
             with naming_rows(X):

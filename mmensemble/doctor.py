@@ -6,9 +6,9 @@ Imports click and the standard library; all else is looked for when the command 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
-import re
 import shutil
 import sys
 import tempfile
@@ -18,8 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from mmensemble._version import __version__
+from mmensemble.cores import affinity, cgroup_cores, cgroup_files
 from mmensemble.exceptions import MissingDependencyError
 
 __all__ = ["doctor", "examine"]
@@ -135,8 +139,8 @@ def _why_not(device: Any) -> str | None:
 
 def _threads() -> dict[str, Any]:
     """Return the cores of the host, those that this process may use, and what its control group may use of them."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cores": os.cpu_count(), "usable": usable, "quota": cpu_quota()}
+    quota = cgroup_cores()
+    return {"cores": os.cpu_count(), "usable": affinity(), "quota": None if math.isinf(quota) else quota}
 
 
 def _memory() -> dict[str, Any]:
@@ -144,60 +148,10 @@ def _memory() -> dict[str, Any]:
     total = None
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = _least(_group_numbers("memory", "memory.max", "memory.limit_in_bytes"))
-    return {"bytes": total, "limit": None if limit is None or (total and limit >= total) else int(limit)}
-
-
-def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Return how many cores the control groups of this process may use at a time; None without a limit.
-
-    Parameters
-    ----------
-    root : Path, default=/
-        Where ``proc`` and ``sys`` are.
-    """
-    quotas = []
-    for (text,) in _group_files("cpu", ("cpu.max",), root):
-        quota, _, period = text.partition(" ")
-        if quota != "max":
-            quotas.append(int(quota) / int(period or 100_000))
-    for quota, period in _group_files("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us"), root):
-        if int(quota) > 0:
-            quotas.append(int(quota) / int(period))
-    return _least(quotas)
-
-
-def _group_numbers(controller: str, *names: str) -> list[float]:
-    texts = [text for name in names for (text,) in _group_files(controller, (name,), Path("/"))]
-    return [float(text) for text in texts if text != "max"]
-
-
-def _group_files(controller: str, names: tuple[str, ...], root: Path) -> Iterable[list[str]]:
-    """Yield the texts of some files of the process's control group (version 1 or 2) and of all that it is in."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        mount = root / "sys/fs/cgroup" / (controller if controllers else "")
-        # In a container the mount is the group itself, whatever it is called outside.
-        for place in dict.fromkeys([mount, *(mount / part for part in _ancestors(group.strip("/")))]):
-            try:
-                yield [(place / name).read_text().strip() for name in names]
-            except OSError:
-                continue
-
-
-def _ancestors(path: str) -> list[str]:
-    parts = path.split("/") if path else []
-    return ["/".join(parts[:n]) for n in range(len(parts), 0, -1)]
-
-
-def _least(numbers: Iterable[float]) -> float | None:
-    return min(numbers, default=None)
+    files = ("memory.max", "memory.limit_in_bytes")
+    limits = [int(text) for name in files for (text,) in cgroup_files("memory", (name,)) if text != "max"]
+    limit = min(limits, default=None)
+    return {"bytes": total, "limit": None if limit is None or (total and limit >= total) else limit}
 
 
 def _extras() -> dict[str, Any]:
@@ -213,44 +167,26 @@ def _extras() -> dict[str, Any]:
         missing = [
             f"{name}{wanted}" + (f" (there is {installed[name]})" if name in installed else "")
             for name, wanted in needed.items()
-            if name not in installed or not _satisfies(installed[name], wanted)
+            if name not in installed or not wanted.contains(installed[name], prereleases=True)
         ]
         versions = {name: installed[name] for name in needed if name in installed}
         extras[extra] = {"complete": not missing, "missing": missing, "versions": versions}
     return extras
 
 
-def _needed(extra: str, requires: Iterable[str]) -> dict[str, str]:
+def _needed(extra: str, requires: Iterable[str]) -> dict[str, SpecifierSet]:
     """Return what an extra brings, by distribution and range of versions, that of extras that it names included."""
-    found: dict[str, str] = {}
-    for requirement in requires:
-        what, _, marker = requirement.partition(";")
-        if not re.search(rf"""extra\s*==\s*["']{re.escape(extra)}["']""", marker):
+    found: dict[str, SpecifierSet] = {}
+    for requirement in map(Requirement, requires):
+        marker = requirement.marker
+        if marker is None or not marker.evaluate({"extra": extra}) or marker.evaluate({"extra": ""}):
             continue
-        name, others, wanted = re.fullmatch(r"\s*([\w.-]+)(?:\[([^]]*)\])?\s*(.*?)\s*", what).groups()  # type: ignore[union-attr]
-        if name == "mmensemble":
-            for other in others.split(","):
-                found |= _needed(other.strip(), requires)
+        if requirement.name == "mmensemble":
+            for other in sorted(requirement.extras):
+                found |= _needed(other, requires)
         else:
-            found[_normal(name)] = wanted
+            found[canonicalize_name(requirement.name)] = requirement.specifier
     return found
-
-
-def _satisfies(version: str, wanted: str) -> bool:
-    """Tell whether a version is in a range of lower and upper bounds, which is all that ours are."""
-    for bound in wanted.split(","):
-        if bound.startswith(">=") and _release(version) < _release(bound[2:]):
-            return False
-        if bound.startswith("<") and not bound.startswith("<=") and _release(version) >= _release(bound[1:]):
-            return False
-    return True
-
-
-def _release(version: str) -> tuple[int, ...]:
-    numbers = [int(number) for number in re.findall(r"\d+", re.split(r"[a-z+]", version)[0])]
-    while numbers and not numbers[-1]:
-        numbers.pop()
-    return tuple(numbers)
 
 
 def _installed() -> dict[str, str]:
@@ -259,15 +195,11 @@ def _installed() -> dict[str, str]:
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
         if name:
-            found.setdefault(_normal(name), distribution.version)
+            found.setdefault(canonicalize_name(name), distribution.version)
     for name, other in _INSTEAD.items():
         if name in found:
             found.setdefault(other, found[name])
     return found
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _problems(

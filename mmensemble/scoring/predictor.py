@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mmensemble.cores import usable_cores
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.frames import frame_with, n_rows
 from mmensemble.scoring.batching import (
@@ -21,7 +22,6 @@ from mmensemble.scoring.batching import (
     window_size,
 )
 from mmensemble.scoring.conditional import available_if
-from mmensemble.scoring.cores import usable_cores
 from mmensemble.scoring.generation import GenerationSettings, room_for_prompt
 from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.manifest import Manifest

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from mmensemble.scoring import providers
 @pytest.fixture(autouse=True)
 def _usual_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(doctor, "cpu_quota", lambda: None)
+    monkeypatch.setattr(doctor, "cgroup_cores", lambda: math.inf)
 
 
 def run(*arguments: str, **options: Any) -> Result:
@@ -152,52 +153,8 @@ def test_what_an_extra_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "install one by: pip install" in shown
 
 
-@pytest.mark.parametrize(
-    ("files", "quota"),
-    [
-        ({}, None),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, None),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "150000 100000\n"}, 1.5),
-        (
-            {
-                "proc/self/cgroup": "0::/a/b\n",
-                "sys/fs/cgroup/a/b/cpu.max": "max 100000\n",
-                "sys/fs/cgroup/a/cpu.max": "400000 100000\n",
-            },
-            4,
-        ),
-        ({"proc/self/cgroup": "0::/outside\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 0.5),
-        (
-            {
-                "proc/self/cgroup": "3:memory:/\n1:cpu,cpuacct:/\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
-            },
-            2,
-        ),
-        (
-            {
-                "proc/self/cgroup": "1:cpu:/\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
-            },
-            None,
-        ),
-    ],
-    ids=["no groups", "no limit", "a limit", "a limit of the one around", "in a container", "version 1", "none in 1"],
-)
-def test_the_quota_of_a_control_group(
-    files: dict[str, str], quota: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.undo()
-    assert doctor.cpu_quota(tmp_path) == quota
-
-
 def test_fewer_cores_than_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "cpu_quota", lambda: 0.5)
+    monkeypatch.setattr(doctor, "cgroup_cores", lambda: 0.5)
     (problem,) = facts(exit_code=1)["problems"]
     assert problem.startswith("the control group may use 0.5 cores at a time and ")
     assert "set OMP_NUM_THREADS=1, and n_threads=1" in problem

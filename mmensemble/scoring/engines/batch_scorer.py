@@ -9,10 +9,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmensemble.cores import granted_cores
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
 from mmensemble.files.places import is_uri
 from mmensemble.scoring.columns import ScoreColumns, TopColumns
-from mmensemble.scoring.cores import granted_cores
 from mmensemble.scoring.engines.model_cache import local_model
 from mmensemble.scoring.file_job import OnError, check_columns, output_schema, output_table, windows_of
 from mmensemble.scoring.predictor import OnnxPredictor

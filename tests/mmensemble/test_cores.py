@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mmensemble.scoring import cores
-from mmensemble.scoring.cores import cgroup_cores, granted_cores, usable_cores
+from mmensemble import cores
+from mmensemble.cores import cgroup_cores, granted_cores, usable_cores
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -45,3 +45,5 @@ def test_quota_of_the_first_version(tmp_path: Path) -> None:
     }
     assert cgroup_cores(write(tmp_path / "three", group)) == 3
     assert cgroup_cores(write(tmp_path / "none", group | {f"{folder}/cpu.cfs_quota_us": "-1\n"})) == math.inf
+    apart = {name.replace("cgroup/cpu,cpuacct", "cgroup/cpu"): text for name, text in group.items()}
+    assert cgroup_cores(write(tmp_path / "apart", apart)) == 3

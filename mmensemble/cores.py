@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["cgroup_cores", "granted_cores", "usable_cores"]
+__all__ = ["affinity", "cgroup_cores", "cgroup_files", "granted_cores", "usable_cores"]
+
+
+def affinity() -> int:
+    """Count the cores that the system lets this process run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def usable_cores() -> int:
     """Count the cores that this process may use, of those that a container's quota pays for at most as many."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.floor(min(cores, cgroup_cores())))
+    return max(1, math.floor(min(affinity(), cgroup_cores())))
 
 
 def granted_cores() -> int:
@@ -29,44 +35,42 @@ def cgroup_cores(root: Path = Path("/")) -> float:
     root : Path, default=/
         Where ``proc`` and ``sys`` are, for tests.
     """
+    quotas = [text.split() for (text,) in cgroup_files("cpu", ("cpu.max",), root)]
+    quotas += cgroup_files("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us"), root)
+    known = [(int(most), int(period)) for most, period in quotas if most != "max"]
+    return min((most / period for most, period in known if most > 0), default=math.inf)
+
+
+def cgroup_files(controller: str, names: Sequence[str], root: Path = Path("/")) -> Iterator[list[str]]:
+    """Yield the texts of some files of the process's control group, of version 1 or 2, and of those around it.
+
+    Parameters
+    ----------
+    controller : str
+        As ``"cpu"`` or ``"memory"``.
+    names : sequence of str
+        Of the files; a group without one of them yields nothing.
+    root : Path, default=/
+        Where ``proc`` and ``sys`` are, for tests.
+    """
     try:
         groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return math.inf  # no Linux
-    quota = math.inf
+        return  # no Linux
     for line in groups:
         _, controllers, group = line.split(":", 2)
-        if not controllers:
-            top, read = root / "sys/fs/cgroup", _quota_of_version_2
-        elif "cpu" in controllers.split(","):
-            top, read = root / "sys/fs/cgroup" / controllers, _quota_of_version_1
-        else:
+        if controllers and controller not in controllers.split(","):
             continue
+        # Controllers that are mounted together have a folder by all their names, and mostly one by each name too.
+        mounts = [root / "sys/fs/cgroup" / name for name in (controllers, controller)]
+        top = next((mount for mount in mounts if mount.is_dir()), mounts[0])
         # Within a container the group's own folder may be the top, whatever the process believes its path to be.
         folder = top / group.lstrip("/")
         for place in (folder, *folder.parents):
-            quota = min(quota, read(place))
+            with suppress(OSError):
+                yield [(place / name).read_text(encoding="utf-8").strip() for name in names]
             if place == top:
                 break
-    return quota
-
-
-def _quota_of_version_2(folder: Path) -> float:
-    try:
-        most, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
-    except (OSError, ValueError):
-        return math.inf
-    return math.inf if most == "max" else int(most) / int(period)
-
-
-def _quota_of_version_1(folder: Path) -> float:
-    try:
-        most, period = (
-            int((folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8")) for name in ("quota", "period")
-        )
-    except (OSError, ValueError):
-        return math.inf
-    return math.inf if most <= 0 else most / period
 
 
 def _of_ray() -> int | None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from mmensemble.exceptions import ConfigurationError
 
-__all__ = ["TimeLimit", "active_limit", "check_time_limit", "portion", "time_limit"]
+__all__ = ["TimeLimit", "active_limit", "check_time_limit", "portion", "time_limit", "warn_of_cut"]
 
 
 REAL = (int, float, np.number)
@@ -107,6 +109,27 @@ def _block(limit: TimeLimit) -> Iterator[TimeLimit]:
         yield limit
     finally:
         _active.reset(token)
+
+
+def warn_of_cut(seconds: float | None, who: str, what_to_do: str, *, stacklevel: int) -> None:
+    """Warn that a time limit of some seconds ended a training.
+
+    Parameters
+    ----------
+    seconds : float or None
+        The limit.
+    who : str
+        Whose training it was.
+    what_to_do : str
+        Or what there is for it.
+    stacklevel : int
+        Of the caller's caller, as ``warnings.warn`` counts.
+    """
+    warnings.warn(
+        f"time_limit={seconds} ended the training of {who} early; {what_to_do}",
+        ConvergenceWarning,
+        stacklevel=stacklevel + 1,
+    )
 
 
 def check_time_limit(value: Any) -> None:

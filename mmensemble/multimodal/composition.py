@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import TransformerMixin, clone, is_regressor
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch, Tags
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
@@ -22,7 +20,7 @@ from mmensemble.learning.columns import as_list, check_form, present_rows
 from mmensemble.learning.representations import makes_features
 from mmensemble.learning.targets import LearnedTask, for_members
 from mmensemble.multimodal.inferring import infer_members
-from mmensemble.time_limits import check_time_limit, time_limit
+from mmensemble.time_limits import check_time_limit, time_limit, warn_of_cut
 
 __all__ = ["Composition", "check_frame", "is_dropped"]
 
@@ -161,12 +159,8 @@ class Composition(TransformerMixin, BaseComposition):
                     break
         self.timed_out_ = list(limit.cut)
         if self.timed_out_:
-            warnings.warn(
-                f"time_limit={self.time_limit} ended the training of {', '.join(self.timed_out_)} early, which {name} "
-                "has as far as it came; give it more seconds, or members with fine_tune='head'",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+            remedy = f"{name} has it as far as it came: give it more seconds, or members with fine_tune='head'"
+            warn_of_cut(self.time_limit, ", ".join(self.timed_out_), remedy, stacklevel=3)
         if self.verbose:
             print(self.fusion_)  # noqa: T201 - as scikit-learn does where it is asked to be verbose
         self.estimators_ = [member.estimator for member in self.fusion_.members_]

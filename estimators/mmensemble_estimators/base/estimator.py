@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -10,7 +9,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 from torch import nn
@@ -19,7 +17,7 @@ from mmensemble.exceptions import ConfigurationError
 from mmensemble.frames import Cells, naming_rows
 from mmensemble.learning.related_rows import repeated_cells
 from mmensemble.preprocessing import Encoded
-from mmensemble.time_limits import TimeLimit, time_limit
+from mmensemble.time_limits import TimeLimit, time_limit, warn_of_cut
 from mmensemble_estimators.backbones.network import Network
 from mmensemble_estimators.base.embedding import frozen_embedding, is_pretrained, layer_rates, new_encoder
 from mmensemble_estimators.base.head import calibrate_head, solve_head
@@ -77,12 +75,8 @@ class TorchEstimator(TrainedLeaf):
         with time_limit(None if partial else self.time_limit) as limit:
             self._fit_in_time(X, y, sample_weight, learn, groups, limit, afresh=afresh, partial=partial)
         if limit.cut:
-            warnings.warn(
-                f"time_limit={self.time_limit} ended the training of this {type(self).__name__} early; it is as good "
-                "as it was then (history_)",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+            remedy = "it is as good as it was then (history_)"
+            warn_of_cut(self.time_limit, f"this {type(self).__name__}", remedy, stacklevel=3)
         return self
 
     def _fit_in_time(

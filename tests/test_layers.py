@@ -21,7 +21,7 @@ LAYERS = {
         graph inspection
         fusion converters plotting
         multimodal
-        export card doctor command_options
+        export publishing doctor command_options
         __init__ cli
         __main__
     """,

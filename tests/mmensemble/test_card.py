@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from mmensemble.card import write_card
 from mmensemble.cli import main
 from mmensemble.exceptions import ConfigurationError, ModelFileError
+from mmensemble.publishing import write_card
 from mmensemble.scoring import OnnxPredictor
 from mmensemble.scoring.manifest import METADATA_KEY
 

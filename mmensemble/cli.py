@@ -338,7 +338,11 @@ def export(
         verify_y=labels,
         calibrate=None if calibrate is None else _read_frame(calibrate),
     )
-    measured = ", ".join(f"{name} {value:.3g}" for name, value in manifest.parity.items() if isinstance(value, float))
+    measured = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in manifest.parity.items()
+        if isinstance(value, float) or name == "judged_by"
+    )
     rows_of = "given rows" if verify is not None else "rows made by the export"
     compared = f"compared on {manifest.parity['n_rows']} {rows_of}"
     click.echo(f"{model}  {model.stat().st_size / 2**20:.1f} MiB, {compared}, {measured}")

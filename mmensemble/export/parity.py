@@ -154,18 +154,19 @@ class ParityCheck:
             score = _score(self.task, self.y, scored.predicted)
             measured |= {"score": score, "reference_score": self.reference}
         if self.precision == "int8":
-            error, reason = self._loss(measured, scored)
+            measured["judged_by"], error, reason = self._loss(measured, scored)
         return {**measured, "error": error, "reason": reason}
 
-    def _loss(self, measured: dict[str, Any], scored: Answers) -> tuple[float, str]:
+    def _loss(self, measured: dict[str, Any], scored: Answers) -> tuple[str, float, str]:
+        """Return by what 8 bits are judged, how much of it is lost, and how that is said."""
         if self.y is not None:
-            return measured["reference_score"] - measured["score"], "int8 lowers the score"
+            return "score", measured["reference_score"] - measured["score"], "int8 lowers the score"
         if "equal_labels" in measured:
-            return 1 - measured["equal_labels"], "int8 changes labels, in a share of rows"
+            return "equal_labels", 1 - measured["equal_labels"], "int8 changes labels, in a share of rows"
         expected = self.expected.predicted.reshape(len(scored.predicted), -1)
         spread = np.maximum(expected.std(axis=0), np.finfo(np.float32).tiny)
         error = float((np.abs(expected - scored.predicted.reshape(expected.shape)) / spread).mean())
-        return error, "int8 moves the numbers, in standard deviations,"
+        return "predictions", error, "int8 moves the numbers, in standard deviations,"
 
     def accept(self, measured: dict[str, Any]) -> dict[str, Any]:
         """Return what is stored in the manifest, or raise `ParityError`."""

@@ -298,7 +298,11 @@ class SuperLearner(LateFusion):
             return text
         table = self.scores_.to_string(float_format="{:.4f}".format, na_rep="")
         without = "".join(f"\nwithout {name}: {reason}" for name, reason in self.left_out_.items())
-        return f"{text} chose {self.chosen_!r} by the loss on held-out rows:\n{table}{without}"
+        loss = "squared error" if self.task_.classes is None else "log loss"
+        return (
+            f"{text} chose {self.chosen_!r} by the {loss} on held-out rows (behind: how far above the lowest; share: "
+            f"of what was chosen):\n{table}{without}"
+        )
 
 
 def _standard_errors(values: np.ndarray, weight: np.ndarray, groups: np.ndarray | None) -> np.ndarray:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from transformers import AutoModel
 
 from mmensemble.frames import Cells
 from mmensemble.preprocessing import Encoded, ImagePreprocessor
+from mmensemble_estimators.backbones.contrastive import load_model
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.image import (
     HALF,
@@ -21,7 +21,6 @@ from mmensemble_estimators.backbones.image import (
     image_encoder_from_module,
     read_image_processor,
 )
-from mmensemble_estimators.backbones.pretrained import loading
 from mmensemble_estimators.base.classifier import TorchClassifier
 from mmensemble_estimators.base.documented import documented
 from mmensemble_estimators.base.modality import EncodedModality
@@ -71,8 +70,7 @@ class ImageModality(EncodedModality):
         size, pooling = preprocessor.size, estimator.pooling
         if estimator.pretrained is not None:
             _, normalisation = read_image_processor(estimator.pretrained)
-            with loading(estimator.pretrained):
-                model = AutoModel.from_pretrained(estimator.pretrained)
+            model = load_model(estimator.pretrained)
             return image_encoder_from_model(model, image_size=size, normalisation=normalisation, pooling=pooling)
         config = estimator.backbone
         if callable(config):
@@ -106,11 +104,12 @@ class ImageClassifier(TorchClassifier):
         in [0, 1] to embeddings (batch, size).
     pretrained : str, default=None
         A local folder or hub id of any image model that ``transformers.AutoModel`` loads. Its
-        ``preprocessor_config.json`` says size, crop, filter and normalisation. Wins over `backbone`.
+        ``processor_config.json`` or ``preprocessor_config.json`` says size, crop, filter and normalisation. Wins over
+        `backbone`. Of CLIP and SigLIP the half for images is taken.
     <<fine_tune>>
     pooling : {"mean", "max", "cls"} or None, default=None
-        How a network's tokens or places become one embedding; None takes what a ResNet-like network pools itself, and
-        the mean of a transformer's tokens.
+        How a network's tokens or places become one embedding; None takes what a ResNet-like network pools itself, the
+        mean of a transformer's tokens, and of CLIP and SigLIP the embedding in the space that they share with texts.
     image_size : int, default=None
         Height and width in pixels to which images are scaled, at least 32. None is 64, or what `pretrained` wants.
     augmentation : tuple of {"flip", "shift", "crop", "colour"}, default=("flip", "shift")

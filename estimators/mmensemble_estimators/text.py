@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from transformers import AutoModel, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from mmensemble.frames import Cells
 from mmensemble.preprocessing import Encoded, NGramPreprocessor, TextPreprocessor
 from mmensemble_estimators.backbones.contrastive import (
+    TextTowerEncoder,
     is_contrastive,
     is_contrastive_folder,
+    load_model,
     read_tower_processor,
     text_tower_from_architecture,
-    text_tower_from_model,
 )
 from mmensemble_estimators.backbones.encoder import Encoder, ModuleEncoder
-from mmensemble_estimators.backbones.pretrained import loading
 from mmensemble_estimators.backbones.static import (
     is_static_folder,
     read_static_encoder,
@@ -109,10 +109,9 @@ class TextModality(EncodedModality):
         if estimator.pretrained is not None:
             if is_static_folder(estimator.pretrained):
                 return read_static_encoder(estimator.pretrained, pooling=pooling)
-            with loading(estimator.pretrained):
-                model = AutoModel.from_pretrained(estimator.pretrained)
+            model = load_model(estimator.pretrained)
             if is_contrastive(model.config):
-                return text_tower_from_model(model)
+                return TextTowerEncoder(model, pad_id=preprocessor.pad_id)
             check_positions(max_length, getattr(model.config, "max_position_embeddings", None))
             return text_encoder_from_model(model, pooling=pooling)
         if isinstance(backbone, PreTrainedConfig):
@@ -166,7 +165,8 @@ class TextClassifier(TorchClassifier):
         or a callable without arguments that returns a module with its weights loaded, from ``input_ids`` and
         ``attention_mask`` (batch, length) int64 to embeddings (batch, size).
     pretrained : str, default=None
-        A local folder or hub id of any text model that ``transformers.AutoModel`` loads, with its tokenizer; or a
+        A local folder or hub id of any text model that ``transformers.AutoModel`` loads, with its tokenizer; of CLIP
+        and SigLIP the half for texts, which are cut to the positions that it has, `max_length` at most; or a
         folder of static embeddings, a vector per token, as model2vec writes it and
         `mmensemble_estimators.packaged.wordllama_folder` returns it. Wins over `backbone`.
     <<fine_tune>>

@@ -13,18 +13,14 @@ from torch import Tensor, nn
 
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import naming_rows
-from mmensemble_estimators.backbones.contrastive import (
-    read_contrastive,
-    read_tower_processor,
-    text_features,
-)
+from mmensemble_estimators.backbones.contrastive import TextTowerEncoder, load_contrastive, read_tower_processor
 from mmensemble_estimators.backbones.network import Network
 from mmensemble_estimators.base.classifier import ClassPredictor, learn_classes
 from mmensemble_estimators.base.embedding import new_encoder
 from mmensemble_estimators.base.parameters import check_integers, check_target, label_text
-from mmensemble_estimators.base.rows import cells_to_fit, encode_to_fit
+from mmensemble_estimators.base.rows import arrays_of, cells_to_fit, encode_to_fit
 from mmensemble_estimators.image import ImageModality
-from mmensemble_estimators.training.loop import resolve_device
+from mmensemble_estimators.training.loop import resolve_device, run_in_batches
 
 __all__ = ["ZeroShotImageClassifier"]
 
@@ -37,15 +33,17 @@ class ZeroShotImageClassifier(ClassPredictor):
 
     Nothing is trained: `fit` learns only which classes there are, and embeds what `template` makes of their names. The
     probabilities are the softmax of ``s * cos(image, text)`` with the scale `s` that the model was trained with
-    (Radford et al. 2021). SigLIP, which was trained to tell pairs apart one by one (Zhai et al. 2023), gives each class
-    a probability of its own; here they are those of one class among all, by the softmax of the same scores.
+    (Radford et al. 2021). SigLIP was trained to tell pairs apart one by one, and gives each class a probability of its
+    own, ``sigmoid(s * cos(image, text) + b)`` (Zhai et al. 2023). Here exactly one class is right: the probabilities are
+    the softmax of the same scores, from which the bias `b` drops out, and rank the classes as the sigmoids do.
 
     A cell is a path, encoded bytes, ``{"bytes", "path"}``, a ``PIL.Image`` or a uint8 array H×W or H×W×C.
 
     Parameters
     ----------
     pretrained : str
-        A local folder or hub id of a CLIP or SigLIP model, with its tokenizer and ``preprocessor_config.json``.
+        A local folder or hub id of a CLIP or SigLIP model, with its ``tokenizer.json`` and
+        ``preprocessor_config.json`` or ``processor_config.json``.
     template : str or list of str, default="a photo of a {label}"
         What is embedded for a class; ``{label}`` is its name. Of several ones the class is the mean, each embedding
         counting as equally long.
@@ -54,7 +52,7 @@ class ZeroShotImageClassifier(ClassPredictor):
         scikit-learn's ``VotingClassifier`` and ``StackingClassifier`` number the classes before they fit their members,
         which so know no names; give a list there.
     batch_size : int, default=32
-        Images that are run at a time.
+        Images, and in `fit` texts, that are run at a time.
     device : str, default="auto"
         A torch device; ``"auto"`` takes a GPU where torch sees one, else the CPU.
 
@@ -181,12 +179,18 @@ class ZeroShotImageClassifier(ClassPredictor):
 
     def _class_embeddings(self) -> Tensor:
         """Return a row for each class, as long as the scale that the model was trained with, (n_classes, size)."""
-        model = read_contrastive(self._folder())
-        preprocessor = read_tower_processor(self._folder(), max_length=MOST_TOKENS)
         names = [label_text(label, self.labels, self.classes_) for label in self.classes_.tolist()]
-        features = [
-            text_features(model, preprocessor, [each.replace("{label}", name) for name in names])
-            for each in self._templates()
-        ]
-        mean = nn.functional.normalize(torch.stack(features).mean(dim=0))
-        return mean * model.logit_scale.detach().exp()
+        templates = self._templates()
+        model = load_contrastive(self._folder())
+        preprocessor = read_tower_processor(self._folder(), max_length=MOST_TOKENS)
+        encoded = preprocessor.encode([each.replace("{label}", name) for each in templates for name in names])
+        device = resolve_device(self.device)
+        features = run_in_batches(
+            TextTowerEncoder(model, pad_id=preprocessor.pad_id).to(device).eval(),
+            lambda rows: arrays_of(preprocessor, encoded, rows),
+            np.argsort(encoded.lengths, kind="stable"),
+            batch_size=self.batch_size,
+            device=device,
+        )
+        of_templates = nn.functional.normalize(torch.from_numpy(features)).reshape(len(templates), len(names), -1)
+        return nn.functional.normalize(of_templates.mean(dim=0)) * model.logit_scale.detach().cpu().exp()

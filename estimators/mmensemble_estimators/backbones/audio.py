@@ -8,22 +8,19 @@ are few, since the rows of a batch have about the same length.)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import ASTConfig, AutoModel, PreTrainedConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
-from transformers.utils import cached_file
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import AudioPreprocessor
 from mmensemble_estimators.backbones.configs import config_of
 from mmensemble_estimators.backbones.encoder import Encoder
-from mmensemble_estimators.backbones.pretrained import loading
+from mmensemble_estimators.backbones.pretrained import read_processor
 from mmensemble_estimators.backbones.spectrogram_resnet import SpectrogramResNet
 from mmensemble_estimators.backbones.text import pool
 
@@ -322,13 +319,7 @@ def read_audio_processor(
     ConfigurationError
         If the file is not there, or is of a kind that is not known here.
     """
-    with loading(folder):
-        path = cached_file(folder, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
-    if path is None:
-        raise ConfigurationError(
-            f"pretrained={folder!r} has no preprocessor_config.json, which says how its sounds are prepared"
-        )
-    settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    settings = read_processor(folder, "sounds", "feature_extractor")
     rate = int(settings.get("sampling_rate", SAMPLING_RATE))
     if sampling_rate not in (None, rate):
         raise ConfigurationError(f"sampling_rate={sampling_rate}, and pretrained={folder!r} was trained on {rate}")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+import string
 from typing import Any
 
 import torch
+from tokenizers import Regex, normalizers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils import cached_file
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import TextPreprocessor
@@ -19,17 +23,21 @@ from mmensemble_estimators.backbones.pretrained import load_tokenizer, loading, 
 __all__ = [
     "ImageTower",
     "TextTower",
+    "TextTowerEncoder",
     "is_contrastive",
     "is_contrastive_folder",
-    "read_contrastive",
+    "load_contrastive",
+    "load_model",
     "read_tower_processor",
-    "text_features",
     "text_tower_from_architecture",
-    "text_tower_from_model",
 ]
 
 # Types of transformers whose halves are called alike, and known to be used as they were trained.
 CONTRASTIVE = ("clip", "siglip")
+
+
+# What SigLIP's tokenizer is called, which transformers runs by the `sentencepiece` library.
+_OF_SENTENCEPIECE = (None, "SiglipTokenizer", "SiglipTokenizerFast")
 
 
 def is_contrastive(config: Any) -> bool:
@@ -43,16 +51,40 @@ def is_contrastive_folder(pretrained: str | os.PathLike[str]) -> bool:
         return is_contrastive(AutoConfig.from_pretrained(pretrained))
 
 
-def read_contrastive(pretrained: str | os.PathLike[str]) -> Any:
+def load_model(pretrained: str | os.PathLike[str]) -> Any:
+    """Load any model of transformers; one that embeds texts and images in one space with all of its weights.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot be loaded, or something that takes part in the embedding is not there or would be left out.
+    """
+    with loading(pretrained):
+        model, found = AutoModel.from_pretrained(pretrained, output_loading_info=True)
+    name, missing = os.fspath(pretrained), sorted(found["missing_keys"])
+    if missing and is_contrastive(model.config):
+        raise ConfigurationError(
+            f"pretrained={name!r} has no weights for {', '.join(missing[:3])}{', ...' if missing[3:] else ''}; without "
+            "them, texts and images are not embedded in one space"
+        )
+    for kind in model.config.architectures or ():
+        if kind.endswith("WithProjection"):
+            raise ConfigurationError(
+                f"pretrained={name!r} is one half alone, a {kind}, and transformers.AutoModel leaves its projection "
+                "out; give the folder of the whole model"
+            )
+    return model
+
+
+def load_contrastive(pretrained: str | os.PathLike[str]) -> Any:
     """Load a model that embeds texts and images in one space, both halves.
 
     Raises
     ------
     ConfigurationError
-        If it is another model.
+        If it is another model, or one of its weights is not there.
     """
-    with loading(pretrained):
-        model = AutoModel.from_pretrained(pretrained)
+    model = load_model(pretrained)
     if not is_contrastive(model.config):
         raise ConfigurationError(
             f"pretrained={os.fspath(pretrained)!r} is of the type {model.config.model_type!r}; texts and images are "
@@ -70,6 +102,8 @@ class ImageTower(nn.Module):
         A model of `CONTRASTIVE`.
     """
 
+    base_model_prefix = ""  # peft asks whatever has a config
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.config = model.config
@@ -82,8 +116,31 @@ class ImageTower(nn.Module):
         return projected
 
 
-class TextTower(Encoder):
-    """Token ids → embeddings in the space that both halves share.
+class TextTower(nn.Module):
+    """The text half, with the projection into the space that both halves share.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A model of `CONTRASTIVE`.
+    """
+
+    base_model_prefix = ""  # peft asks whatever has a config
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.config = model.config
+        self.text_model = model.text_model
+        self.text_projection = getattr(model, "text_projection", nn.Identity())  # SigLIP's head projects
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Embed token ids (batch, length) as (batch, size)."""
+        projected: Tensor = self.text_projection(self.text_model(input_ids=input_ids).pooler_output)
+        return projected
+
+
+class TextTowerEncoder(Encoder):
+    """Token ids → embeddings in the space that texts and images share.
 
     CLIP's is that of the end token, which sees what stands before it and no padding. SigLIP's is that of the last
     position: it was trained with padding up to its longest text, and without a mask, and so it is run.
@@ -92,15 +149,15 @@ class TextTower(Encoder):
     ----------
     model : nn.Module
         A model of `CONTRASTIVE`.
+    pad_id : int
+        The tokenizer's, which need not be the one of the model's config.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, pad_id: int) -> None:
         super().__init__()
-        self.config = model.config
         text = model.config.text_config
-        self.text_model = model.text_model
-        self.text_projection = getattr(model, "text_projection", nn.Identity())
-        self.filled_to, self.pad_id = 0, int(text.pad_token_id or 0)
+        self.backbone = TextTower(model.float())
+        self.filled_to, self.pad_id = 0, pad_id
         if model.config.model_type == "siglip":
             self.embedding_size = int(text.projection_size or text.hidden_size)
             self.filled_to = int(text.max_position_embeddings)
@@ -113,37 +170,64 @@ class TextTower(Encoder):
             padding = torch.full_like(input_ids[:, :1], self.pad_id).expand(-1, self.filled_to)
             real = torch.where(attention_mask.bool(), input_ids, self.pad_id)
             input_ids = torch.cat([real, padding], dim=1)[:, : self.filled_to]
-        projected: Tensor = self.text_projection(self.text_model(input_ids=input_ids).pooler_output)
-        return projected
+        embedding: Tensor = self.backbone(input_ids)
+        return embedding
 
     def architecture(self) -> dict[str, Any]:
         """Return what `text_tower_from_architecture` rebuilds the untrained encoder from, as JSON values."""
-        return {"contrastive": self.config.to_diff_dict()}
+        return {"contrastive": self.backbone.config.to_diff_dict(), "pad_id": self.pad_id}
 
 
-def text_tower_from_model(model: Any) -> TextTower:
-    """Take the text half of a model that embeds texts and images in one space."""
-    return TextTower(model.float())
-
-
-def text_tower_from_architecture(architecture: dict[str, Any]) -> TextTower:
-    """Rebuild an untrained encoder from `TextTower.architecture`."""
-    return TextTower(AutoModel.from_config(config_of(architecture["contrastive"])))
+def text_tower_from_architecture(architecture: dict[str, Any]) -> TextTowerEncoder:
+    """Rebuild an untrained encoder from `TextTowerEncoder.architecture`."""
+    model = AutoModel.from_config(config_of(architecture["contrastive"]))
+    return TextTowerEncoder(model, pad_id=architecture["pad_id"])
 
 
 def read_tower_processor(pretrained: str, *, max_length: int) -> TextPreprocessor:
-    """Read the tokenizer of a model that embeds texts and images; texts are cut to the positions that it has."""
+    """Read the tokenizer of a model that embeds texts and images; texts are cut to the positions that it has.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none of the `tokenizers` library, or it pads in a way that the model's half for texts cannot be run.
+    """
     with loading(pretrained):
         config = AutoConfig.from_pretrained(pretrained)
-    tokenizer = load_tokenizer(pretrained)
+    read = _load_siglip_tokenizer if config.model_type == "siglip" else load_tokenizer
+    tokenizer = read(pretrained)
+    if config.model_type == "siglip" and tokenizer.padding_side != "right":
+        # The state that is the embedding is that of the last position, so it would be another one.
+        raise ConfigurationError(
+            f"pretrained={pretrained!r} has a tokenizer that pads on the {tokenizer.padding_side}; SigLIP was trained "
+            'with padding on the right: if this model was, write "padding_side": "right" into its tokenizer_config.json'
+        )
     longest = min(max_length, int(config.text_config.max_position_embeddings))
     return TextPreprocessor(tokenizer.backend_tokenizer.to_str(), max_length=longest, pad_id=pad_id(tokenizer))
 
 
-def text_features(model: Any, preprocessor: TextPreprocessor, texts: Sequence[str]) -> Tensor:
-    """Embed texts, each of length 1, (n, size) float32."""
-    encoded = preprocessor.encode(list(texts))
-    arrays = preprocessor.collate(encoded, slice(None))
-    with torch.inference_mode():
-        ids, mask = (torch.from_numpy(arrays[name]) for name in ("input_ids", "attention_mask"))
-        return nn.functional.normalize(TextTower(model).eval()(ids, mask))
+def _load_siglip_tokenizer(pretrained: str) -> Any:
+    """Load SigLIP's own tokenizer, by its file for the `tokenizers` library, or that of another model.
+
+    What transformers' class does before it, the file need not do: take away capitals, punctuation, double spaces.
+    """
+    with loading(pretrained):
+        settings = get_tokenizer_config(pretrained)
+    if settings.get("tokenizer_class") not in _OF_SENTENCEPIECE:
+        return load_tokenizer(pretrained)
+    with loading(pretrained):
+        if cached_file(pretrained, "tokenizer.json", _raise_exceptions_for_missing_entries=False) is None:
+            raise ConfigurationError(f"pretrained={pretrained!r} has no tokenizer.json, which its texts are read by")
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(pretrained)
+    backend: Any = tokenizer.backend_tokenizer
+    before = [normalizers.Lowercase()] if settings.get("do_lower_case", True) else []
+    backend.normalizer = normalizers.Sequence(
+        [
+            *before,
+            normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
+            *([] if backend.normalizer is None else [backend.normalizer]),
+        ]
+    )
+    return tokenizer

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig, ResNetConfig, ViTConfig
-from transformers.utils import cached_file
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import ImagePreprocessor
 from mmensemble_estimators.backbones.configs import config_of
 from mmensemble_estimators.backbones.contrastive import ImageTower, is_contrastive
 from mmensemble_estimators.backbones.encoder import Encoder, module_size
-from mmensemble_estimators.backbones.pretrained import loading
+from mmensemble_estimators.backbones.pretrained import read_processor
 
 __all__ = [
     "IMAGE_BACKBONES",
@@ -179,7 +177,10 @@ def image_encoder_from_model(
     encoder = ImageEncoder(half.float(), 0, normalisation=normalisation, pooling=pooling)
     # The configs have no common name for it.
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
-    encoder.embedding_size = module_size(encoder, {"pixels": example})
+    try:
+        encoder.embedding_size = module_size(encoder, {"pixels": example})
+    except ValueError as error:  # transformers' of a network whose positions are those of one size
+        raise ConfigurationError(f"the network takes no images of {image_size} pixels: {error}") from error
     return encoder
 
 
@@ -195,13 +196,17 @@ def read_image_processor(folder: str) -> tuple[ImagePreprocessor, Normalisation]
     Raises
     ------
     ConfigurationError
-        If the file is not there, or wants images that are not square.
+        If the file is not there, or wants images that are not square, or prepared in a way that is not known here.
     """
-    config = _processor_config(folder)
+    config = read_processor(folder, "images", "image_processor", "video_processor")
+    config = {**_defaults(config), **config}
+    _check_processor(folder, config)
     size = config.get("size", 224)
     resize: Literal["stretch", "shortest_edge"] = "stretch"
     if isinstance(size, int):
         edge = size
+        if not config.get("default_to_square", True):  # as in OpenAI's folders of CLIP, older than names of sizes
+            resize = "shortest_edge"
     elif "shortest_edge" in size:
         edge, resize = size["shortest_edge"], "shortest_edge"
     elif size.get("height") == size.get("width") and "height" in size:
@@ -235,13 +240,28 @@ def read_image_processor(folder: str) -> tuple[ImagePreprocessor, Normalisation]
     return preprocessor, ([value / scale for value in mean], [value / scale for value in std])
 
 
-def _processor_config(folder: str) -> dict[str, Any]:
-    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
-        with loading(folder):
-            path = cached_file(folder, name, _raise_exceptions_for_missing_entries=False)
-        if path is not None:
-            config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-            return config
-    raise ConfigurationError(
-        f"pretrained={folder!r} has no preprocessor_config.json, which says how its images are prepared"
-    )
+# What the files of older versions leave out, and the class says.
+_BY_CLASS = ("size", "default_to_square", "resample", "do_center_crop", "crop_size", "crop_pct")
+
+
+def _defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what transformers takes where a file leaves it out, by the class of the processor that it names."""
+    named = config.get("image_processor_type") or config.get("feature_extractor_type") or ""
+    name = named.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
+    kind = getattr(transformers, f"{name}Pil", None) if name else None
+    values = {each: getattr(kind, each, None) for each in _BY_CLASS}
+    return {each: value for each, value in values.items() if value is not None}
+
+
+# What a processor may do to images and `ImagePreprocessor` cannot; what it does and is left out of this is done.
+_UNKNOWN = {"do_pad": True, "do_resize": False, "do_flip_channel_order": True}
+
+
+def _check_processor(folder: str, config: dict[str, Any]) -> None:
+    """Raise `ConfigurationError` for what would be done in another way than the model was trained with."""
+    for name, value in _UNKNOWN.items():
+        if config.get(name) is value:
+            raise ConfigurationError(f"{folder} wants images prepared with {name}={value}, which is not supported")
+    size = config.get("size")
+    if isinstance(size, dict) and "shortest_edge" in size and size.get("longest_edge") is not None:
+        raise ConfigurationError(f"{folder} wants images of {size}; a longest edge is not supported")

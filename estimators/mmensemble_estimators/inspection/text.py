@@ -153,6 +153,7 @@ def token_attributions(
                 internal_batch_size=estimator.batch_size,
             )
             parts, *of_n_grams = (part[0].sum(dim=-1).cpu().numpy() for part in attributed)
+            parts = parts[: len(ids)]  # SigLIP's encoder goes on with padding, the same in both texts
             for part in of_n_grams:
                 parts = parts + _shared(part, inputs[1][0].numpy(), preprocessor, text, encoding)
             parts = parts * unit(estimator, output)

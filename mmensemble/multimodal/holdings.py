@@ -24,7 +24,6 @@ from mmensemble.preprocessing.decoding.pictures import open_picture
 __all__ = ["Holding", "Kind", "holdings"]
 
 Kind = Literal["text", "categories", "numbers", "picture", "sound", "film"]
-MEDIA = ("picture", "sound", "film")
 
 # Files that are opened to see what they are, evenly spaced over the rows.
 N_OPENED = 20

@@ -130,41 +130,37 @@ def infer_members(X: Any, y: Any = None, *, regression: bool | None = None) -> I
         regression = target is not None and type_of_target(target).startswith("continuous")
     found = holdings(X, target)
     wrap = _wrapping(target, regression)
-    members: list[tuple[str, Any, Any]] = []
-    reasons = []
     taken: set[str] = set()
-    facts: dict[str, list[str]] = {"numbers": [], "categories": []}
+    read_by: dict[str, list[tuple[str, Any]]] = {}
+    whys = {}
     for holding in found:
-        if holding.kind in facts:
-            facts[holding.kind].append(holding.column)
-        elif holding.kind is not None:
-            network, why = _recommended(holding, regression)
-            own = [(_free(holding.column, taken), network)]
-            if holding.kind == "text":
-                own.append((_free(f"{holding.column}_words", taken), wrap(_words(regression))))
-            members += [(name, estimator, holding.column) for name, estimator in own]
-            reasons.append((holding.column, ", ".join(name for name, _ in own), f"{holding.why}; {why}"))
+        whys[holding.column] = f"left out: {holding.why}" if holding.kind is None else holding.why
+        if holding.kind in (None, "numbers", "categories"):
             continue
-        reasons.append((holding.column, "", f"left out: {holding.why}") if holding.kind is None else _later(holding))
-    columns = [*facts["numbers"], *facts["categories"]]
+        network, why = _recommended(holding, regression)
+        whys[holding.column] += f"; {why}"
+        read_by[holding.column] = [(_free(holding.column, taken), network)]
+        if holding.kind == "text":
+            read_by[holding.column].append((_free(f"{holding.column}_words", taken), wrap(_words(regression))))
+    members: list[tuple[str, Any, Any]] = [
+        (name, estimator, column) for column, own in read_by.items() for name, estimator in own
+    ]
+    numbers, categories = ([each.column for each in found if each.kind == kind] for kind in ("numbers", "categories"))
+    columns = [*numbers, *categories]
     if columns:
-        prepared = _prepared(**facts)
+        prepared = _prepared(numbers, categories)
         linear = RidgeCV(alphas=np.logspace(-3, 4, 15)) if regression else LogisticRegression(max_iter=1000)
-        own = [(_free("facts", taken), wrap(make_pipeline(prepared, linear)))]
+        facts = [(_free("facts", taken), wrap(make_pipeline(prepared, linear)))]
         if n_rows(X) >= ROWS_FOR_TREES:
             trees = HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier
-            own.append((_free("facts_trees", taken), wrap(make_pipeline(prepared, trees(random_state=0)))))
-        members += [(name, estimator, columns) for name, estimator in own]
-        names = ", ".join(name for name, _ in own)
-        reasons = [(column, names if who is None else who, why) for column, who, why in reasons]
+            facts.append((_free("facts_trees", taken), wrap(make_pipeline(prepared, trees(random_state=0)))))
+        members += [(name, estimator, columns) for name, estimator in facts]
+        read_by |= dict.fromkeys(columns, facts)
+    reasons = [(column, ", ".join(name for name, _ in read_by.get(column, [])), why) for column, why in whys.items()]
     if not members:
         said = "; ".join(f"{column!r}: {why}" for column, _, why in reasons)
         raise DataError(f"no column of X is of use ({said}); list the members yourself")
     return InferredMembers(members, reasons)
-
-
-def _later(holding: Holding) -> tuple[str, Any, str]:
-    return holding.column, None, holding.why
 
 
 def _free(name: str, taken: set[str]) -> str:

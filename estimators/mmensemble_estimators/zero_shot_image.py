@@ -34,8 +34,8 @@ class ZeroShotImageClassifier(ClassPredictor):
     Nothing is trained: `fit` learns only which classes there are, and embeds what `template` makes of their names. The
     probabilities are the softmax of ``s * cos(image, text)`` with the scale `s` that the model was trained with
     (Radford et al. 2021). SigLIP was trained to tell pairs apart one by one, and gives each class a probability of its
-    own, ``sigmoid(s * cos(image, text) + b)`` (Zhai et al. 2023). Here exactly one class is right: the probabilities are
-    the softmax of the same scores, from which the bias `b` drops out, and rank the classes as the sigmoids do.
+    own, ``sigmoid(s * cos(image, text) + b)`` (Zhai et al. 2023). Here exactly one class is right: the probabilities
+    are the softmax of the same scores, from which the bias `b` drops out, and rank the classes as the sigmoids do.
 
     A cell is a path, encoded bytes, ``{"bytes", "path"}``, a ``PIL.Image`` or a uint8 array H×W or H×W×C.
 

@@ -700,7 +700,7 @@ INSTANCES = [
         lambda: MultimodalClassifier(
             [
                 ("picture", ZeroShotImageClassifier(contrastive_folder("siglip")), "picture"),
-                ("facts", numbers(), NUMBERS),
+                ("facts", numbers(forest()), NUMBERS),
             ],
             fusion=SuperLearner(cv=2),
         ),

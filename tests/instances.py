@@ -329,11 +329,12 @@ def static_folder() -> str:
     return save_static_folder(Path(place.name, "static"), "weights", "mapping", normalize=True)
 
 
-def contrastive_folder() -> str:
-    """A folder of a tiny CLIP that is there until the process ends, in a place of its own."""
+@cache
+def contrastive_folder(kind: str) -> str:
+    """A folder of a tiny CLIP or SigLIP that is there until the process ends, in a place of its own."""
     place = tempfile.TemporaryDirectory(prefix="contrastive-")
     _places.append(place)
-    return save_contrastive_folder(Path(place.name, "clip"), "clip")
+    return save_contrastive_folder(Path(place.name, kind), kind)
 
 
 def text_of(backbone: Any, **params: Any) -> TextClassifier:
@@ -689,10 +690,33 @@ INSTANCES = [
     Instance("captioner", lambda: captioner(max_epochs=6, learning_rate=1e-2), ("picture",), "cells", "texts"),
     Instance(
         "zero_shot_image",
-        lambda: ZeroShotImageClassifier(contrastive_folder()),
+        lambda: ZeroShotImageClassifier(contrastive_folder("clip")),
         ("picture",),
         "cells",
         expected_failures={"test_nested_parameters_are_set": "it has no number to set"},
+    ),
+    Instance(
+        "zero_shot_image_in_super_learner",
+        lambda: MultimodalClassifier(
+            [
+                ("picture", ZeroShotImageClassifier(contrastive_folder("siglip")), "picture"),
+                ("facts", numbers(forest()), NUMBERS),
+            ],
+            fusion=SuperLearner(cv=2),
+        ),
+        ("picture", *NUMBERS),
+    ),
+    Instance(
+        "text_contrastive",
+        lambda: text().set_params(pretrained=contrastive_folder("siglip"), fine_tune="head"),
+        ("name",),
+        "cells",
+    ),
+    Instance(
+        "image_contrastive",
+        lambda: ImageClassifier(pretrained=contrastive_folder("clip"), fine_tune="head", random_state=0),
+        ("picture",),
+        "cells",
     ),
     Instance("zero_shot", zero_shot, ("name",), "cells", expected_failures=_FROZEN),
     Instance(

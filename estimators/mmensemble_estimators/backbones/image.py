@@ -179,7 +179,7 @@ def image_encoder_from_model(
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     try:
         encoder.embedding_size = module_size(encoder, {"pixels": example})
-    except ValueError as error:  # transformers' of a network whose positions are those of one size
+    except (RuntimeError, ValueError) as error:  # of a network whose positions are those of one size
         raise ConfigurationError(f"the network takes no images of {image_size} pixels: {error}") from error
     return encoder
 

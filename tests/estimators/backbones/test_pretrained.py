@@ -327,6 +327,10 @@ def test_convnext_of_384_pixels_is_stretched(folders: dict[str, str], tmp_path: 
         ({"size": {"longest_edge": 32}}, "only square"),
         ({"size": {"shortest_edge": 32}}, "without a crop"),
         ({"size": 40, "do_center_crop": True, "crop_size": {"height": 32, "width": 24}}, "only square"),
+        ({"size": 32, "do_resize": False}, "do_resize=False"),
+        ({"size": 32, "do_pad": True}, "do_pad=True"),
+        ({"size": 32, "do_flip_channel_order": True}, "do_flip_channel_order=True"),
+        ({"size": {"shortest_edge": 32, "longest_edge": 40}, "do_center_crop": True}, "a longest edge"),
     ],
 )
 def test_processor_that_is_not_supported(folders: dict[str, str], tmp_path: Path, config: Any, message: str) -> None:

@@ -5,29 +5,21 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mmensemble._version import __version__
 from mmensemble.command_options import COUNT, EXISTING_FILE, FILES, FORMATS, NEW_FILE, Source, running
+from mmensemble.command_run import run_over_rows
 from mmensemble.doctor import doctor
 from mmensemble.exceptions import MissingDependencyError, MmensembleError
 
-if TYPE_CHECKING:
-    from mmensemble.scoring import ScoreReport
-
 __all__ = ["main"]
-
-
-class _Interrupted(click.ClickException):
-    exit_code = 130  # as of every program that Ctrl-C ends
 
 
 class _Commands(click.Group):
@@ -73,6 +65,14 @@ main.add_command(doctor)
 @click.option("--engine", default="local", show_default=True, help="Who scores: local, ray or spark.")
 @click.option("--workers", type=COUNT, default=None, help="Fragments at a time.  [default: what the cluster has]")
 @click.option("--format", default="parquet", show_default=True, help="Of the files in an output folder, by suffix.")
+@click.option("--report", multiple=True, metavar="FILE", help="Write a report, .json or .html. Repeatable.")
+@click.option(
+    "--max-drift",
+    type=click.FloatRange(min=0),
+    default=None,
+    help="Exit with 3 if an input or the predictions are further from the training profile (stability index; 0.25 is "
+    "far).",
+)
 def score(model: str, input: str, output: str, quiet: bool, threads: int | None, **options: Any) -> None:
     """Score the rows of INPUT with MODEL (.onnx).
 
@@ -83,12 +83,14 @@ def score(model: str, input: str, output: str, quiet: bool, threads: int | None,
     when it is complete. Relative image paths in INPUT start at the working directory.
 
     Bad rows are counted on stderr, and the output says what is wrong with each. Exit code: 0 when the file is written,
-    1 if all its rows are bad or there is an error, 2 if an option is wrong, 130 after Ctrl-C or SIGTERM. After these or
-    a crash the same command goes on where it stopped.
+    1 if all its rows are bad or there is an error, 2 if an option is wrong, 3 if the file is written and more has
+    drifted than --max-drift allows, 130 after Ctrl-C or SIGTERM. After these or a crash the same command goes on where
+    it stopped. Where stderr is no terminal, it gets a line of the progress every 10 seconds.
 
     \b
     Examples:
       mmensemble score model.onnx items.parquet --output scores.parquet
+      mmensemble score model.onnx items.parquet -o scores.parquet --report night.html --max-drift 0.25 2> night.log
       mmensemble score model.onnx items.csv -o scores.csv --keep id --keep title
       mmensemble score model.onnx items.parquet -o scores.parquet --device cuda --batch-size 256 --on-error raise
       mmensemble score model.onnx 'items/**/*.csv.gz' -o scores/ --keep id
@@ -96,7 +98,7 @@ def score(model: str, input: str, output: str, quiet: bool, threads: int | None,
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
     from mmensemble.scoring import score_dataset
 
-    _write(score_dataset, model, input, output, quiet, n_threads=threads, **options)
+    run_over_rows(score_dataset, model, input, output, quiet, n_threads=threads, **options)
 
 
 @main.command(epilog=FILES)
@@ -140,53 +142,7 @@ def generate(model: Path, input: Path, output: Path, quiet: bool, threads: int |
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
     from mmensemble.scoring import generate_file
 
-    _write(generate_file, model, input, output, quiet, n_threads=threads, **options)
-
-
-def _write(
-    write: Callable[..., ScoreReport],
-    model: Path | str,
-    input: Path | str,
-    output: Path | str,
-    quiet: bool,
-    **options: Any,
-) -> None:
-    """Run a model over a file and say how it went."""
-    from mmensemble.scoring.engines.model_cache import local_model
-    from mmensemble.scoring.manifest import check_intact
-
-    check_intact(local_model(model), options.pop("sha256"))
-    try:
-        with _sigterm_as_ctrl_c():
-            report = write(model, input, output, progress=not quiet and sys.stderr.isatty(), **options)
-    except KeyboardInterrupt:
-        raise _Interrupted(
-            "interrupted; the same command goes on where it stopped: finished rows are kept in a hidden folder beside "
-            f"{output}, or in that folder"
-        ) from None
-    errors = f"{report.n_errors} error{'' if report.n_errors == 1 else 's'}"
-    if not quiet:
-        resumed = f", {report.n_resumed} of them by an earlier, unfinished run" if report.n_resumed else ""
-        click.echo(
-            f"{report.n_rows} rows{resumed} ({errors}) in {report.seconds:.2f} s, "
-            f"{report.rows_per_second:.0f} rows/s on {report.device}"
-        )
-    if report.n_skipped:
-        click.echo(f"Warning: {report.n_skipped} lines of {input} cannot be read and were dropped", err=True)
-    if report.n_errors:
-        click.echo(f"Warning: {errors} in {report.n_rows} rows; see the column 'error' of {output}", err=True)
-    if 0 < report.n_rows == report.n_errors:
-        raise click.exceptions.Exit(1)
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """End a job that a scheduler ends as one that Ctrl-C ends: what is finished is kept."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    run_over_rows(generate_file, model, input, output, quiet, n_threads=threads, **options)
 
 
 @main.command()
@@ -226,6 +182,9 @@ def inspect(model: Path, as_json: bool) -> None:
                 continue
             # A booster's representation names each of its parameters.
             click.echo(f"  {key}: {shorten(str(value), 400, placeholder=' ... (--json shows all)')}")
+    if facts["profile"] is not None:
+        profile = facts["profile"]
+        click.echo(f"profile: {profile['n_rows']} rows ({profile['rows']}), of {', '.join(profile['compared'])}")
     click.echo(f"devices here: {', '.join(facts['devices'])} (ONNX Runtime {facts['onnxruntime']})")
 
 
@@ -298,6 +257,12 @@ def card(model: Path, card: Path, rows: Path | None) -> None:
     default=None,
     help="Rows on which int8 measures the ranges of activations around convolutions.",
 )
+@click.option(
+    "--profile",
+    type=EXISTING_FILE,
+    default=None,
+    help="Rows, best those of the fit, that reports on later ones compare with.  [default: those of --verify]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace MODEL if it is there.")
 def export(
     estimator: Path,
@@ -306,6 +271,7 @@ def export(
     verify: Path | None,
     target: str | None,
     calibrate: Path | None,
+    profile: Path | None,
     overwrite: bool,
 ) -> None:
     """Export a fitted ESTIMATOR (.joblib) to MODEL (.onnx).
@@ -337,6 +303,7 @@ def export(
         verify=rows,
         verify_y=labels,
         calibrate=None if calibrate is None else _read_frame(calibrate),
+        profile=None if profile is None else _read_frame(profile),
     )
     measured = ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"

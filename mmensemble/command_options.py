@@ -99,9 +99,15 @@ def running(command: Callable[..., None]) -> Callable[..., None]:
                 default=None,
                 help="Stop when more rows than so many (20), or than this share of them (2%), are bad or dropped.",
             ),
+            click.option(
+                "--log-json",
+                metavar="FILE",
+                default=None,
+                help="Append a line of JSON for the start, the progress, each warning and the end; - is stderr.",
+            ),
             click.option("--sha256", default=None, help="The digest that MODEL must have, as sha256sum prints it."),
             click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
-            click.option("--quiet", is_flag=True, help="No progress bar and no closing line."),
+            click.option("--quiet", is_flag=True, help="No progress bar or lines, and no closing line."),
         ]
     ):
         command = option(command)

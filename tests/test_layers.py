@@ -22,6 +22,7 @@ LAYERS = {
         fusion converters plotting
         multimodal
         export publishing doctor command_options
+        command_run
         __init__ cli
         __main__
     """,

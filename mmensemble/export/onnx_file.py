@@ -18,6 +18,7 @@ from mmensemble.export.generators import GeneratorCheck, check_made_prompts, gen
 from mmensemble.export.left_in_float import write_int8
 from mmensemble.export.parity import ParityCheck, check_scores_rows
 from mmensemble.export.precision import PRECISIONS, Precision, convert
+from mmensemble.export.profile import profile_of
 from mmensemble.export.provenance import provenance_of
 from mmensemble.export.rows import check_made_rows
 from mmensemble.files.seal import seal
@@ -51,6 +52,7 @@ def export_onnx(
     verify_y: Any = None,
     calibrate: Any = None,
     tolerance: float | None = None,
+    profile: Any = None,
 ) -> Manifest:
     """Write a fitted estimator or composition as one ONNX file.
 
@@ -86,6 +88,12 @@ def export_onnx(
         with `verify_y`, 0.01, and without it the share of rows whose label changes, 0.05, or of numbers the mean
         difference relative to their standard deviation. Of texts it is the largest difference of a next token's
         log-probability, 1e-3, for ``"fp16"`` 0.5, and for ``"int8"`` the share of tokens that change, 0.1.
+    profile : X or False, default=None
+        Rows, best those of the fit, whose distribution is stored in the file, and with which a report on rows that are
+        scored later compares them (`score_file`): of each column the edges of some ten bins, quantiles, or the most
+        frequent categories, each of five rows at least, and the shares of missing cells; of texts lengths, of pictures
+        sizes, of sounds and films durations; and of at most 2,048 rows what the file predicts. None takes the rows of
+        `verify` where there are some, as an estimator does not remember what it was fitted on. False stores nothing.
 
     Returns
     -------
@@ -111,6 +119,8 @@ def export_onnx(
         raise ConfigurationError("verify must be rows, None for rows that the export makes, or False, not True")
     if verify_y is not None and (verify is None or verify is False):
         raise ConfigurationError("verify_y holds the labels of verify, which is not given")
+    if profile is True:
+        raise ConfigurationError("profile must be rows, None for those of verify, or False, not True")
     check_is_fitted(estimator)
     if verify_y is not None and generator_of(estimator) is not None:
         raise ConfigurationError("a model that writes texts is compared token by token: leave out verify_y")
@@ -123,7 +133,13 @@ def export_onnx(
     check_exportable(estimator)
     generator = generator_of(estimator)
     given = verify is not None and verify is not False
-    for name, rows in (("verify", verify if given else None), ("calibrate", calibrate)):
+    profiled = (verify if given else None) if profile is None else profile
+    profiled = None if profile is False or generator is not None else profiled
+    for name, rows in (
+        ("verify", verify if given else None),
+        ("calibrate", calibrate),
+        ("profile", None if profile is False else profile),
+    ):
         if rows is not None:
             check_scores_rows(estimator if generator is None else generator, rows, name)
     if verify_y is not None:
@@ -166,6 +182,8 @@ def export_onnx(
                 tolerance if precision == "fp32" else None,
                 may_tie=source.graph.may_tie,
             )
+        if profiled is not None:
+            manifest.profile = profile_of(profiled, "verify" if profile is None else "profile", manifest.feeds, draft)
         if precision != "fp32":
             model = _converted(model, draft, precision, manifest, check, calibrate)
         elif check is not None:

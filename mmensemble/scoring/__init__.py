@@ -7,11 +7,11 @@ from mmensemble.scoring.batching import ScoredWindow
 from mmensemble.scoring.engines import Engine, register_engine
 from mmensemble.scoring.engines.batch_scorer import BatchScorer
 from mmensemble.scoring.engines.dataset import score_dataset
-from mmensemble.scoring.file_job import ScoreReport
 from mmensemble.scoring.file_to_file import generate_file, score_file
 from mmensemble.scoring.generation import GenerationSettings
 from mmensemble.scoring.manifest import Feed, Manifest
 from mmensemble.scoring.predictor import OnnxPredictor
+from mmensemble.scoring.report.score_report import ScoreReport
 
 __all__ = [
     "BatchScorer",

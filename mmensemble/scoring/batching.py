@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import narwhals as nw
@@ -21,6 +22,7 @@ from mmensemble.exceptions import DataError
 from mmensemble.frames import Cells, column_cells
 from mmensemble.preprocessing import Encoded
 from mmensemble.scoring.manifest import Feed
+from mmensemble.scoring.report.stages import Stages
 from mmensemble.scoring.window import ScoredWindow
 
 __all__ = [
@@ -130,6 +132,7 @@ def score_windows(
     n_threads: int = 1,
     run_in_threads: bool = False,
     bad_as_missing: bool = False,
+    stages: Stages | None = None,
 ) -> Generator[ScoredWindow]:
     """Score a stream of windows, in order and in constant memory.
 
@@ -151,16 +154,20 @@ def score_windows(
         Whether these threads call `run` too, several at once, or only the one that asks for the windows.
     bad_as_missing : bool, default=False
         Whether a cell that cannot be read counts as missing. Its row has scores then, and a note among the errors.
+    stages : Stages, default=None
+        Takes the seconds that rows are encoded and the graph runs.
 
     Yields
     ------
     ScoredWindow
         One per window.
     """
-
+    encode: Callable[[Any], _EncodedWindow] = partial(_encode, feeds, bad_as_missing=bad_as_missing)
+    if stages is not None:
+        encode, run = stages.timed("encode", encode), stages.timed("graph", run)
     with _Pool(n_threads) as pool:
         scoring: deque[_Scoring] = deque()
-        for window in pool.ahead(lambda X: _encode(feeds, X, bad_as_missing), windows):
+        for window in pool.ahead(encode, windows):
             scoring.append(_Scoring(window, feeds, run, width, batch_size, pool.submit if run_in_threads else call_now))
             if len(scoring) > run_in_threads:  # the threads have the next window's batches when this one's run out
                 yield scoring.popleft().result()

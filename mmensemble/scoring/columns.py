@@ -13,6 +13,7 @@ from mmensemble.exceptions import ConfigurationError
 from mmensemble.scoring.batching import ScoredWindow
 from mmensemble.scoring.generation import GenerationSettings, room_for_prompt
 from mmensemble.scoring.predictor import OnnxPredictor
+from mmensemble.scoring.report.stages import Stages
 from mmensemble.tasks import Classification, Generation
 
 if TYPE_CHECKING:
@@ -45,8 +46,10 @@ class AddedColumns(ABC):
         self.fields: list[pa.Field] = []
 
     @abstractmethod
-    def windows(self, frames: Iterable[pa.Table], first_row: int, drawn: Mapping[str, Any]) -> Generator[ScoredWindow]:
-        """Run the model over tables of rows, of which the first is number `first_row`."""
+    def windows(
+        self, frames: Iterable[pa.Table], first_row: int, drawn: Mapping[str, Any], stages: Stages | None = None
+    ) -> Generator[ScoredWindow]:
+        """Run the model over tables of rows, of which the first is number `first_row`; `stages` takes the seconds."""
 
     @abstractmethod
     def cells(self, window: ScoredWindow) -> list[pa.Array]:
@@ -88,8 +91,10 @@ class ScoreColumns(AddedColumns):
             *(pa.field(name, pa.float32()) for name in task.probability_columns()),
         ]
 
-    def windows(self, frames: Iterable[pa.Table], first_row: int, drawn: Mapping[str, Any]) -> Generator[ScoredWindow]:
-        return self.model.score_batches(frames, bad_as_missing=self.bad_as_missing)
+    def windows(
+        self, frames: Iterable[pa.Table], first_row: int, drawn: Mapping[str, Any], stages: Stages | None = None
+    ) -> Generator[ScoredWindow]:
+        return self.model.score_batches(frames, bad_as_missing=self.bad_as_missing, stages=stages)
 
     def cells(self, window: ScoredWindow) -> list[pa.Array]:
         import pyarrow as pa
@@ -194,7 +199,9 @@ class TextColumns(AddedColumns):
         names = ["generated"] if copies == 1 else [f"generated_{copy}" for copy in range(copies)]
         self.fields = [pa.field(name, pa.string()) for name in names]
 
-    def windows(self, frames: Iterable[pa.Table], first_row: int, drawn: Mapping[str, Any]) -> Generator[ScoredWindow]:
+    def windows(
+        self, frames: Iterable[pa.Table], first_row: int, drawn: Mapping[str, Any], stages: Stages | None = None
+    ) -> Generator[ScoredWindow]:
         return self.model.generate_batches(frames, replace(self.generation, **drawn), first_row=first_row)
 
     def cells(self, window: ScoredWindow) -> list[pa.Array]:

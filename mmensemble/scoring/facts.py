@@ -8,7 +8,7 @@ from typing import Any
 
 import onnxruntime
 
-from mmensemble.scoring.manifest import model_bytes
+from mmensemble.scoring.manifest import Manifest, model_bytes
 from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.scoring.providers import DEVICES, why_not
 
@@ -38,9 +38,19 @@ def model_facts(path: Path) -> dict[str, Any]:
         "generation": _generation(manifest.task),
         "provenance": manifest.provenance,
         "parity": manifest.parity,
+        "profile": _profile(manifest),
         "devices": [device for device in DEVICES if why_not(device) is None],
         "onnxruntime": onnxruntime.__version__,
     }
+
+
+def _profile(manifest: Manifest) -> dict[str, Any] | None:
+    """Return of which rows a file has a profile, and what is compared of them."""
+    profile = manifest.profile
+    if profile is None:
+        return None
+    compared = [f"{column} ({what})" for column, what in (*profile.inputs, *profile.predictions)]
+    return {"rows": profile.source, "n_rows": profile.n_rows, "n_scored": profile.n_scored, "compared": compared}
 
 
 def _settings(preprocessor: Any) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -22,9 +21,14 @@ from mmensemble.files.reading import TableReader
 from mmensemble.files.writing import check_room, check_writable, open_writer
 from mmensemble.scoring.batching import ScoredWindow
 from mmensemble.scoring.columns import AddedColumns
-from mmensemble.scoring.manifest import model_stamp
+from mmensemble.scoring.manifest import Manifest, model_stamp
 from mmensemble.scoring.predictor import OnnxPredictor
-from mmensemble.scoring.providers import Device, ResolvedDevice
+from mmensemble.scoring.progress import following
+from mmensemble.scoring.providers import Device
+from mmensemble.scoring.report.files import ReportPaths, check_reports, write_reports
+from mmensemble.scoring.report.score_report import ScoreReport, log_end
+from mmensemble.scoring.report.summary import drifted_in, summary_of
+from mmensemble.scoring.report.tally import Tally
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,12 +37,10 @@ __all__ = [
     "FileOptions",
     "OnError",
     "Rows",
-    "ScoreReport",
     "check_columns",
     "check_target",
     "output_schema",
     "output_table",
-    "progress_bar",
     "windows_of",
     "write_file",
 ]
@@ -63,6 +65,8 @@ class FileOptions:
     progress, overwrite : bool
     on_bad_line : {"error", "skip", "raise"}, default="error"
     max_errors : int, float or None, default=None
+    report : path or sequence of paths, default=()
+    max_drift : float or None, default=None
 
     Raises
     ------
@@ -79,6 +83,8 @@ class FileOptions:
     overwrite: bool
     on_bad_line: OnBadLine = "error"
     max_errors: float | None = None
+    report: ReportPaths = ()
+    max_drift: float | None = None
 
     def __post_init__(self) -> None:
         if self.on_error not in ("column", "missing", "raise"):
@@ -88,6 +94,28 @@ class FileOptions:
         most = self.max_errors
         if most is not None and (isinstance(most, bool) or most < 0 or (isinstance(most, float) and most > 1)):
             raise ConfigurationError(f"max_errors must be a number of rows or a share from 0.0 to 1.0, not {most!r}")
+        if self.max_drift is not None and not self.max_drift >= 0:
+            raise ConfigurationError(f"max_drift must be at least 0, not {self.max_drift!r}")
+        check_reports(self.report)
+
+    @property
+    def observed(self) -> bool:
+        """Whether the rows are counted while they are scored."""
+        return bool(check_reports(self.report)) or self.max_drift is not None
+
+    def tally(self, manifest: Manifest, source: str) -> Tally | None:
+        """Return what counts the rows, if they are counted.
+
+        Raises
+        ------
+        ConfigurationError
+            If drift is asked for, and the model has no profile to compare with.
+        """
+        if self.max_drift is not None and manifest.profile is None:
+            raise ConfigurationError(
+                "the model has no profile that rows could drift from (max_drift); export it with verify=X or profile=X"
+            )
+        return Tally(manifest, source) if self.observed else None
 
     def check_errors(self, n_errors: int, n_rows: int | None) -> None:
         """Check that not too many rows are bad, or were dropped.
@@ -117,45 +145,27 @@ class FileOptions:
                 "and the same call with another max_errors goes on there"
             )
 
+    def reported(
+        self,
+        done: ScoreReport,
+        manifest: Manifest,
+        tally: Tally | None,
+        facts: Mapping[str, Any],
+        n_unobserved: int = 0,
+    ) -> ScoreReport:
+        """Log how a job ended, and write its report where one is asked for; return what is known then."""
+        if tally is not None:
+            summary = summary_of(manifest, tally, {**facts, **done.counts()}, self.max_drift, n_unobserved)
+            write_reports(check_reports(self.report), summary)
+            done = replace(done, summary=summary, drifted=tuple(drifted_in(summary)))
+        log_end(done, facts)
+        return done
+
     def opened(self, model: str | os.PathLike[str] | OnnxPredictor) -> OnnxPredictor:
         """Open a model file; one that is open keeps its own device, batch size and threads."""
         if isinstance(model, OnnxPredictor):
             return model
         return OnnxPredictor(model, device=self.device, batch_size=self.batch_size, n_threads=self.n_threads)
-
-
-@dataclass(frozen=True)
-class ScoreReport:
-    """What `score_file` or `generate_file` did.
-
-    Parameters
-    ----------
-    n_rows : int
-        Rows read and written.
-    n_errors : int
-        Rows among them that could not be scored, or not be written for.
-    n_resumed : int
-        Rows among them that an earlier, unfinished call had scored.
-    seconds : float
-        Time taken to read, score and write; the model was open before.
-    device : {"cpu", "cuda", "tensorrt"}
-        Where the graph ran.
-    n_skipped : int, default=0
-        Lines of the file that could not be read and were dropped.
-    """
-
-    __module__ = "mmensemble.scoring"
-    n_rows: int
-    n_errors: int
-    n_resumed: int
-    seconds: float
-    device: ResolvedDevice
-    n_skipped: int = 0
-
-    @property
-    def rows_per_second(self) -> float:
-        """Rows scored per second, without those that were there already."""
-        return (self.n_rows - self.n_resumed) / self.seconds if self.seconds > 0 else 0.0
 
 
 class Rows(Protocol):
@@ -198,21 +208,37 @@ def write_file(
         check_room(target, 2 * (reader.n_rows or 0) * _bytes_of_row(added))
         started = time.perf_counter()
         stored = plain_schema(schema)
+        tally = options.tally(added.model.manifest, str(source))
+        facts = {"model": str(added.model.path), "source": str(source), "target": str(target), "engine": "local"}
         with Parts(target, stored, _job(added, source, options, schema), added.drawn) as parts:
             resumed = parts.n_rows
+
+            def report(*, finished: bool = True) -> ScoreReport:
+                seconds, device = time.perf_counter() - started, added.model.device
+                done = ScoreReport(parts.n_rows, parts.n_errors, resumed, seconds, device, reader.n_skipped)
+                return options.reported(done, added.model.manifest, tally, {**facts, "finished": finished})
+
+            if tally is not None:
+                for table in parts.tables():
+                    tally.add_scores(table)
+            write = parts.write if tally is None else tally.stages.timed("write", parts.write)
             try:
                 with (
-                    closing(windows_of(added, reader, keep, resumed, parts.drawn)) as windows,
-                    progress_bar(options.progress, reader.n_rows, resumed) as advance,
+                    closing(windows_of(added, reader, keep, resumed, parts.drawn, tally)) as windows,
+                    following(options.progress, reader.n_rows, resumed, facts) as progress,
                 ):
                     for kept, window in windows:
                         if options.on_error == "raise":
                             window.raise_for_errors(parts.n_rows)
-                        parts.write(output_table(kept, window, added, stored))
-                        advance(len(window.errors))
-                        options.check_errors(parts.n_errors + reader.n_skipped, reader.n_rows)
+                        table = output_table(kept, window, added, stored)
+                        if tally is not None:
+                            tally.add_scores(table)
+                        write(table)
+                        progress.advance(len(window.errors), parts.n_errors + reader.n_skipped)
+                        options.check_errors(progress.n_errors, reader.n_rows)
                 options.check_errors(parts.n_errors + reader.n_skipped, parts.n_rows + reader.n_skipped)
             except TooManyErrorsError:
+                report(finished=False)
                 raise
             except DataError:
                 parts.remove()
@@ -221,9 +247,9 @@ def write_file(
             with open_writer(target, schema) as writer:
                 for table in parts.tables():
                     writer.write(table.cast(schema))
+            done = report()
             parts.remove()
-    seconds = time.perf_counter() - started
-    return ScoreReport(parts.n_rows, parts.n_errors, resumed, seconds, added.model.device, reader.n_skipped)
+    return done
 
 
 def _bytes_of_row(added: AddedColumns) -> int:
@@ -286,9 +312,17 @@ def output_schema(source: pa.Schema, keep: Sequence[str], added: AddedColumns) -
 
 
 def windows_of(
-    added: AddedColumns, reader: Rows, keep: Sequence[str], n_done: int, drawn: Mapping[str, Any]
+    added: AddedColumns,
+    reader: Rows,
+    keep: Sequence[str],
+    n_done: int,
+    drawn: Mapping[str, Any],
+    tally: Tally | None = None,
 ) -> Generator[tuple[list[pa.ChunkedArray], ScoredWindow]]:
-    """Run a model over rows behind the first `n_done` ones; give what is kept of each window with its scores."""
+    """Run a model over rows behind the first `n_done` ones; give what is kept of each window with its scores.
+
+    The tally counts what is read, of all rows.
+    """
     model = added.model
     wanted = list(dict.fromkeys([*model.manifest.columns, *keep]))
     # Tables are read ahead of their scores; what is kept of them waits here.
@@ -296,7 +330,10 @@ def windows_of(
 
     def frames() -> Iterator[pa.Table]:
         to_skip = n_done
-        for whole in reader.tables(wanted, model.window_size):
+        tables = reader.tables(wanted, model.window_size)
+        for whole in tables if tally is None else tally.stages.each("read", tables):
+            if tally is not None:
+                tally.add_inputs(_readable(whole))
             table = whole.slice(to_skip)
             to_skip = max(0, to_skip - whole.num_rows)
             if whole.num_rows and not table.num_rows:
@@ -306,13 +343,20 @@ def windows_of(
             waiting.append(([table[name] for name in keep], messages))
             yield table.select(model.manifest.columns)
 
-    with closing(added.windows(frames(), n_done, drawn)) as windows:
+    with closing(added.windows(frames(), n_done, drawn, None if tally is None else tally.stages)) as windows:
         for window in windows:
             kept, messages = waiting.popleft()
             for row, message in enumerate(messages or []):
                 if message is not None:
                     window.spoil(row, DataError(message))
             yield kept, window
+
+
+def _readable(table: pa.Table) -> pa.Table:
+    """Return the rows whose line could be read."""
+    if BAD_LINE not in table.column_names or table[BAD_LINE].null_count == table.num_rows:
+        return table
+    return table.filter(table[BAD_LINE].is_null())
 
 
 def output_table(kept: list[pa.ChunkedArray], window: ScoredWindow, added: AddedColumns, schema: pa.Schema) -> pa.Table:
@@ -322,15 +366,3 @@ def output_table(kept: list[pa.ChunkedArray], window: ScoredWindow, added: Added
     errors = pa.array([None if error is None else str(error) for error in window.errors], pa.string())
     columns = [column.cast(field.type) for column, field in zip(kept, schema, strict=False)]
     return pa.Table.from_arrays([*columns, *added.cells(window), errors], schema=schema)
-
-
-@contextmanager
-def progress_bar(show: bool, total: int | None, initial: int) -> Iterator[Callable[[int], object]]:
-    """Draw how many rows are done on stderr; what is yielded takes the number of further ones."""
-    if not show:
-        yield lambda n: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, initial=initial, unit=" rows", file=sys.stderr) as bar:
-        yield bar.update

@@ -10,10 +10,12 @@ from typing import Any
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.files.lines import OnBadLine
 from mmensemble.scoring.columns import ScoreColumns, TextColumns
-from mmensemble.scoring.file_job import FileOptions, OnError, ScoreReport, write_file
+from mmensemble.scoring.file_job import FileOptions, OnError, write_file
 from mmensemble.scoring.generation import GenerationSettings
 from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.scoring.providers import Device
+from mmensemble.scoring.report.files import ReportPaths
+from mmensemble.scoring.report.score_report import ScoreReport
 
 __all__ = ["generate_file", "score_file"]
 
@@ -32,6 +34,8 @@ def score_file(
     overwrite: bool = False,
     on_bad_line: OnBadLine = "error",
     max_errors: float | None = None,
+    report: ReportPaths = (),
+    max_drift: float | None = None,
 ) -> ScoreReport:
     """Score the rows of a file, in order and in constant memory.
 
@@ -72,6 +76,13 @@ def score_file(
         dropped and counted; with ``"raise"`` it ends the work. A quote that is never closed always does.
     max_errors : int or float, default=None
         End the work when more rows than so many, or than this share of all (a float up to 1.0), are bad or dropped.
+    report : path-like or sequence of them, default=()
+        Where to write a report, ``.json`` or ``.html``: counts, kinds of errors with examples, classes and confidence,
+        the time of each stage, and, where the model file has a profile, how far inputs and predictions have drifted
+        from it. Earlier ones are replaced. `ScoreReport.summary` has the same.
+    max_drift : float, default=None
+        Above which population stability index an input or a prediction is named in `ScoreReport.drifted`, unless
+        samples as small as these exceed it by chance. 0.1 is called a small shift, 0.25 a large one.
 
     Returns
     -------
@@ -80,8 +91,8 @@ def score_file(
     Raises
     ------
     ConfigurationError
-        If the model writes texts, the parameters cannot work together, or the output exists and is not to be replaced,
-        or is being written by another process.
+        If the model writes texts, the parameters cannot work together, the model has no profile for `max_drift`, or the
+        output exists and is not to be replaced, or is being written by another process.
     DataError
         If the input is damaged or lacks a column, at the first bad row with ``on_error="raise"``, or if more rows are
         bad than `max_errors` allows.
@@ -90,7 +101,19 @@ def score_file(
     DeviceError, ModelFileError
         As `OnnxPredictor`.
     """
-    options = FileOptions(device, batch_size, n_threads, keep, on_error, progress, overwrite, on_bad_line, max_errors)
+    options = FileOptions(
+        device,
+        batch_size,
+        n_threads,
+        keep,
+        on_error,
+        progress,
+        overwrite,
+        on_bad_line,
+        max_errors,
+        report,
+        max_drift,
+    )
     adding = partial(ScoreColumns, bad_as_missing=on_error == "missing")
     return write_file(model, input, output, adding, options)
 

@@ -3,7 +3,7 @@
 It is JSON under the key ``mmensemble`` of the ONNX model's metadata. To change the format: raise `FORMAT_VERSION`,
 teach `Manifest.from_json` to read the older version, and add files of the older version to ``tests/old_files``, by its
 ``write_files.py``. A reader refuses a version newer than its own. What readers of older versions may pass over, such as
-the checksum that ``"sealed"`` says to be there (`mmensemble.files.seal`), needs no other version.
+the checksum that ``"sealed"`` says to be there (`mmensemble.files.seal`) and the ``"profile"``, needs no other version.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mmensemble.exceptions import ModelFileError
 from mmensemble.files.seal import is_sealed, sha256_of, why_not_intact
 from mmensemble.preprocessing import PRESENT, Preprocessor, preprocessor_from_dict, preprocessor_to_dict
 from mmensemble.preprocessing.patterns import patterns_of_tokenizer, why_unsafe
+from mmensemble.scoring.report.profile import Profile
 from mmensemble.tasks import Generation, Task, task_from_dict
 
 __all__ = [
@@ -82,6 +83,8 @@ class Manifest:
         Who wrote the file: versions, time, the estimator's repr.
     parity : dict
         What ``export_onnx(verify=...)`` measured; empty if it was not asked to.
+    profile : Profile or None, default=None
+        How the rows of ``export_onnx(profile=...)``, or of ``verify``, are distributed.
     """
 
     __module__ = "mmensemble.scoring"
@@ -89,6 +92,7 @@ class Manifest:
     feeds: list[Feed]
     provenance: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
+    profile: Profile | None = None
 
     def __repr__(self) -> str:
         parity = self.parity.get("max_abs_difference")
@@ -119,6 +123,7 @@ class Manifest:
                 ],
                 "provenance": self.provenance,
                 "parity": self.parity,
+                **({} if self.profile is None else {"profile": self.profile.to_dict()}),
             },
             ensure_ascii=False,
         )
@@ -147,6 +152,7 @@ class Manifest:
                 feeds=_feeds(state["feeds"]),
                 provenance=state["provenance"],
                 parity=state["parity"],
+                profile=Profile.from_dict(state["profile"]) if state.get("profile") else None,
             )
         except ModelFileError:
             raise

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Generator, Iterable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmensemble.exceptions import MmensembleError
-from mmensemble.scoring.batching import score_window
+from mmensemble.scoring.batching import ScoredWindow, score_window, score_windows
 from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.manifest import check_intact, model_bytes, read_manifest
 from mmensemble.scoring.providers import Device, ResolvedDevice, open_session
+from mmensemble.scoring.report.stages import Stages
 from mmensemble.tasks import Generation
 
 __all__ = ["OpenModel"]
@@ -80,6 +82,23 @@ class OpenModel:
         ndarray of float32, shape (n_rows, width)
         """
         return _run(self._session(on_one_thread), self.device, self.input_names, arrays, self.manifest.task.outputs)
+
+    def scored(
+        self, frames: Iterable[Any], batch_size: int, *, bad_as_missing: bool, stages: Stages | None = None
+    ) -> Generator[ScoredWindow]:
+        """Score a stream of frames; see `OnnxPredictor.score_batches`."""
+        at_once = self.runs_batches_at_once
+        return score_windows(
+            self.manifest.feeds,
+            frames,
+            partial(self.run, on_one_thread=at_once),
+            width=self.manifest.task.n_columns,
+            batch_size=batch_size,
+            n_threads=self.n_threads,
+            run_in_threads=at_once,
+            bad_as_missing=bad_as_missing,
+            stages=stages,
+        )
 
     def decoder(self, *, on_one_thread: bool = False) -> OnnxDecoder:
         """Return the graph as what the decoding loop drives, of a model that generates."""

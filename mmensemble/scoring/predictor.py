@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,6 @@ from mmensemble.frames import frame_with, n_rows
 from mmensemble.scoring.batching import (
     ScoredWindow,
     score_window,
-    score_windows,
     usual_batch_size,
     window_size,
 )
@@ -27,6 +26,7 @@ from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.manifest import Manifest
 from mmensemble.scoring.open_model import OpenModel
 from mmensemble.scoring.providers import Device, ResolvedDevice
+from mmensemble.scoring.report.stages import Stages
 from mmensemble.scoring.writing import write_windows
 from mmensemble.tasks import Generation, Multioutput
 
@@ -236,7 +236,9 @@ class OnnxPredictor:
         return self.manifest.task.predict(self._outputs(X))
 
     @available_if(lambda self: self.manifest.task.check_scores())
-    def score_batches(self, frames: Iterable[Any], *, bad_as_missing: bool | None = None) -> Generator[ScoredWindow]:
+    def score_batches(
+        self, frames: Iterable[Any], *, bad_as_missing: bool | None = None, stages: Stages | None = None
+    ) -> Generator[ScoredWindow]:
         """Score a stream of frames in order and in constant memory; a bad row costs nothing but itself.
 
         Parameters
@@ -245,23 +247,16 @@ class OnnxPredictor:
             Of any size; `window_size` rows each are good.
         bad_as_missing : bool, default=None
             Whether a cell that cannot be read counts as missing, and is noted in `errors`. None is as `on_error` says.
+        stages : Stages, default=None
+            Takes the seconds of encoding and of the graph.
 
         Yields
         ------
         ScoredWindow
             ``(outputs, errors)``, one for each frame.
         """
-        model, at_once = self._model, self._model.runs_batches_at_once
-        return score_windows(
-            model.manifest.feeds,
-            frames,
-            partial(model.run, on_one_thread=at_once),
-            width=model.manifest.task.n_columns,
-            batch_size=self.batch_size,
-            n_threads=self.n_threads,
-            run_in_threads=at_once,
-            bad_as_missing=self._bad_as_missing if bad_as_missing is None else bad_as_missing,
-        )
+        as_missing = self._bad_as_missing if bad_as_missing is None else bad_as_missing
+        return self._model.scored(frames, self.batch_size, bad_as_missing=as_missing, stages=stages)
 
     @available_if(lambda self: self.manifest.task.check_texts())
     def generate(

@@ -6,6 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +24,8 @@ from click.testing import CliRunner, Result
 import mmensemble
 from mmensemble.cli import main
 from mmensemble.exceptions import MissingDependencyError, ParityError
+from mmensemble.export.profile import profile_of
+from mmensemble.scoring import Manifest
 
 Rows = dict[str, list[Any]]
 
@@ -177,6 +182,77 @@ def test_score_that_fails(model_path: Path, foreign_path: Path, items: Path, tmp
     assert not out.exists()
 
 
+def test_reports_and_drift(
+    manifest: Manifest, model_path: Path, rows: Rows, write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    profile = profile_of(rows, "verify", manifest.feeds, model_path)
+    model = write_model(tmp_path / "model.onnx", replace(manifest, profile=profile).to_json())
+    pq.write_table(pa.table({**rows, "price": [9.0] * 1500}), tmp_path / "items.parquet")
+    reports = [tmp_path / "night.json", tmp_path / "night.html"]
+    asked = [argument for path in reports for argument in ("--report", path)]
+    arguments = ["score", model, tmp_path / "items.parquet", "--device", "cpu"]
+    result = run(*arguments, "-o", tmp_path / "scores.parquet", *asked, "--max-drift", 0.25)
+    assert result.exit_code == 3
+    assert "1500 rows (0 errors)" in result.stdout
+    assert result.stderr.startswith("Warning: drifted from the training profile: price (number)")
+    summary = json.loads(reports[0].read_text())
+    assert summary["drift"]["distributions"][0]["name"] == "price (number)"
+    assert (summary["model"], summary["engine"]) == (str(model), "local")
+    assert "price (number)" in reports[1].read_text()
+    assert pq.read_metadata(tmp_path / "scores.parquet").num_rows == 1500
+    assert "profile: 1500 rows (verify), of title (length), " in run("inspect", model).stdout
+    again = run(*arguments, "-o", tmp_path / "again.parquet", "--max-drift", 50)
+    assert again.exit_code == 0
+    assert_one_line_error(
+        run("score", model_path, *arguments[2:], "-o", tmp_path / "out.csv", "--max-drift", 1), "has no profile"
+    )
+
+
+def test_a_log_of_json(model_path: Path, items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmensemble.scoring.progress._EVERY", 0.0)
+    log = tmp_path / "night.jsonl"
+    options = ["--device", "cpu", "--batch-size", 8, "--log-json"]
+    done = run("score", model_path, items, "-o", tmp_path / "scores.csv", *options, log)
+    assert done.exit_code == 0
+    assert "20 rows of 20 (100%), " in done.stderr  # a line for people, as stderr is no terminal
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [events[0]["event"], *(each["event"] for each in events[-2:])] == ["start", "end", "warning"]
+    assert {each["event"] for each in events[1:-2]} == {"progress"}
+    assert events[-3]["n_errors"] == 1
+    assert {"time", "level", "message", "n_rows", "share", "rows_per_second", "seconds_left"} <= events[-3].keys()
+    assert events[-1] == {**events[-1], "level": "warning", "message": events[-1]["message"]}
+    assert "1 error in 20 rows" in events[-1]["message"]
+    # On stderr there is nothing else then, whatever happens.
+    for arguments, code in (
+        (["score", model_path, items, "-o", tmp_path / "again.csv"], 0),
+        (["score", model_path, items, "-o", tmp_path / "again.csv"], 1),
+        (["score", model_path, items, "-o", tmp_path / "raised.csv", "--on-error", "raise"], 1),
+    ):
+        result = run(*arguments, *options, "-")
+        assert result.exit_code == code
+        lines = [json.loads(line) for line in result.stderr.splitlines()]
+        assert lines[-1]["event"] == ("warning" if code == 0 else "error")
+    assert "exists; choose another name" in lines[-1]["message"] or "row 0" in lines[-1]["message"]
+    assert_one_line_error(
+        run("score", model_path, items, "-o", tmp_path / "x.csv", *options, tmp_path / "no" / "log"), "No such file"
+    )
+
+
+def test_warnings_are_logged(model_path: Path, items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score_dataset(*arguments: Any, **options: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.warn("an odd picture", stacklevel=1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmensemble.scoring.score_dataset", score_dataset)
+    result = run("score", model_path, items, "-o", tmp_path / "scores.csv", "--log-json", "-")
+    odd, interrupted = (json.loads(line) for line in result.stderr.splitlines())
+    assert (odd["event"], odd["level"], interrupted["event"]) == ("warning", "warning", "interrupted")
+    assert "an odd picture" in odd["message"]
+    assert result.exit_code == 130
+
+
 def test_generate(generator_path: Path, items: Path, tmp_path: Path) -> None:
     command: list[object] = ["generate", generator_path, items, "-o", tmp_path / "texts.parquet", "--device", "cpu"]
     settings: list[object] = ["--max-new-tokens", 5, "--num-return-sequences", 2, "--temperature", 0.7, "--top-k", 20,
@@ -251,7 +327,13 @@ def test_export(exported: SimpleNamespace, tmp_path: Path) -> None:
     compared = "compared on 2 rows made by the export, equal_labels 0.988"
     assert (result.exit_code, result.output) == (0, f"{tmp_path / 'model.onnx'}  0.0 MiB, {compared}\n")
     assert exported.estimator == {"an": "estimator"}
-    assert exported.options == {"precision": "fp32", "verify": None, "verify_y": None, "calibrate": None}
+    assert exported.options == {
+        "precision": "fp32",
+        "verify": None,
+        "verify_y": None,
+        "calibrate": None,
+        "profile": None,
+    }
     arguments = ["export", tmp_path / "model.joblib", tmp_path / "model.onnx"]
     assert_one_line_error(run(*arguments), "choose another name, or replace it by --overwrite")
     for suffix in ("csv", "jsonl", "parquet"):

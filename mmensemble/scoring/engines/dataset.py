@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from mmensemble._version import __version__
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.files.finding import FoundFile, Source, compression_of, find_files, is_pattern
 from mmensemble.files.formats import described, known_formats
-from mmensemble.files.kept import plain_schema
 from mmensemble.files.lines import OnBadLine
 from mmensemble.files.places import is_uri, place_of
-from mmensemble.files.writing import check_room, check_writable, open_writer, put_in_place
+from mmensemble.files.writing import check_room
 from mmensemble.scoring.engines.batch_scorer import BatchScorer
 from mmensemble.scoring.engines.engine import Engine, LocalEngine, engine_named
-from mmensemble.scoring.engines.folder import Finished, ScoreFolder
-from mmensemble.scoring.engines.fragments import Fragment, cut, open_fragment
+from mmensemble.scoring.engines.folder import ScoreFolder
+from mmensemble.scoring.engines.fragments import cut, open_fragment
+from mmensemble.scoring.engines.job import Job, to_file, to_folder
 from mmensemble.scoring.engines.model_cache import local_model, model_digest
-from mmensemble.scoring.engines.work import FragmentScorer
-from mmensemble.scoring.file_job import (
-    FileOptions,
-    OnError,
-    ScoreReport,
-    check_columns,
-    check_target,
-    progress_bar,
-    write_file,
-)
-from mmensemble.scoring.providers import Device, ResolvedDevice
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from mmensemble.scoring.file_job import FileOptions, OnError, check_columns, check_target, write_file
+from mmensemble.scoring.providers import Device
+from mmensemble.scoring.report.files import ReportPaths
+from mmensemble.scoring.report.score_report import ScoreReport
 
 __all__ = ["score_dataset"]
 
@@ -61,6 +46,8 @@ def score_dataset(
     overwrite: bool = False,
     on_bad_line: OnBadLine = "error",
     max_errors: float | None = None,
+    report: ReportPaths = (),
+    max_drift: float | None = None,
 ) -> ScoreReport:
     """Score the rows of one file or of many, here or by the workers of a cluster.
 
@@ -86,8 +73,9 @@ def score_dataset(
         the cluster that this process is connected to, else for one on this machine.
     workers : int, default=None
         Most fragments that are scored at the same time; None takes what the cluster has.
-    keep, on_error, on_bad_line, max_errors, progress, overwrite
-        See `score_file`. Of a folder, `overwrite` removes what other jobs wrote into it, and never other files.
+    keep, on_error, on_bad_line, max_errors, progress, overwrite, report, max_drift
+        See `score_file`. Of a folder, `overwrite` removes what other jobs wrote into it, and never other files. Reports
+        are files of this machine. Fragments that an earlier call finished without one are not counted in it.
     top_k
         See `BatchScorer`.
     device, batch_size
@@ -135,21 +123,30 @@ def score_dataset(
         n_threads=n_threads,
     )
     options = FileOptions(
-        device, batch_size, n_threads, scorer.keep, on_error, progress, overwrite, on_bad_line, max_errors
+        device,
+        batch_size,
+        n_threads,
+        scorer.keep,
+        on_error,
+        progress,
+        overwrite,
+        on_bad_line,
+        max_errors,
+        report,
+        max_drift,
     )
     if fragment_rows < 1:
         raise ConfigurationError(f"fragment_rows must be at least 1, not {fragment_rows!r}")
     where, is_local = os.fspath(target), runner.name == LocalEngine.name
+    facts = {"model": _name(model), "source": _name(source), "target": where, "engine": runner.name}
     if not _names_a_file(where):
         files = find_files(source)
         place = place_of(where)
         for file in files:
             if file.place.uri.startswith(f"{place.uri.rstrip('/')}/"):
                 raise ConfigurationError(f"{file.place.uri} of the source lies in the target; write to another folder")
-        plan = _plan(scorer, options, files, fragment_rows, is_local)
-        folder = ScoreFolder(place.uri, f".{format.lstrip('.')}", plan.job)
-        run = partial(_run, plan, folder, runner, workers)
-        return _to_folder(plan, folder, run, overwrite=overwrite)
+        job = _planned(scorer, options, files, fragment_rows, runner, workers, facts)
+        return to_folder(job, ScoreFolder(place.uri, f".{format.lstrip('.')}", job.stamp), overwrite=overwrite)
     if is_uri(where) or not is_local:
         raise ConfigurationError(
             f"{where} is a file; the target of a cluster, or elsewhere, is a folder, whose name has no suffix"
@@ -158,130 +155,39 @@ def score_dataset(
         return write_file(local_model(scorer.model), os.fspath(source), where, scorer.columns_of, options)
     check_target(Path(where), overwrite)
     check_room(Path(where), 0)
-    plan = _plan(scorer, options, find_files(source), fragment_rows, is_local)
+    job = _planned(scorer, options, find_files(source), fragment_rows, runner, workers, facts)
     hidden = Path(where).absolute().with_name(f".{Path(where).name}.fragments")
-    folder = ScoreFolder(str(hidden), ".arrow", plan.job)
-    run = partial(_run, plan, folder, runner, workers)
-    return _to_file(plan, folder, run, Path(where))
+    return to_file(job, ScoreFolder(str(hidden), ".arrow", job.stamp), Path(where))
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is to be done, whoever does it.
-
-    Parameters
-    ----------
-    scorer : BatchScorer
-    options : FileOptions
-    digest : str
-        Of the model.
-    fragments : list of Fragment
-    schema : pyarrow.Schema
-        Of the scores.
-    """
-
-    scorer: BatchScorer
-    options: FileOptions
-    digest: str
-    fragments: list[Fragment]
-    schema: pa.Schema
-
-    @property
-    def job(self) -> dict[str, Any]:
-        """What decides the scores of a row, as JSON: nothing of who scores it, or how many rows at a time."""
-        return {
-            "mmensemble": __version__,
-            "model": self.digest,
-            "columns": str(self.schema),
-            "keep": self.scorer.keep,
-            "top_k": self.scorer.top_k,
-            "on_error": self.scorer.on_error,
-            "on_bad_line": self.options.on_bad_line,
-        }
+def _name(named: Any) -> str:
+    """Return what reports and logs call a model, or a source."""
+    if isinstance(named, bytes):
+        return f"<{len(named)} bytes>"
+    names = [named] if isinstance(named, (str, os.PathLike)) else list(named)
+    return ", ".join(str(name) for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _plan(
-    scorer: BatchScorer, options: FileOptions, files: list[FoundFile], fragment_rows: int, is_local: bool
-) -> _Plan:
+def _planned(
+    scorer: BatchScorer,
+    options: FileOptions,
+    files: list[FoundFile],
+    fragment_rows: int,
+    runner: Engine,
+    workers: int | None,
+    facts: dict[str, Any],
+) -> Job:
+    """Look at the source and the model for what the job needs to know."""
     fragments = cut(files, fragment_rows)
     # On a cluster this process scores nothing; a GPU that it may have is not its own.
+    is_local = runner.name == LocalEngine.name
     reading = scorer if is_local else BatchScorer(scorer.model, keep=scorer.keep, top_k=scorer.top_k, device="cpu")
     with open_fragment(fragments[0]) as rows:
         needed = [*reading.added.model.manifest.columns, *scorer.keep]
         check_columns(fragments[0].uri, rows.schema.names, needed)
         schema = reading.schema(rows.schema)
-    return _Plan(scorer, options, model_digest(reading.added.model.path), fragments, schema)
-
-
-Run = Callable[..., tuple[list[Finished], int]]
-
-
-def _run(
-    plan: _Plan, folder: ScoreFolder, engine: Engine, workers: int | None, *, overwrite: bool
-) -> tuple[list[Finished], int]:
-    """Score the fragments that are not finished; return all, in order, and how many rows were there already."""
-    done = folder.take_up(plan.fragments, overwrite=overwrite)
-    resumed = sum(each.n_rows for each in done.values())
-    left = [fragment for fragment in plan.fragments if fragment.key not in done]
-    counts = [fragment.n_rows for fragment in plan.fragments]
-    total = None if None in counts else sum(count or 0 for count in counts)
-    gpus = int(plan.scorer.device.startswith(("cuda", "tensorrt")))
-    # A file of record batches cannot have other categories in each.
-    stored = plain_schema(plan.schema) if folder.ending == ".arrow" else plan.schema
-    function = FragmentScorer(plan.scorer, plan.digest, folder, stored, plan.options.on_bad_line)
-    with progress_bar(plan.options.progress, total, resumed) as advance, ExitStack() as stack:
-        n_bad = sum(each.n_errors + each.n_skipped for each in done.values())
-        results = engine.map(function, left, workers=workers, cpus=plan.scorer.n_threads or 1, gpus=gpus)
-        if hasattr(results, "close"):
-            stack.callback(results.close)  # after an error or an interrupt nobody wants the rest
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
-            done[result.key] = result
-            advance(result.n_rows)
-            n_bad += result.n_errors + result.n_skipped
-            plan.options.check_errors(n_bad, total)
-    n_rows = sum(each.n_rows + each.n_skipped for each in done.values())
-    plan.options.check_errors(n_bad, n_rows)
-    return [done[fragment.key] for fragment in plan.fragments], resumed
-
-
-def _to_folder(plan: _Plan, folder: ScoreFolder, run: Run, *, overwrite: bool) -> ScoreReport:
-    check_writable(Path(f"scores{folder.ending}"), plan.schema)
-    started = time.perf_counter()
-    with folder.writing():
-        finished, resumed = run(overwrite=overwrite)
-        folder.complete(finished)
-    return _report(finished, resumed, started)
-
-
-def _to_file(plan: _Plan, folder: ScoreFolder, run: Run, target: Path) -> ScoreReport:
-    check_writable(target, plan.schema)
-    if str(target.absolute()) in {fragment.uri for fragment in plan.fragments}:
-        raise ConfigurationError(f"the output {target} is of the source; write to another file")
-    started = time.perf_counter()
-    with folder.writing():
-        # Fragments of another job are of no use, as parts are not.
-        finished, resumed = run(overwrite=True)
-        # In there, so that what a kill leaves of it goes with the rest.
-        whole = Path(folder.uri) / f"part-whole{target.suffix}"
-        with open_writer(whole, plan.schema) as writer:
-            for table in folder.tables(finished):
-                writer.write(table.cast(plan.schema))
-        put_in_place(whole, target)
-        folder.remove()
-    return _report(finished, resumed, started)
-
-
-def _report(finished: list[Finished], resumed: int, started: float) -> ScoreReport:
-    return ScoreReport(
-        sum(each.n_rows for each in finished),
-        sum(each.n_errors for each in finished),
-        resumed,
-        time.perf_counter() - started,
-        cast(ResolvedDevice, finished[0].device),
-        sum(each.n_skipped for each in finished),
-    )
+    model = reading.added.model
+    return Job(scorer, options, model_digest(model.path), model.manifest, fragments, schema, runner, workers, facts)
 
 
 def _names_a_file(where: str) -> bool:

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +26,7 @@ from mmensemble.files.places import Place, place_of
 from mmensemble.files.writing import open_writer, put_in_place
 from mmensemble.scoring.engines.fragments import Fragment
 from mmensemble.scoring.engines.model_cache import file_digest
+from mmensemble.scoring.report.tally import Tally
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,6 +60,8 @@ class Finished:
         Where the graph ran.
     n_skipped : int, default=0
         Lines of the source that were dropped.
+    tally : dict, default=None
+        What was counted of its rows, `mmensemble.scoring.report.tally.Tally.to_dict`, where there is to be a report.
     """
 
     key: str
@@ -71,6 +74,7 @@ class Finished:
     n_errors: int
     device: str
     n_skipped: int = 0
+    tally: dict[str, Any] | None = None
 
 
 class ScoreFolder:
@@ -180,6 +184,7 @@ class ScoreFolder:
         tables: Iterable[pa.Table],
         device: str,
         n_skipped: Callable[[], int] = int,
+        tally: Tally | None = None,
     ) -> Finished:
         """Write a fragment's file of scores, and then record that it is there.
 
@@ -194,6 +199,8 @@ class ScoreFolder:
             Where they are made.
         n_skipped : callable
             Tells in the end how many lines were dropped.
+        tally : Tally or None
+            What counted the rows.
 
         Returns
         -------
@@ -204,8 +211,9 @@ class ScoreFolder:
         with ExitStack() as stack:
             path = target.local or Path(stack.enter_context(TemporaryDirectory(prefix="mmensemble-"))) / name
             with open_writer(path, schema) as writer:
+                write = writer.write if tally is None else tally.stages.timed("write", writer.write)
                 for table in tables:
-                    writer.write(table)
+                    write(table)
                     n_rows += table.num_rows
                     n_errors += table.num_rows - table["error"].null_count
             size, digest = path.stat().st_size, file_digest(path)
@@ -213,7 +221,17 @@ class ScoreFolder:
                 with path.open("rb") as file:
                     self._upload(file, target)
         finished = Finished(
-            fragment.key, fragment.uri, fragment.row_groups, name, size, digest, n_rows, n_errors, device, n_skipped()
+            fragment.key,
+            fragment.uri,
+            fragment.row_groups,
+            name,
+            size,
+            digest,
+            n_rows,
+            n_errors,
+            device,
+            n_skipped(),
+            None if tally is None else tally.to_dict(),
         )
         self._put({"job": self.job, "fragment": asdict(finished)}, self.place / _DONE / f"{fragment.key}.json")
         return finished
@@ -225,7 +243,7 @@ class ScoreFolder:
             "job": self.job,
             "n_rows": sum(each.n_rows for each in finished),
             "n_errors": sum(each.n_errors for each in finished),
-            "fragments": [asdict(each) for each in finished],
+            "fragments": [asdict(replace(each, tally=None)) for each in finished],
         }
         self._put(manifest, self.place / _MANIFEST)
         for path in self._names(_DONE):

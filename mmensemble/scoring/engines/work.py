@@ -16,6 +16,7 @@ from mmensemble.scoring.engines.folder import Finished, ScoreFolder
 from mmensemble.scoring.engines.fragments import Fragment, FragmentRows, open_fragment
 from mmensemble.scoring.engines.model_cache import model_digest
 from mmensemble.scoring.file_job import check_columns, output_table, windows_of
+from mmensemble.scoring.report.tally import Tally
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,6 +38,8 @@ class FragmentScorer:
     schema : pyarrow.Schema
         Of the scores.
     on_bad_line : {"error", "skip", "raise"}
+    observed : bool, default=False
+        Whether the rows are counted for a report.
     """
 
     scorer: BatchScorer
@@ -44,6 +47,7 @@ class FragmentScorer:
     folder: ScoreFolder
     schema: pa.Schema
     on_bad_line: OnBadLine
+    observed: bool = False
 
     def __call__(self, fragment: Fragment) -> Finished | MmensembleError | OSError:
         """Score a fragment; what is wrong with it, or with the model, is returned: trying again would not mend it."""
@@ -60,12 +64,14 @@ class FragmentScorer:
             if _digest(path, path.stat().st_mtime_ns) != self.digest:
                 raise ModelFileError(f"{path} on this machine is not the model that the job began with")
             check_columns(fragment.uri, rows.schema.names, [*added.model.manifest.columns, *keep])
-            with closing(self._tables(fragment, rows)) as tables:
-                return self.folder.write(fragment, self.schema, tables, added.model.device, lambda: rows.n_skipped)
+            tally = Tally(added.model.manifest, fragment.uri, fragment.first_row) if self.observed else None
+            with closing(self._tables(fragment, rows, tally)) as tables:
+                device = added.model.device
+                return self.folder.write(fragment, self.schema, tables, device, lambda: rows.n_skipped, tally)
 
-    def _tables(self, fragment: Fragment, rows: FragmentRows) -> Generator[pa.Table]:
+    def _tables(self, fragment: Fragment, rows: FragmentRows, tally: Tally | None) -> Generator[pa.Table]:
         added, number = self.scorer.added, fragment.first_row
-        with closing(windows_of(added, rows, self.scorer.keep, 0, {})) as windows:
+        with closing(windows_of(added, rows, self.scorer.keep, 0, {}, tally)) as windows:
             for kept, window in windows:
                 if self.scorer.on_error == "raise":
                     try:
@@ -74,7 +80,10 @@ class FragmentScorer:
                         message = f"{error.message} (in {fragment.uri})"
                         raise DataError(message, row=error.row, column=error.column) from error
                 number += len(window.errors)
-                yield output_table(kept, window, added, self.schema)
+                table = output_table(kept, window, added, self.schema)
+                if tally is not None:
+                    tally.add_scores(table)
+                yield table
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,1 @@
+"""What a run leaves behind beside the scores: counts, kinds of errors, drift against the training profile."""

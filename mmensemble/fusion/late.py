@@ -208,13 +208,14 @@ class LateFusion(Fusion):
                 weights,
                 related,
             )
-            fits.append(Job(member.name, member.call, call, cost * present.sum()))
-            for fold in folds:
+            fits.append(Job(member.name, member.call, call, cost * present.sum(), "all rows"))
+            for number, fold in enumerate(folds, 1):
                 fitting, held_out = member_fold(fold, present)
                 if len(held_out):
                     metadata = ((fitting, held_out), weights, related)
                     call = (present, rows, store.call, out_of_fold, *known, self.task_, *metadata)
-                    held_out_fits.append(Job(member.name, member.call, call, cost * len(fitting)))
+                    part = f"fold {number} of {len(folds)}"
+                    held_out_fits.append(Job(member.name, member.call, call, cost * len(fitting), part))
                     held_out_rows.append((m, np.flatnonzero(present)[held_out]))
         results = run_jobs(fits + held_out_fits, n_jobs)
         fitted = zip(members, results, strict=False)

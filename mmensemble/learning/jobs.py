@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +15,10 @@ from joblib import Parallel, delayed, effective_n_jobs
 
 from mmensemble.time_limits import active_limit, portion, time_limit
 
-__all__ = ["Job", "can_be_cut", "run_jobs"]
+__all__ = ["Job", "can_be_cut", "run_jobs", "telling"]
+
+_log = logging.getLogger(__name__)
+_tell: ContextVar[Callable[[str], None] | None] = ContextVar("tell", default=None)
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,15 @@ class Job:
     arguments : tuple
     cost : float, default=0.0
         How much of the time the job gets, as against others, where it can be cut; 0 of one that takes what it takes.
+    part : str, default=""
+        Which of the fits of that name it is.
     """
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     cost: float = 0.0
+    part: str = ""
 
 
 def can_be_cut(estimator: Any) -> bool:
@@ -59,7 +68,7 @@ def run_jobs(jobs: Sequence[Job], n_jobs: int | None) -> list[Any]:
     """
     limit = active_limit()
     if limit is None or limit.left == math.inf:
-        return list(Parallel(n_jobs=n_jobs)(delayed(job.function)(*job.arguments) for job in jobs))
+        return _run([(job, delayed(job.function)(*job.arguments)) for job in jobs], n_jobs)
     order = sorted(range(len(jobs)), key=lambda number: jobs[number].cost > 0)
     costs = [jobs[number].cost for number in order]
     workers = effective_n_jobs(n_jobs)
@@ -69,13 +78,41 @@ def run_jobs(jobs: Sequence[Job], n_jobs: int | None) -> list[Any]:
         # The jobs before it that may still be running take their part of the time as well.
         rest = sum(costs[max(0, place - workers + 1) :])
         share = min(1.0, workers * costs[place] / rest) if costs[place] else 1.0
-        calls.append(delayed(_limited)(jobs[number], ends, share))
-    done = list(Parallel(n_jobs=n_jobs)(calls))
+        calls.append((jobs[number], delayed(_limited)(jobs[number], ends, share)))
+    done = _run(calls, n_jobs)
     results: list[Any] = [None] * len(jobs)
     for number, (result, was_cut) in zip(order, done, strict=True):
         results[number] = result
         if was_cut:
             limit.reached(jobs[number].name)
+    return results
+
+
+@contextmanager
+def telling(tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell of each job that is run in this block when it is done, beside the log, which has it at the level INFO."""
+    token = _tell.set(tell)
+    try:
+        yield
+    finally:
+        _tell.reset(token)
+
+
+def _run(calls: Sequence[tuple[Job, Any]], n_jobs: int | None) -> list[Any]:
+    """Run jobs and return their results, and tell whoever wants to know of each, in order, that it is done."""
+    tell = _tell.get()
+    if tell is None and not _log.isEnabledFor(logging.INFO):
+        return list(Parallel(n_jobs=n_jobs)(call for _, call in calls))
+    started, results = time.perf_counter(), []
+    done = Parallel(n_jobs=n_jobs, return_as="generator")(call for _, call in calls)
+    for (job, _), result in zip(calls, done, strict=True):
+        results.append(result)
+        seconds = time.perf_counter() - started
+        what = f"{job.name}, {job.part}" if job.part else job.name
+        text = f"{what} ({len(results)} of {len(calls)} fits, {seconds:.1f} s)"
+        _log.info("%s", text)
+        if tell is not None:
+            tell(text)
     return results
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError
 from mmensemble.frames import column_names, n_rows, naming_rows
 from mmensemble.fusion import Fusion, LinearFusion, Member, SoftVoting, SuperLearner
 from mmensemble.learning.columns import as_list, check_form, present_rows
+from mmensemble.learning.jobs import telling
 from mmensemble.learning.representations import makes_features
 from mmensemble.learning.targets import LearnedTask, for_members
 from mmensemble.multimodal.inferring import infer_members
@@ -145,6 +147,7 @@ class Composition(TransformerMixin, BaseComposition):
         }
         with (
             print_elapsed_time(name, "fit" if self.verbose else None),
+            telling(lambda text: print(f"[{name}] {text}", flush=True)) if self.verbose else nullcontext(),  # noqa: T201
             time_limit(self.time_limit) as limit,
             naming_rows(X),
         ):

@@ -40,7 +40,8 @@ class MultimodalClassifier(LabelsMixin, Composition):
         their rows; what one leaves goes to the next. A pretrained network that has not the time for an epoch is taken
         with its solved head. None is no limit.
     verbose : bool, default=False
-        Print how long fitting took, and the fitted strategy: `SuperLearner` tells what it compared and chose.
+        Print each fit of a member when it is done, how long fitting took, and the fitted strategy: `SuperLearner` tells
+        what it compared and chose. The logger ``mmensemble`` has the fits of members at the level INFO.
 
     Attributes
     ----------
@@ -172,7 +173,8 @@ class MultimodalRegressor(RegressorMixin, Composition):
         their rows; what one leaves goes to the next. A pretrained network that has not the time for an epoch is taken
         with its solved head. None is no limit.
     verbose : bool, default=False
-        Print how long fitting took, and the fitted strategy: `SuperLearner` tells what it compared and chose.
+        Print each fit of a member when it is done, how long fitting took, and the fitted strategy: `SuperLearner` tells
+        what it compared and chose. The logger ``mmensemble`` has the fits of members at the level INFO.
 
     Attributes
     ----------

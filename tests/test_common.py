@@ -58,6 +58,7 @@ from mmensemble_estimators import (
     TextRegressor,
     VideoClassifier,
     VideoRegressor,
+    ZeroShotImageClassifier,
     ZeroShotTextClassifier,
 )
 from tests.conftest import ALL_MISSING, WITHOUT_CLIP, WITHOUT_FACTS, WITHOUT_NAME, WITHOUT_PICTURE, WITHOUT_SOUND
@@ -505,6 +506,7 @@ DEFAULTS = [
     CausalLM(),
     Seq2SeqGenerator(),
     ImageCaptioner(),
+    ZeroShotImageClassifier("a folder"),
     ZeroShotTextClassifier(CausalLM()),
     MultimodalClassifier([("text", TextClassifier(), "name"), ("image", ImageClassifier(), "picture")]),
     MultimodalRegressor([("text", TextRegressor(), "name"), ("image", ImageRegressor(), "picture")]),

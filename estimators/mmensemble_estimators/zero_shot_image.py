@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_consistent_length
 from torch import Tensor, nn
 
@@ -154,7 +155,7 @@ class ZeroShotImageClassifier(ClassPredictor):
         """
         check_target(self, y)
         self.check_parameters()
-        target, y = learn_classes(y, np.ones(len(y)))
+        target, y = learn_classes(y, np.ones(np.asarray(y).shape[:1]))
         if y.ndim > 1:
             raise DataError("y must be one column of labels, for a class is told by its name")
         self.target_ = target
@@ -194,3 +195,9 @@ class ZeroShotImageClassifier(ClassPredictor):
         )
         of_templates = nn.functional.normalize(torch.from_numpy(features)).reshape(len(templates), len(names), -1)
         return nn.functional.normalize(of_templates.mean(dim=0)) * model.logit_scale.detach().cpu().exp()
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = False
+        tags.target_tags.multi_output = False
+        return tags

@@ -28,10 +28,11 @@ from mmensemble_estimators import (
     TextRegressor,
     VideoClassifier,
     VideoRegressor,
+    ZeroShotImageClassifier,
 )
 from mmensemble_estimators.backbones import network as _network
 from mmensemble_estimators.backbones.text import TextEncoder
-from tests.instances import Bands, Convolution
+from tests.instances import Bands, Convolution, contrastive_folder
 
 
 def texts_of(X: np.ndarray) -> list[str]:
@@ -57,12 +58,6 @@ def sounds_of(X: np.ndarray) -> list[np.ndarray]:
 
 class FromNumbers:
     cells_of: Callable[[np.ndarray], list[Any]]
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
-        return self.learn(super().fit, X, y, reset=True, sample_weight=sample_weight)
-
-    def partial_fit(self, X: Any, y: Any, **more: Any) -> Any:
-        return self.learn(super().partial_fit, X, y, reset=not hasattr(self, "module_"), **more)
 
     def learn(self, fit: Callable[..., Any], X: Any, y: Any, *, reset: bool, **more: Any) -> Any:
         X = validate_data(self, X, reset=reset)
@@ -92,32 +87,40 @@ class FromNumbers:
         return tags
 
 
+class Trained(FromNumbers):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        return self.learn(super().fit, X, y, reset=True, sample_weight=sample_weight)
+
+    def partial_fit(self, X: Any, y: Any, **more: Any) -> Any:
+        return self.learn(super().partial_fit, X, y, reset=not hasattr(self, "module_"), **more)
+
+
 class ClassesFromNumbers(FromNumbers):
     def predict_proba(self, X: Any) -> np.ndarray:
         return super().predict_proba(self.cells(X))
 
 
-class TextClassifierFromNumbers(ClassesFromNumbers, TextClassifier):
+class TextClassifierFromNumbers(ClassesFromNumbers, Trained, TextClassifier):
     cells_of = staticmethod(texts_of)
 
 
-class TextRegressorFromNumbers(FromNumbers, TextRegressor):
+class TextRegressorFromNumbers(Trained, TextRegressor):
     cells_of = staticmethod(texts_of)
 
 
-class ImageClassifierFromNumbers(ClassesFromNumbers, ImageClassifier):
+class ImageClassifierFromNumbers(ClassesFromNumbers, Trained, ImageClassifier):
     cells_of = staticmethod(pictures_of)
 
 
-class ImageRegressorFromNumbers(FromNumbers, ImageRegressor):
+class ImageRegressorFromNumbers(Trained, ImageRegressor):
     cells_of = staticmethod(pictures_of)
 
 
-class AudioClassifierFromNumbers(ClassesFromNumbers, AudioClassifier):
+class AudioClassifierFromNumbers(ClassesFromNumbers, Trained, AudioClassifier):
     cells_of = staticmethod(sounds_of)
 
 
-class AudioRegressorFromNumbers(FromNumbers, AudioRegressor):
+class AudioRegressorFromNumbers(Trained, AudioRegressor):
     cells_of = staticmethod(sounds_of)
 
 
@@ -126,12 +129,19 @@ def clips_of(X: np.ndarray) -> list[np.ndarray]:
     return [np.stack([picture, picture]) for picture in pictures_of(X)]
 
 
-class VideoClassifierFromNumbers(ClassesFromNumbers, VideoClassifier):
+class VideoClassifierFromNumbers(ClassesFromNumbers, Trained, VideoClassifier):
     cells_of = staticmethod(clips_of)
 
 
-class VideoRegressorFromNumbers(FromNumbers, VideoRegressor):
+class VideoRegressorFromNumbers(Trained, VideoRegressor):
     cells_of = staticmethod(clips_of)
+
+
+class ZeroShotImageClassifierFromNumbers(ClassesFromNumbers, ZeroShotImageClassifier):
+    cells_of = staticmethod(pictures_of)
+
+    def fit(self, X: Any, y: Any) -> Any:
+        return self.learn(super().fit, X, y, reset=True)
 
 
 class MeanOfFrames(Convolution):
@@ -185,8 +195,12 @@ FROM_NUMBERS = [
     VideoRegressorFromNumbers(**VIDEO),
 ]
 
+NOT_TRAINED = [ZeroShotImageClassifierFromNumbers(contrastive_folder("clip"))]
+
 
 def expected_failed_checks(estimator: BaseEstimator) -> dict[str, str]:
+    if isinstance(estimator, ZeroShotImageClassifier):
+        return {"check_classifiers_train": "nothing is trained, and the names of its classes are 0, 1 and 2"}
     return {
         "check_sample_weight_equivalence_on_dense_data": (
             "dropout and the shuffled batches draw other random numbers for other rows; "
@@ -207,7 +221,7 @@ def assert_close_in_float32(x: Any, y: Any, *args: Any, err_msg: str = "", **tol
 
 
 # The multi-modal estimators take a frame of named columns, for which scikit-learn has no checks: see test_common.
-@parametrize_with_checks(FROM_NUMBERS, expected_failed_checks=expected_failed_checks)
+@parametrize_with_checks(FROM_NUMBERS + NOT_TRAINED, expected_failed_checks=expected_failed_checks)
 def test_check(estimator: BaseEstimator, check: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
     if check.func in TO_FLOAT32:  # type: ignore[attr-defined]
         for name in ("assert_allclose", "assert_allclose_dense_sparse"):

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from mmensemble._version import __version__
-from mmensemble.command_options import COUNT, EXISTING_FILE, FILES, FORMATS, NEW_FILE, Source, running
+from mmensemble.command_options import COUNT, EXISTING_FILE, FILES, FORMATS, NEW_FILE, RENAMED, Source, running
 from mmensemble.command_run import run_over_rows
 from mmensemble.doctor import doctor
 from mmensemble.exceptions import MissingDependencyError, MmensembleError
@@ -58,9 +58,16 @@ main.add_command(doctor)
 
 @main.command(epilog=FILES)
 @click.argument("model", type=Source(exists=True, dir_okay=False))
-@click.argument("input", type=Source(exists=True))
+@click.argument("input", type=Source(exists=True, allow_dash=True))
 @click.option("-o", "--output", type=Source(), required=True, help="The file or folder to write.")
 @running
+@click.option(
+    "--map",
+    "columns",
+    type=RENAMED,
+    multiple=True,
+    help="What a column that MODEL reads is called in INPUT: description=text. Repeatable.",
+)
 @click.option("--top-k", type=COUNT, default=None, help="The most probable classes in place of all probabilities.")
 @click.option("--engine", default="local", show_default=True, help="Who scores: local, ray or spark.")
 @click.option("--workers", type=COUNT, default=None, help="Fragments at a time.  [default: what the cluster has]")
@@ -76,8 +83,9 @@ main.add_command(doctor)
 def score(model: str, input: str, output: str, quiet: bool, threads: int | None, **options: Any) -> None:
     """Score the rows of INPUT with MODEL (.onnx).
 
-    INPUT is a file, a folder with all below it, or a pattern in quotes; each, as MODEL, a path or a URI. The output is
-    a file, or, by a name without a suffix, a folder, which gets a file for each fragment of INPUT.
+    INPUT is a file, a folder with all below it, or a pattern in quotes; each, as MODEL, a path or a URI; or - for
+    standard input. The output is a file, or, by a name without a suffix, a folder, which gets a file for each fragment
+    of INPUT.
 
     The output has the kept columns, then prediction, probability_<class> for each class, and error. Each file appears
     when it is complete. Relative image paths in INPUT start at the working directory.
@@ -93,11 +101,13 @@ def score(model: str, input: str, output: str, quiet: bool, threads: int | None,
       mmensemble score model.onnx items.parquet -o scores.parquet --report night.html --max-drift 0.25 2> night.log
       mmensemble score model.onnx items.csv -o scores.csv --keep id --keep title
       mmensemble score model.onnx items.parquet -o scores.parquet --device cuda --batch-size 256 --on-error raise
+      zcat items.csv.gz | mmensemble score model.onnx - -o scores.csv --map description=text
       mmensemble score model.onnx 'items/**/*.csv.gz' -o scores/ --keep id
       mmensemble score s3://bucket/model.onnx s3://bucket/items/ -o s3://bucket/scores/ --engine ray --workers 8
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
     from mmensemble.scoring import score_dataset
 
+    options["columns"] = dict(options["columns"])
     run_over_rows(score_dataset, model, input, output, quiet, n_threads=threads, **options)
 
 

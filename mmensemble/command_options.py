@@ -12,7 +12,7 @@ from mmensemble.files.finding import is_pattern
 from mmensemble.files.formats import described, known_formats
 from mmensemble.files.places import is_uri
 
-__all__ = ["COUNT", "EXISTING_FILE", "FILES", "FORMATS", "NEW_FILE", "Source", "running"]
+__all__ = ["COUNT", "EXISTING_FILE", "FILES", "FORMATS", "NEW_FILE", "RENAMED", "Source", "running"]
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -55,6 +55,23 @@ class _Limit(click.ParamType):
         if limit < 0 or (isinstance(limit, float) and not limit <= 1):
             self.fail(f"{value!r} is neither a number of rows nor a percentage", param, ctx)
         return limit
+
+
+class _Renamed(click.ParamType):
+    """A name, and what it is called elsewhere."""
+
+    name = "name=other"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        name, equals, other = value.partition("=")
+        if not (name and equals and other):
+            self.fail(f"{value!r} is not of the form name=other", param, ctx)
+        return name, other
+
+
+RENAMED = _Renamed()
 
 
 def running(command: Callable[..., None]) -> Callable[..., None]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,13 +20,28 @@ from mmensemble.files.places import Place, is_uri, place_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FoundFile", "Source", "compression_of", "find_files", "is_pattern", "uncompressed_name"]
+__all__ = [
+    "STANDARD_INPUT",
+    "FoundFile",
+    "Source",
+    "compression_of",
+    "find_files",
+    "is_pattern",
+    "standard_input",
+    "uncompressed_name",
+]
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 # Ending → pyarrow's name of the compression.
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+STANDARD_INPUT = "-"
+
+_BLOCK = 2**20
+# The first bytes of files that say so what they are.
+_MAGIC = {b"PAR1": ".parquet", b"ARROW1": ".arrow"}
 
 
 class FoundFile(NamedTuple):
@@ -169,3 +188,35 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     if first == "**":
         return any(_matches(parts[skipped:], rest) for skipped in range(len(parts) + 1))
     return bool(parts) and fnmatchcase(parts[0], first) and _matches(parts[1:], rest)
+
+
+@contextmanager
+def standard_input() -> Iterator[Path]:
+    """Write standard input to a temporary file, which is deleted at the end.
+
+    Parquet and Arrow files say what they are. What begins with ``{`` is JSON Lines; all else is CSV, or TSV where the
+    first line has tabs and no commas.
+
+    Yields
+    ------
+    Path
+    """
+    stream = sys.stdin.buffer
+    head = stream.read(_BLOCK)
+    with tempfile.TemporaryDirectory(prefix="mmensemble-") as folder:
+        path = Path(folder) / f"standard_input{_ending(head)}"
+        with path.open("wb") as file:
+            file.write(head)
+            shutil.copyfileobj(stream, file, _BLOCK)
+        yield path
+
+
+def _ending(head: bytes) -> str:
+    for magic, ending in _MAGIC.items():
+        if head.startswith(magic):
+            return ending
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"{"):
+        return ".jsonl"
+    line = text.partition(b"\n")[0]
+    return ".tsv" if b"\t" in line and b"," not in line else ".csv"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, Self
 
@@ -22,6 +22,7 @@ from mmensemble.learning.jobs import telling
 from mmensemble.learning.representations import makes_features
 from mmensemble.learning.targets import LearnedTask, for_members
 from mmensemble.multimodal.inferring import infer_members
+from mmensemble.multimodal.unreadable import warn_of_cells, without_unreadable
 from mmensemble.time_limits import check_time_limit, time_limit, warn_of_cut
 
 __all__ = ["Composition", "check_frame", "is_dropped"]
@@ -41,6 +42,7 @@ class Composition(TransformerMixin, BaseComposition):
         cache: Any = None,
         n_jobs: int | None = None,
         time_limit: float | None = None,
+        on_error: Literal["raise", "missing"] = "raise",
         verbose: bool = False,
     ) -> None:
         self.estimators: Any = estimators
@@ -48,11 +50,12 @@ class Composition(TransformerMixin, BaseComposition):
         self.cache = cache
         self.n_jobs = n_jobs
         self.time_limit = time_limit
+        self.on_error = on_error
         self.verbose = verbose
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Read pickles of version 0.1 too, which had no time limit."""
-        super().__setstate__({"time_limit": None, **state})
+        """Read pickles of version 0.1 too, which had no time limit and raised all errors."""
+        super().__setstate__({"time_limit": None, "on_error": "raise", **state})
 
     @property
     def _named(self) -> list[tuple[str, Any]]:
@@ -105,6 +108,8 @@ class Composition(TransformerMixin, BaseComposition):
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> Self:
         name = type(self).__name__
         check_time_limit(self.time_limit)
+        if self.on_error not in ("raise", "missing"):
+            raise ConfigurationError(f"on_error must be 'raise' or 'missing', not {self.on_error!r}")
         estimators: Any = self.estimators
         if not _is_auto(estimators):
             members = self._check_members(estimators)
@@ -204,9 +209,21 @@ class Composition(TransformerMixin, BaseComposition):
     def _outputs(self, X: Any) -> np.ndarray:
         """Return probabilities or predictions, (n_samples, width)."""
         check_is_fitted(self)
+        return self._of_rows(self.fusion_.outputs, X)
+
+    def _of_rows(self, function: Callable[[Any], np.ndarray], X: Any) -> np.ndarray:
+        """Return what the fitted strategy makes of rows; with ``on_error="missing"``, without cells that it refuses."""
         check_frame(X, empty=True)
         with Store.of(self.cache).active(), naming_rows(X):
-            return self.fusion_.outputs(X)
+            # Rows that are all readable, as most are, are read once.
+            for finite in (False, True) if self.on_error == "missing" else ():
+                try:
+                    return function(X)
+                except (TypeError, ValueError):
+                    X, errors = without_unreadable(self.fusion_.members_, X, finite=finite)
+                    if errors:
+                        warn_of_cells(errors, stacklevel=4)
+            return function(X)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the most probable class of each row, each label, or the targets.
@@ -240,9 +257,7 @@ class Composition(TransformerMixin, BaseComposition):
         ndarray of float, shape (n_samples, n_features_out)
         """
         check_is_fitted(self)
-        check_frame(X, empty=True)
-        with Store.of(self.cache).active(), naming_rows(X):
-            return self.fusion_.transform(X)
+        return self._of_rows(self.fusion_.transform, X)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of `transform`'s columns.

@@ -39,6 +39,9 @@ class MultimodalClassifier(LabelsMixin, Composition):
         (scikit-learn's, and heads on frozen networks) are fitted is shared out among the others and their folds, by
         their rows; what one leaves goes to the next. A pretrained network that has not the time for an epoch is taken
         with its solved head. None is no limit.
+    on_error : {"raise", "missing"}, default="raise"
+        Whether a cell that cannot be read, as a damaged image, is a `DataError` of `predict` and its like, or counts as
+        missing, with a warning: its row is predicted from what is left of it. In `fit` it is always an error.
     verbose : bool, default=False
         Print each fit of a member when it is done, how long fitting took, and the fitted strategy: `SuperLearner` tells
         what it compared and chose. The logger ``mmensemble`` has the fits of members at the level INFO.
@@ -172,6 +175,9 @@ class MultimodalRegressor(RegressorMixin, Composition):
         (scikit-learn's, and heads on frozen networks) are fitted is shared out among the others and their folds, by
         their rows; what one leaves goes to the next. A pretrained network that has not the time for an epoch is taken
         with its solved head. None is no limit.
+    on_error : {"raise", "missing"}, default="raise"
+        Whether a cell that cannot be read, as a damaged image, is a `DataError` of `predict` and its like, or counts as
+        missing, with a warning: its row is predicted from what is left of it. In `fit` it is always an error.
     verbose : bool, default=False
         Print each fit of a member when it is done, how long fitting took, and the fitted strategy: `SuperLearner` tells
         what it compared and chose. The logger ``mmensemble`` has the fits of members at the level INFO.

@@ -18,6 +18,7 @@ from mmensemble.files.kept import is_of_fixed_width, kept_type, plain_schema
 from mmensemble.files.lines import BAD_LINE, OnBadLine
 from mmensemble.files.parts import Parts
 from mmensemble.files.reading import TableReader
+from mmensemble.files.renaming import RenamedRows
 from mmensemble.files.writing import check_room, check_writable, open_writer
 from mmensemble.scoring.batching import ScoredWindow
 from mmensemble.scoring.columns import AddedColumns
@@ -67,6 +68,7 @@ class FileOptions:
     max_errors : int, float or None, default=None
     report : path or sequence of paths, default=()
     max_drift : float or None, default=None
+    columns : dict of str to str, default=None
 
     Raises
     ------
@@ -85,6 +87,7 @@ class FileOptions:
     max_errors: float | None = None
     report: ReportPaths = ()
     max_drift: float | None = None
+    columns: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.on_error not in ("column", "missing", "raise"):
@@ -102,6 +105,21 @@ class FileOptions:
     def observed(self) -> bool:
         """Whether the rows are counted while they are scored."""
         return bool(check_reports(self.report)) or self.max_drift is not None
+
+    def renamed(self, rows: Any, manifest: Manifest, source: str) -> Any:
+        """Return rows with the columns that the model reads, where these have other names.
+
+        Raises
+        ------
+        ConfigurationError
+            If the model reads no column of such a name.
+        DataError
+            If there is no such column.
+        """
+        for column in self.columns or ():
+            if column not in manifest.columns:
+                raise ConfigurationError(f"the model reads no column {column!r}; it reads {manifest.columns}")
+        return RenamedRows(rows, self.columns, source) if self.columns else rows
 
     def tally(self, manifest: Manifest, source: str) -> Tally | None:
         """Return what counts the rows, if they are counted.
@@ -201,8 +219,9 @@ def write_file(
     _check_paths(source, target, options.overwrite)
     with TableReader(source, options.on_bad_line) as reader:
         added = adding(options.opened(model))
-        check_columns(source, reader.schema.names, [*added.model.manifest.columns, *keep])
-        schema = output_schema(reader.schema, keep, added)
+        rows = options.renamed(reader, added.model.manifest, str(source))
+        check_columns(source, rows.schema.names, [*added.model.manifest.columns, *keep])
+        schema = output_schema(rows.schema, keep, added)
         check_writable(target, schema)
         # Twice, for the parts are there until the file is.
         check_room(target, 2 * (reader.n_rows or 0) * _bytes_of_row(added))
@@ -224,7 +243,7 @@ def write_file(
             write = parts.write if tally is None else tally.stages.timed("write", parts.write)
             try:
                 with (
-                    closing(windows_of(added, reader, keep, resumed, parts.drawn, tally)) as windows,
+                    closing(windows_of(added, rows, keep, resumed, parts.drawn, tally)) as windows,
                     following(options.progress, reader.n_rows, resumed, facts) as progress,
                 ):
                     for kept, window in windows:
@@ -269,6 +288,7 @@ def _job(added: AddedColumns, source: Path, options: FileOptions, schema: pa.Sch
         "on_error": options.on_error,
         "on_bad_line": options.on_bad_line,
         "settings": added.settings,
+        **({"renamed": dict(options.columns)} if options.columns else {}),
     }
 
 

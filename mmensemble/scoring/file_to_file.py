@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -36,6 +36,7 @@ def score_file(
     max_errors: float | None = None,
     report: ReportPaths = (),
     max_drift: float | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> ScoreReport:
     """Score the rows of a file, in order and in constant memory.
 
@@ -83,6 +84,9 @@ def score_file(
     max_drift : float, default=None
         Above which population stability index an input or a prediction is named in `ScoreReport.drifted`, unless
         samples as small as these exceed it by chance. 0.1 is called a small shift, 0.25 a large one.
+    columns : dict of str to str, default=None
+        What columns that the model reads are called in the input: ``{"description": "text"}`` where it has the
+        descriptions in its column ``text``.
 
     Returns
     -------
@@ -113,6 +117,7 @@ def score_file(
         max_errors,
         report,
         max_drift,
+        columns,
     )
     adding = partial(ScoreColumns, bad_as_missing=on_error == "missing")
     return write_file(model, input, output, adding, options)

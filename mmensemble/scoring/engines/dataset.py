@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.files.finding import FoundFile, Source, compression_of, find_files, is_pattern
+from mmensemble.files.finding import (
+    STANDARD_INPUT,
+    FoundFile,
+    Source,
+    compression_of,
+    find_files,
+    is_pattern,
+    standard_input,
+)
 from mmensemble.files.formats import described, known_formats
 from mmensemble.files.lines import OnBadLine
 from mmensemble.files.places import is_uri, place_of
@@ -48,6 +57,7 @@ def score_dataset(
     max_errors: float | None = None,
     report: ReportPaths = (),
     max_drift: float | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> ScoreReport:
     """Score the rows of one file or of many, here or by the workers of a cluster.
 
@@ -64,7 +74,9 @@ def score_dataset(
     source : str, path-like or sequence of them
         A file, a folder with all below it, a pattern such as ``rows/**/*.parquet``, or a list of these; paths, or URIs
         of file systems that pyarrow or fsspec knows. The formats of `score_file`, and these with ``.gz`` or ``.zst``
-        behind. A folder named ``day=2026-11-27`` is a column ``day`` of text, unless the file has one.
+        behind. A folder named ``day=2026-11-27`` is a column ``day`` of text, unless the file has one. ``"-"`` is
+        standard input, which is written to a temporary file first: Parquet, Arrow IPC, JSON Lines, TSV or CSV, by what
+        it begins with. It cannot be taken up after a crash.
     target : str or path-like
         A folder, which may be a URI, and which all workers must see; or, with ``engine="local"``, a file, whose suffix
         names its format.
@@ -73,7 +85,7 @@ def score_dataset(
         the cluster that this process is connected to, else for one on this machine.
     workers : int, default=None
         Most fragments that are scored at the same time; None takes what the cluster has.
-    keep, on_error, on_bad_line, max_errors, progress, overwrite, report, max_drift
+    keep, on_error, on_bad_line, max_errors, progress, overwrite, report, max_drift, columns
         See `score_file`. Of a folder, `overwrite` removes what other jobs wrote into it, and never other files. Reports
         are files of this machine. Fragments that an earlier call finished without one are not counted in it.
     top_k
@@ -134,11 +146,31 @@ def score_dataset(
         max_errors,
         report,
         max_drift,
+        columns,
     )
     if fragment_rows < 1:
         raise ConfigurationError(f"fragment_rows must be at least 1, not {fragment_rows!r}")
+    run = partial(_score, scorer, options, target, runner, workers, f".{format.lstrip('.')}", fragment_rows)
+    if source != STANDARD_INPUT:
+        return run(source)
+    if runner.name != LocalEngine.name:
+        raise ConfigurationError("standard input is read here; workers of a cluster need files that all of them see")
+    with standard_input() as path:
+        return run(path)
+
+
+def _score(
+    scorer: BatchScorer,
+    options: FileOptions,
+    target: str | os.PathLike[str],
+    runner: Engine,
+    workers: int | None,
+    ending: str,
+    fragment_rows: int,
+    source: Source,
+) -> ScoreReport:
     where, is_local = os.fspath(target), runner.name == LocalEngine.name
-    facts = {"model": _name(model), "source": _name(source), "target": where, "engine": runner.name}
+    facts = {"model": _name(scorer.model), "source": _name(source), "target": where, "engine": runner.name}
     if not _names_a_file(where):
         files = find_files(source)
         place = place_of(where)
@@ -146,14 +178,14 @@ def score_dataset(
             if file.place.uri.startswith(f"{place.uri.rstrip('/')}/"):
                 raise ConfigurationError(f"{file.place.uri} of the source lies in the target; write to another folder")
         job = _planned(scorer, options, files, fragment_rows, runner, workers, facts)
-        return to_folder(job, ScoreFolder(place.uri, f".{format.lstrip('.')}", job.stamp), overwrite=overwrite)
+        return to_folder(job, ScoreFolder(place.uri, ending, job.stamp), overwrite=options.overwrite)
     if is_uri(where) or not is_local:
         raise ConfigurationError(
             f"{where} is a file; the target of a cluster, or elsewhere, is a folder, whose name has no suffix"
         )
     if isinstance(source, (str, os.PathLike)) and _is_plain(os.fspath(source)) and workers in (None, 1):
         return write_file(local_model(scorer.model), os.fspath(source), where, scorer.columns_of, options)
-    check_target(Path(where), overwrite)
+    check_target(Path(where), options.overwrite)
     check_room(Path(where), 0)
     job = _planned(scorer, options, find_files(source), fragment_rows, runner, workers, facts)
     hidden = Path(where).absolute().with_name(f".{Path(where).name}.fragments")
@@ -182,7 +214,8 @@ def _planned(
     # On a cluster this process scores nothing; a GPU that it may have is not its own.
     is_local = runner.name == LocalEngine.name
     reading = scorer if is_local else BatchScorer(scorer.model, keep=scorer.keep, top_k=scorer.top_k, device="cpu")
-    with open_fragment(fragments[0]) as rows:
+    with open_fragment(fragments[0]) as found:
+        rows = options.renamed(found, reading.added.model.manifest, fragments[0].uri)
         needed = [*reading.added.model.manifest.columns, *scorer.keep]
         check_columns(fragments[0].uri, rows.schema.names, needed)
         schema = reading.schema(rows.schema)

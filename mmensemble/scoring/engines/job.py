@@ -76,6 +76,7 @@ class Job:
             "top_k": self.scorer.top_k,
             "on_error": self.scorer.on_error,
             "on_bad_line": self.options.on_bad_line,
+            **({"renamed": dict(self.options.columns)} if self.options.columns else {}),
         }
 
     def report(self, finished: Iterable[Finished], resumed: int, started: float, *, whole: bool = True) -> ScoreReport:
@@ -139,7 +140,9 @@ def _run(job: Job, folder: ScoreFolder, started: float, *, overwrite: bool) -> t
     # A file of record batches cannot have other categories in each.
     stored = plain_schema(job.schema) if folder.ending == ".arrow" else job.schema
     options = job.options
-    function = FragmentScorer(job.scorer, job.digest, folder, stored, options.on_bad_line, options.observed)
+    function = FragmentScorer(
+        job.scorer, job.digest, folder, stored, options.on_bad_line, options.observed, options.columns
+    )
     n_bad = sum(each.n_errors + each.n_skipped for each in done.values())
     try:
         with following(options.progress, total, resumed, job.facts) as progress, ExitStack() as stack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mmensemble.exceptions import DataError, MmensembleError, ModelFileError
 from mmensemble.files.lines import OnBadLine
+from mmensemble.files.renaming import RenamedRows
 from mmensemble.scoring.engines.batch_scorer import BatchScorer
 from mmensemble.scoring.engines.folder import Finished, ScoreFolder
 from mmensemble.scoring.engines.fragments import Fragment, FragmentRows, open_fragment
@@ -40,6 +41,8 @@ class FragmentScorer:
     on_bad_line : {"error", "skip", "raise"}
     observed : bool, default=False
         Whether the rows are counted for a report.
+    columns : dict of str to str, default=None
+        What columns that the model reads are called.
     """
 
     scorer: BatchScorer
@@ -48,6 +51,7 @@ class FragmentScorer:
     schema: pa.Schema
     on_bad_line: OnBadLine
     observed: bool = False
+    columns: Mapping[str, str] | None = None
 
     def __call__(self, fragment: Fragment) -> Finished | MmensembleError | OSError:
         """Score a fragment; what is wrong with it, or with the model, is returned: trying again would not mend it."""
@@ -58,7 +62,8 @@ class FragmentScorer:
 
     def _score(self, fragment: Fragment) -> Finished:
         keep = self.scorer.keep
-        with open_fragment(fragment, self.schema, self.on_bad_line) as rows:
+        with open_fragment(fragment, self.schema, self.on_bad_line) as found:
+            rows = RenamedRows(found, self.columns, fragment.uri) if self.columns else found
             added = self.scorer.added
             path = added.model.path
             if _digest(path, path.stat().st_mtime_ns) != self.digest:
@@ -67,9 +72,9 @@ class FragmentScorer:
             tally = Tally(added.model.manifest, fragment.uri, fragment.first_row) if self.observed else None
             with closing(self._tables(fragment, rows, tally)) as tables:
                 device = added.model.device
-                return self.folder.write(fragment, self.schema, tables, device, lambda: rows.n_skipped, tally)
+                return self.folder.write(fragment, self.schema, tables, device, lambda: found.n_skipped, tally)
 
-    def _tables(self, fragment: Fragment, rows: FragmentRows, tally: Tally | None) -> Generator[pa.Table]:
+    def _tables(self, fragment: Fragment, rows: FragmentRows | RenamedRows, tally: Tally | None) -> Generator[pa.Table]:
         added, number = self.scorer.added, fragment.first_row
         with closing(windows_of(added, rows, self.scorer.keep, 0, {}, tally)) as windows:
             for kept, window in windows:

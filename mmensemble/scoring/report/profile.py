@@ -192,7 +192,11 @@ def _listed(distributions: dict[Measure, Distribution]) -> list[dict[str, Any]]:
 
 
 def _by_measure(states: list[dict[str, Any]]) -> dict[Measure, Distribution]:
-    return {Measure(str(each["column"]), str(each["what"])): Distribution.from_dict(each) for each in states}
+    distributions = {Measure(str(each["column"]), str(each["what"])): Distribution.from_dict(each) for each in states}
+    for measure, distribution in distributions.items():
+        if (measure.what == "category") != (distribution.edges is None):
+            raise ValueError(f"the {measure.what} of {measure.column!r} has bins of another kind")
+    return distributions
 
 
 def numbers_of(values: np.ndarray, n_missing: int, edges: Sequence[float] | None = None) -> Distribution:

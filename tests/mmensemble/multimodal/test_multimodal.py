@@ -273,7 +273,8 @@ def test_nested_parameters() -> None:
     assert parameters["text__logisticregression__C"] == 1.0
     assert parameters["fusion__weights"] == [1, 2]
     assert isinstance(parameters["facts"], Pipeline)
-    assert set(model.get_params(deep=False)) == {"estimators", "fusion", "cache", "n_jobs", "time_limit", "verbose"}
+    own = {"estimators", "fusion", "cache", "n_jobs", "time_limit", "on_error", "verbose"}
+    assert set(model.get_params(deep=False)) == own
     assert model.set_params(text__logisticregression__C=7.0, fusion__weights=None, n_jobs=2) is model
     assert model.estimators[0][1][-1].C == 7.0
     assert model.estimators[0][2] == "name"

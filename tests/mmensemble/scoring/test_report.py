@@ -153,6 +153,7 @@ def test_a_profile_is_part_of_the_file(manifest: Manifest, profiled: Path, model
         {"edges": [1.0], "counts": [0.5, 1, 0]},
         {"edges": list(range(400)), "counts": [0] * 402},
         {"categories": [1], "counts": [1, 1, 0]},
+        {"categories": ["a"], "counts": [1, 1, 0]},
         {"edges": [1.0], "categories": ["a"], "counts": [1, 1, 0]},
         {"counts": [1, 1, 0]},
     ],

@@ -3,10 +3,11 @@
     make evidence [EVIDENCE_ARGS="--data openmoji --models default 'ten lines'"]
 
 Five folds of each data set, stratified ones, and where rows come in related groups also such that hold out whole
-groups; every model sees the same folds. Networks are frozen, and what is made of the rows is kept in a cache for all
-models. The default and the ten lines are fitted once more without it, on the first fold, to count their processor time.
-Prints a table per data set and writes ``evidence.json``, where it keeps the models that are not run again. Nothing is
-tuned on the rows that are tested.
+groups; every model sees the same folds. The rows to fit come in random order, as `train_test_split` leaves them;
+``--in-order`` keeps the order in which the data set has them, topic by topic in the case of the tweets. Networks are
+frozen, and what is made of the rows is kept in a cache for all models. The default and the ten lines are fitted once
+more without it, on the first fold, to count their processor time. Prints a table per data set and writes
+``evidence.json``, where it keeps the models that are not run again. Nothing is tuned on the rows that are tested.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -220,15 +221,15 @@ class TenLines(ClassifierMixin, BaseEstimator):
     Its penalty is chosen by the log loss of five folds, which keep groups together where there are some.
     """
 
-    def __init__(self, data: Data, cache: str | None = None, words: bool = False) -> None:
-        self.data = data
+    def __init__(self, numbers: Sequence[str] = (), cache: str | None = None, words: bool = False) -> None:
+        self.numbers = numbers
         self.cache = cache
         self.words = words
 
     def _features(self, X: pd.DataFrame) -> csr_array | np.ndarray:
         parts = [Normalizer().fit_transform(network.transform(X[column])) for column, network in self.networks_.items()]
-        if self.data.numbers:
-            parts.append(self.scaler_.transform(X[self.data.numbers]))
+        if self.numbers:
+            parts.append(self.scaler_.transform(X[self.numbers]))
         if not self.words:
             return np.hstack(parts)
         return csr_array(hstack([*map(csr_array, parts), self.tfidf_.transform(X["text"])]))
@@ -237,8 +238,8 @@ class TenLines(ClassifierMixin, BaseEstimator):
         with Store.of(self.cache).active():
             columns = {"text": text(), "picture": image()}
             self.networks_ = {c: network.fit_embedding(X[c]) for c, network in columns.items() if c in X}
-            if self.data.numbers:
-                self.scaler_ = StandardScaler().fit(X[self.data.numbers])
+            if self.numbers:
+                self.scaler_ = StandardScaler().fit(X[self.numbers])
             if self.words:
                 self.tfidf_ = tfidf().fit(X["text"])
             features = self._features(X)
@@ -269,9 +270,9 @@ def models(data: Data, cache: str | None) -> dict[str, tuple[str, Any]]:
 
     late = [SoftVoting(), HardVoting(), ProductOfExperts(), LogOpinionPool(), EnsembleSelection(), Stacking()]
     joint = [f(random_state=0) for f in (ConcatFusion, AttentionFusion, GatedFusion, BilinearFusion)]
-    found = {DEFAULT: ("default", fused(None)), TEN_LINES: ("by hand", TenLines(data, cache))}
+    found = {DEFAULT: ("default", fused(None)), TEN_LINES: ("by hand", TenLines(data.numbers, cache))}
     if "text" in data.frame:
-        found[TEN_LINES_WORDS] = ("by hand", TenLines(data, cache, words=True))
+        found[TEN_LINES_WORDS] = ("by hand", TenLines(data.numbers, cache, words=True))
     found |= {name: ("one member", fused(None, [(name, e, c)])) for name, e, c in everyone}
     found |= {type(one).__name__: ("late", fused(one)) for one in late}
     found["LinearFusion"] = ("linear", fused(LinearFusion()))
@@ -281,7 +282,13 @@ def models(data: Data, cache: str | None) -> dict[str, tuple[str, Any]]:
 
 
 def compare(
-    name: str, data: Data, groups: np.ndarray | None, cache: str, rows: dict[str, Any], wanted: list[str] | None
+    name: str,
+    data: Data,
+    groups: np.ndarray | None,
+    cache: str,
+    rows: dict[str, Any],
+    wanted: list[str] | None,
+    in_order: bool = False,
 ) -> None:
     """Cross-validate models on one data set, and add what is found to `rows`."""
     X, y = data.frame.reset_index(drop=True), data.y
@@ -289,13 +296,16 @@ def compare(
         folds = list(StratifiedKFold(N_FOLDS, shuffle=True, random_state=0).split(X, y))
     else:
         folds = list(GroupKFold(N_FOLDS, shuffle=True, random_state=0).split(X, y, groups))
+    if not in_order:
+        rng = np.random.default_rng(0)
+        folds = [(rng.permutation(fitting), testing) for fitting, testing in folds]
     for label, (kind, model) in models(data, cache).items():
         if wanted is not None and label not in wanted:
             continue
         row: dict[str, Any] = {"kind": kind, "accuracy": [], "log_loss": [], "calibration_error": []}
         for fitting, testing in folds:
             related = {} if groups is None else {"groups": groups[fitting]}
-            fitted = clone(model, safe=False).fit(X.iloc[fitting], y[fitting], **related)
+            fitted = clone(model).fit(X.iloc[fitting], y[fitting], **related)
             proba = _all_classes(fitted.predict_proba(X.iloc[testing]), fitted.classes_, np.unique(y))
             row["accuracy"].append(accuracy_score(y[testing], np.unique(y)[proba.argmax(axis=1)]))
             row["log_loss"].append(log_loss(y[testing], proba, labels=np.unique(y)))
@@ -380,6 +390,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--models", nargs="+", help="by their names in the table; all of them by default")
     parser.add_argument("--splits", nargs="+", choices=["random", "grouped"], default=["random", "grouped"])
+    parser.add_argument("--in-order", action="store_true", help="keep the order of the rows to fit")
     parser.add_argument("--output", type=Path, default=Path("benchmark_output"))
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -393,11 +404,12 @@ def main() -> None:
                 groups = data.groups if split == "grouped" else None
                 if split == "grouped" and groups is None:
                     continue
-                result = results.setdefault(f"{name}, {split}", {"about": data.about, "models": {}})
+                title = f"{name}, {split}, in order" if arguments.in_order else f"{name}, {split}"
+                result = results.setdefault(title, {"about": data.about, "models": {}})
                 result |= {"n_rows": len(data.y), "n_classes": len(np.unique(data.y))}
-                compare(f"{name}, {split}", data, groups, cache, result["models"], arguments.models)
+                compare(title, data, groups, cache, result["models"], arguments.models, arguments.in_order)
                 path.write_text(json.dumps(results, indent=2), encoding="utf-8")
-                print(f"\n{name}, {split} folds: {len(data.y)} rows, {data.about}\n\n{as_table(result['models'])}\n")
+                print(f"\n{title}: {len(data.y)} rows, {data.about}\n\n{as_table(result['models'])}\n")
                 print(verdict(result["models"]), flush=True)
 
 

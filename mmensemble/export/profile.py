@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from mmensemble.scoring.manifest import Feed
 from mmensemble.scoring.predictor import OnnxPredictor
 from mmensemble.scoring.report.measures import measured_columns
 from mmensemble.scoring.report.profile import (
-    CONFIDENCE_EDGES,
+    CONFIDENCE,
     Distribution,
     Measure,
     Profile,
@@ -27,8 +29,10 @@ from mmensemble.scoring.report.scores import measured_scores
 
 __all__ = ["profile_of"]
 
-# Rows that are scored, and pictures that are looked into, at most: an export is not to take as long as a night's job.
+# Rows that are scored, and pictures that are looked into, at most, and seconds of scoring: an export is not to take as
+# long as a night's job.
 _SCORED_ROWS = 2048
+_SCORED_SECONDS = 10.0
 
 
 def profile_of(X: Any, source: str, feeds: Sequence[Feed], path: Path) -> Profile:
@@ -65,21 +69,27 @@ def profile_of(X: Any, source: str, feeds: Sequence[Feed], path: Path) -> Profil
 def _predictions(rows: dict[str, Any], path: Path) -> tuple[dict[Measure, Distribution], int]:
     import pyarrow as pa
 
-    size = n_rows(rows)
-    chosen = np.unique(np.linspace(0, size - 1, min(size, _SCORED_ROWS)).round().astype(int)).tolist()
+    # In random order, so that those for which there is time are like the others.
+    chosen = np.random.default_rng(0).permutation(n_rows(rows))[:_SCORED_ROWS].tolist()
     cells = {column: column_cells(rows, column) for column in rows}
     added = ScoreColumns(OnnxPredictor(path, device="cpu"))
     windows = added.model.score_batches(
         added.model.windows({c: [of[row] for row in chosen] for c, of in cells.items()})
     )
     schema = output_schema(pa.schema([]), (), added)
-    scores = pa.concat_tables([schema.empty_table(), *(output_table([], each, added, schema) for each in windows)])
+    tables, started = [schema.empty_table()], time.perf_counter()
+    with closing(windows):
+        for window in windows:
+            tables.append(output_table([], window, added, schema))
+            if time.perf_counter() - started > _SCORED_SECONDS:
+                break
+    scores = pa.concat_tables(tables)
     predictions, n_scored = {}, 0
     for measure, values in measured_scores(added.model.manifest.task, scores).items():
         n_scored = values.total() if isinstance(values, Counter) else len(values)
         if measure.what == "category":
             predictions[measure] = categories_of(values, 0, rows_per_category=1)
         else:
-            edges = CONFIDENCE_EDGES if measure.what == "confidence" else None
+            edges = CONFIDENCE.edges if measure.what == "confidence" else None
             predictions[measure] = numbers_of(np.asarray(values, dtype=np.float64), 0, edges)
     return predictions, n_scored

@@ -16,7 +16,7 @@ from mmensemble.files.formats import Sink, format_of, known_formats
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TableWriter", "check_room", "check_writable", "open_writer", "put_in_place"]
+__all__ = ["TableWriter", "check_room", "check_writable", "open_writer", "put_in_place", "write_text"]
 
 # What is written at once becomes a row group of a Parquet file: large enough to compress and to skim.
 _GROUP_ROWS = 65_536
@@ -72,6 +72,16 @@ def open_writer(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
             writer = TableWriter(sink)
             yield writer
             writer.flush()
+        put_in_place(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file under a temporary name beside it, and rename it; an existing one is replaced."""
+    part = _partial(path)
+    try:
+        part.write_text(text, encoding="utf-8")
         put_in_place(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -301,7 +301,7 @@ class SuperLearner(LateFusion):
         loss = "squared error" if self.task_.classes is None else "log loss"
         return (
             f"{text} chose {self.chosen_!r} by the {loss} on held-out rows (behind: how far above the lowest; share: "
-            f"of what was chosen):\n{table}{without}"
+            f"its part in what was chosen):\n{table}{without}"
         )
 
 

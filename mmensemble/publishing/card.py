@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import html
 import os
-import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmensemble.exceptions import ConfigurationError
+from mmensemble.files.writing import write_text
 from mmensemble.scoring.facts import model_facts
 
 __all__ = ["write_card"]
@@ -109,7 +110,7 @@ def write_card(model: str | Path, path: str | Path, *, rows: Any = None) -> None
         ours = _html(sections)
         new = (_HTML_HEAD.replace("{title}", html.escape(title)), f"\n{_as_html(_OWN_SECTIONS)}</main>\n</html>\n")
     start, end = new if before is None else (before, after)
-    _replace(path, f"{start}{_BEGIN}\n\n{ours}\n{_END}{end}")
+    write_text(path, f"{start}{_BEGIN}\n\n{ours}\n{_END}{end}")
 
 
 def _own_parts(path: Path) -> tuple[str | None, str]:
@@ -126,25 +127,6 @@ def _own_parts(path: Path) -> tuple[str | None, str]:
     if not begin:  # a README that somebody has written: the card goes below it
         return f"{text.rstrip()}\n\n", "\n"
     return before, after
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file at once or not at all."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(draft, 0o666 & ~_umask())
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 # What the card says
@@ -198,7 +180,7 @@ def _details(feed: dict[str, Any]) -> str:
 def _made_of(facts: dict[str, Any]) -> list[str | _Table | _Code]:
     provenance = facts["provenance"]
     fusion = provenance["fusion"]
-    members = [(m["name"], ", ".join(m["columns"]), _shortened(m["estimator"])) for m in provenance["members"]]
+    members = [(m["name"], ", ".join(m["columns"]), _in_one_line(m["estimator"])) for m in provenance["members"]]
     found: list[str | _Table | _Code] = [_Table(("member", "columns", "estimator"), members)]
     if "chosen" not in fusion:
         return [*found, f"Joined by {fusion['name']}."]
@@ -210,9 +192,8 @@ def _made_of(facts: dict[str, Any]) -> list[str | _Table | _Code]:
     ]
 
 
-def _shortened(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 160 else f"{text[:157]}..."
+def _in_one_line(text: str) -> str:
+    return textwrap.shorten(text, 160, placeholder="...")
 
 
 def _use(facts: dict[str, Any]) -> list[str | _Table | _Code]:
@@ -240,7 +221,7 @@ def _parity(parity: dict[str, Any]) -> list[str | _Table | _Code]:
 
 
 def _value(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else _shortened(str(value))
+    return f"{value:.3g}" if isinstance(value, float) else _in_one_line(str(value))
 
 
 def _limits(facts: dict[str, Any]) -> list[str | _Table | _Code]:

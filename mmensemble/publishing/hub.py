@@ -60,16 +60,15 @@ def push_to_hub(
     """
     hub = _huggingface_hub()
     model = Path(model)
-    OnnxPredictor(model, device="cpu", n_threads=1)  # what cannot be opened here is of no use there
     api = hub.HfApi(token=token)
-    api.create_repo(repo_id, private=private, exist_ok=True)
     weights = model.with_name(f"{model.name}.data")
     with tempfile.TemporaryDirectory() as folder:
         card = Path(folder, _CARD)
         if api.file_exists(repo_id, _CARD, revision=revision):
             there = hub.hf_hub_download(repo_id, _CARD, revision=revision, token=token)
             card.write_bytes(Path(there).read_bytes())
-        write_card(model, card)
+        write_card(model, card)  # what cannot be opened here is of no use there
+        api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.create_commit(
             repo_id,
             [hub.CommitOperationAdd(path.name, path) for path in (model, weights, card) if path.is_file()],

@@ -104,7 +104,7 @@ class FileOptions:
     @property
     def observed(self) -> bool:
         """Whether the rows are counted while they are scored."""
-        return bool(check_reports(self.report)) or self.max_drift is not None
+        return bool(self.report) or self.max_drift is not None
 
     def renamed(self, rows: Any, manifest: Manifest, source: str) -> Any:
         """Return rows with the columns that the model reads, where these have other names.
@@ -121,18 +121,15 @@ class FileOptions:
                 raise ConfigurationError(f"the model reads no column {column!r}; it reads {manifest.columns}")
         return RenamedRows(rows, self.columns, source) if self.columns else rows
 
-    def tally(self, manifest: Manifest, source: str) -> Tally | None:
-        """Return what counts the rows, if they are counted.
-
-        Raises
-        ------
-        ConfigurationError
-            If drift is asked for, and the model has no profile to compare with.
-        """
+    def check_drift(self, manifest: Manifest) -> None:
+        """Raise ConfigurationError if drift is asked for, and the model has no profile to compare with."""
         if self.max_drift is not None and manifest.profile is None:
             raise ConfigurationError(
                 "the model has no profile that rows could drift from (max_drift); export it with verify=X or profile=X"
             )
+
+    def tally(self, manifest: Manifest, source: str) -> Tally | None:
+        """Return what counts the rows, if they are counted."""
         return Tally(manifest, source) if self.observed else None
 
     def check_errors(self, n_errors: int, n_rows: int | None) -> None:
@@ -200,6 +197,8 @@ def write_file(
     output: str | os.PathLike[str],
     adding: Callable[[OnnxPredictor], AddedColumns],
     options: FileOptions,
+    *,
+    name: str | None = None,
 ) -> ScoreReport:
     """Run a model over a file, and write what it adds to the rows.
 
@@ -210,25 +209,29 @@ def write_file(
     adding : callable
         The open model → the columns that it adds.
     options : FileOptions
+    name : str, default=None
+        What reports and messages call the input, if not by its path.
 
     Returns
     -------
     ScoreReport
     """
     source, target, keep = Path(input), Path(output), options.keep
+    name = str(source) if name is None else name
     _check_paths(source, target, options.overwrite)
     with TableReader(source, options.on_bad_line) as reader:
         added = adding(options.opened(model))
-        rows = options.renamed(reader, added.model.manifest, str(source))
-        check_columns(source, rows.schema.names, [*added.model.manifest.columns, *keep])
+        options.check_drift(added.model.manifest)
+        rows = options.renamed(reader, added.model.manifest, name)
+        check_columns(name, rows.schema.names, [*added.model.manifest.columns, *keep])
         schema = output_schema(rows.schema, keep, added)
         check_writable(target, schema)
         # Twice, for the parts are there until the file is.
         check_room(target, 2 * (reader.n_rows or 0) * _bytes_of_row(added))
         started = time.perf_counter()
         stored = plain_schema(schema)
-        tally = options.tally(added.model.manifest, str(source))
-        facts = {"model": str(added.model.path), "source": str(source), "target": str(target), "engine": "local"}
+        tally = options.tally(added.model.manifest, name)
+        facts = {"model": str(added.model.path), "source": name, "target": str(target), "engine": "local"}
         with Parts(target, stored, _job(added, source, options, schema), added.drawn) as parts:
             resumed = parts.n_rows
 
@@ -308,7 +311,7 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise ConfigurationError(f"{target} exists; choose another name, or replace it with overwrite (--overwrite)")
 
 
-def check_columns(source: Path | str, names: list[str], wanted: list[str]) -> None:
+def check_columns(source: str, names: list[str], wanted: list[str]) -> None:
     """Raise DataError unless each column wanted is there, once; `source` is what messages call the rows."""
     for column in wanted:
         if names.count(column) != 1:

@@ -106,18 +106,18 @@ def score_file(
         As `OnnxPredictor`.
     """
     options = FileOptions(
-        device,
-        batch_size,
-        n_threads,
-        keep,
-        on_error,
-        progress,
-        overwrite,
-        on_bad_line,
-        max_errors,
-        report,
-        max_drift,
-        columns,
+        device=device,
+        batch_size=batch_size,
+        n_threads=n_threads,
+        keep=keep,
+        on_error=on_error,
+        progress=progress,
+        overwrite=overwrite,
+        on_bad_line=on_bad_line,
+        max_errors=max_errors,
+        report=report,
+        max_drift=max_drift,
+        columns=columns,
     )
     adding = partial(ScoreColumns, bad_as_missing=on_error == "missing")
     return write_file(model, input, output, adding, options)
@@ -200,7 +200,17 @@ def generate_file(
         raise ConfigurationError(
             "on_error must be 'column' or 'raise' where texts are written: a prompt is all there is"
         )
-    options = FileOptions(device, batch_size, n_threads, keep, on_error, progress, overwrite, on_bad_line, max_errors)
+    options = FileOptions(
+        device=device,
+        batch_size=batch_size,
+        n_threads=n_threads,
+        keep=keep,
+        on_error=on_error,
+        progress=progress,
+        overwrite=overwrite,
+        on_bad_line=on_bad_line,
+        max_errors=max_errors,
+    )
     return write_file(
         model,
         input,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import string
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tokenizers import Regex, normalizers
@@ -21,9 +21,8 @@ from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.backbones.pretrained import load_tokenizer, loading, pad_id
 
 __all__ = [
-    "ImageTower",
-    "TextTower",
     "TextTowerEncoder",
+    "Tower",
     "is_contrastive",
     "is_contrastive_folder",
     "load_contrastive",
@@ -34,7 +33,6 @@ __all__ = [
 
 # Types of transformers whose halves are called alike, and known to be used as they were trained.
 CONTRASTIVE = ("clip", "siglip")
-
 
 # What SigLIP's tokenizer is called, which transformers runs by the `sentencepiece` library.
 _OF_SENTENCEPIECE = (None, "SiglipTokenizer", "SiglipTokenizerFast")
@@ -93,49 +91,28 @@ def load_contrastive(pretrained: str | os.PathLike[str]) -> Any:
     return model.float().eval()
 
 
-class ImageTower(nn.Module):
-    """The image half, with the projection into the space that both halves share.
+class Tower(nn.Module):
+    """One half, with the projection into the space that both halves share.
 
     Parameters
     ----------
     model : nn.Module
         A model of `CONTRASTIVE`.
+    half : {"text", "vision"}
     """
 
     base_model_prefix = ""  # peft asks whatever has a config
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, half: Literal["text", "vision"]) -> None:
         super().__init__()
         self.config = model.config
-        self.vision_model = model.vision_model
-        self.visual_projection = getattr(model, "visual_projection", nn.Identity())  # SigLIP's head projects
+        self.encoder = model.get_submodule(f"{half}_model")
+        name = "text_projection" if half == "text" else "visual_projection"
+        self.projection = getattr(model, name, nn.Identity())  # SigLIP's halves project by themselves
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """Embed pixels (batch, 3, height, width) as (batch, size)."""
-        projected: Tensor = self.visual_projection(self.vision_model(pixel_values=pixel_values).pooler_output)
-        return projected
-
-
-class TextTower(nn.Module):
-    """The text half, with the projection into the space that both halves share.
-
-    Parameters
-    ----------
-    model : nn.Module
-        A model of `CONTRASTIVE`.
-    """
-
-    base_model_prefix = ""  # peft asks whatever has a config
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.config = model.config
-        self.text_model = model.text_model
-        self.text_projection = getattr(model, "text_projection", nn.Identity())  # SigLIP's head projects
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Embed token ids (batch, length) as (batch, size)."""
-        projected: Tensor = self.text_projection(self.text_model(input_ids=input_ids).pooler_output)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Embed token ids (batch, length), or pixels (batch, 3, height, width), as (batch, size)."""
+        projected: Tensor = self.projection(self.encoder(inputs).pooler_output)
         return projected
 
 
@@ -156,7 +133,7 @@ class TextTowerEncoder(Encoder):
     def __init__(self, model: Any, *, pad_id: int) -> None:
         super().__init__()
         text = model.config.text_config
-        self.backbone = TextTower(model.float())
+        self.backbone = Tower(model.float(), "text")
         self.filled_to, self.pad_id = 0, pad_id
         if model.config.model_type == "siglip":
             self.embedding_size = int(text.projection_size or text.hidden_size)

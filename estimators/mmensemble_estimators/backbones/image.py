@@ -14,7 +14,7 @@ from transformers import AutoModel, PreTrainedConfig, ResNetConfig, ViTConfig
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.preprocessing import ImagePreprocessor
 from mmensemble_estimators.backbones.configs import config_of
-from mmensemble_estimators.backbones.contrastive import ImageTower, is_contrastive
+from mmensemble_estimators.backbones.contrastive import Tower, is_contrastive
 from mmensemble_estimators.backbones.encoder import Encoder, module_size
 from mmensemble_estimators.backbones.pretrained import read_processor
 
@@ -171,7 +171,7 @@ def image_encoder_from_model(
     of its tokens is named.
     """
     if pooling is None and is_contrastive(model.config):
-        half: nn.Module = ImageTower(model)
+        half: nn.Module = Tower(model, "vision")
     else:
         half = getattr(model, "vision_model", model)
     encoder = ImageEncoder(half.float(), 0, normalisation=normalisation, pooling=pooling)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -135,61 +135,53 @@ def score_dataset(
         n_threads=n_threads,
     )
     options = FileOptions(
-        device,
-        batch_size,
-        n_threads,
-        scorer.keep,
-        on_error,
-        progress,
-        overwrite,
-        on_bad_line,
-        max_errors,
-        report,
-        max_drift,
-        columns,
+        device=device,
+        batch_size=batch_size,
+        n_threads=n_threads,
+        keep=scorer.keep,
+        on_error=on_error,
+        progress=progress,
+        overwrite=overwrite,
+        on_bad_line=on_bad_line,
+        max_errors=max_errors,
+        report=report,
+        max_drift=max_drift,
+        columns=columns,
     )
     if fragment_rows < 1:
         raise ConfigurationError(f"fragment_rows must be at least 1, not {fragment_rows!r}")
-    run = partial(_score, scorer, options, target, runner, workers, f".{format.lstrip('.')}", fragment_rows)
-    if source != STANDARD_INPUT:
-        return run(source)
-    if runner.name != LocalEngine.name:
-        raise ConfigurationError("standard input is read here; workers of a cluster need files that all of them see")
-    with standard_input() as path:
-        return run(path)
-
-
-def _score(
-    scorer: BatchScorer,
-    options: FileOptions,
-    target: str | os.PathLike[str],
-    runner: Engine,
-    workers: int | None,
-    ending: str,
-    fragment_rows: int,
-    source: Source,
-) -> ScoreReport:
     where, is_local = os.fspath(target), runner.name == LocalEngine.name
     facts = {"model": _name(scorer.model), "source": _name(source), "target": where, "engine": runner.name}
-    if not _names_a_file(where):
-        files = find_files(source)
-        place = place_of(where)
-        for file in files:
-            if file.place.uri.startswith(f"{place.uri.rstrip('/')}/"):
-                raise ConfigurationError(f"{file.place.uri} of the source lies in the target; write to another folder")
-        job = _planned(scorer, options, files, fragment_rows, runner, workers, facts)
-        return to_folder(job, ScoreFolder(place.uri, ending, job.stamp), overwrite=options.overwrite)
-    if is_uri(where) or not is_local:
-        raise ConfigurationError(
-            f"{where} is a file; the target of a cluster, or elsewhere, is a folder, whose name has no suffix"
-        )
-    if isinstance(source, (str, os.PathLike)) and _is_plain(os.fspath(source)) and workers in (None, 1):
-        return write_file(local_model(scorer.model), os.fspath(source), where, scorer.columns_of, options)
-    check_target(Path(where), options.overwrite)
-    check_room(Path(where), 0)
-    job = _planned(scorer, options, find_files(source), fragment_rows, runner, workers, facts)
-    hidden = Path(where).absolute().with_name(f".{Path(where).name}.fragments")
-    return to_file(job, ScoreFolder(str(hidden), ".arrow", job.stamp), Path(where))
+    with ExitStack() as stack:
+        if source == STANDARD_INPUT:
+            if not is_local:
+                raise ConfigurationError(
+                    "standard input is read here; workers of a cluster need files that all of them see"
+                )
+            source = stack.enter_context(standard_input())
+        if not _names_a_file(where):
+            files = find_files(source)
+            place = place_of(where)
+            for file in files:
+                if file.place.uri.startswith(f"{place.uri.rstrip('/')}/"):
+                    raise ConfigurationError(
+                        f"{file.place.uri} of the source lies in the target; write to another folder"
+                    )
+            job = _planned(scorer, options, files, fragment_rows, runner, workers, facts)
+            folder = ScoreFolder(place.uri, f".{format.lstrip('.')}", job.stamp)
+            return to_folder(job, folder, overwrite=overwrite)
+        if is_uri(where) or not is_local:
+            raise ConfigurationError(
+                f"{where} is a file; the target of a cluster, or elsewhere, is a folder, whose name has no suffix"
+            )
+        if isinstance(source, (str, os.PathLike)) and _is_plain(os.fspath(source)) and workers in (None, 1):
+            opened = local_model(scorer.model)
+            return write_file(opened, os.fspath(source), where, scorer.columns_of, options, name=facts["source"])
+        check_target(Path(where), overwrite)
+        check_room(Path(where), 0)
+        job = _planned(scorer, options, find_files(source), fragment_rows, runner, workers, facts)
+        hidden = Path(where).absolute().with_name(f".{Path(where).name}.fragments")
+        return to_file(job, ScoreFolder(str(hidden), ".arrow", job.stamp), Path(where))
 
 
 def _name(named: Any) -> str:

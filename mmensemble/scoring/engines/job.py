@@ -62,8 +62,7 @@ class Job:
     facts: dict[str, Any]
 
     def __post_init__(self) -> None:
-        # Before the first row: it may refuse.
-        self.options.tally(self.manifest, self.facts["source"])
+        self.options.check_drift(self.manifest)
 
     @property
     def stamp(self) -> dict[str, Any]:

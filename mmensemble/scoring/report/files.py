@@ -7,10 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from mmensemble.exceptions import ConfigurationError
-from mmensemble.files.writing import put_in_place
+from mmensemble.files.writing import write_text
 from mmensemble.scoring.report.page import page_of
 
 __all__ = ["ReportPaths", "check_reports", "write_reports"]
@@ -40,9 +39,4 @@ def write_reports(paths: Sequence[Path], summary: Mapping[str, Any]) -> None:
     for path in paths:
         page = path.suffix.lower() != ".json"
         text = page_of(summary) if page else json.dumps(summary, ensure_ascii=False, indent=1)
-        partial = path.with_name(f".{path.name}.{uuid4().hex}.part")
-        try:
-            partial.write_text(text, encoding="utf-8")
-            put_in_place(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_text(path, text)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 __all__ = [
-    "CONFIDENCE_EDGES",
+    "CONFIDENCE",
     "Distribution",
     "Measure",
     "Profile",
@@ -26,7 +26,7 @@ __all__ = [
     "stability_index",
 ]
 
-CONFIDENCE_EDGES = tuple(round(0.1 * edge, 1) for edge in range(1, 10))
+_CONFIDENCE_EDGES = tuple(round(0.1 * edge, 1) for edge in range(1, 10))
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 # Bins of equal counts, of so many rows at least.
@@ -140,6 +140,10 @@ class Distribution:
             return ["(present)", "(missing)"]
         between = [f"{low} to {high}" for low, high in pairwise(edges)]
         return [f"below {edges[0]}", *between, f"from {edges[-1]}", "(missing)"]
+
+
+# Bins of the probability of the most probable class, where no profile has others.
+CONFIDENCE = Distribution(_CONFIDENCE_EDGES, None, (0,) * (len(_CONFIDENCE_EDGES) + 2))
 
 
 @dataclass(frozen=True)
@@ -275,7 +279,7 @@ def stability_index(expected: Sequence[int] | np.ndarray, observed: Sequence[int
     0.27
     """
     p, q = _kept(expected, observed)
-    if not p.sum() or not q.sum():
+    if not len(p):
         return 0.0
     p, q = p + _PRIOR, q + _PRIOR
     p, q = p / p.sum(), q / q.sum()
@@ -303,7 +307,7 @@ def chance_index(expected: Sequence[int] | np.ndarray, observed: Sequence[int] |
     Validation 14 (4).
     """
     p, q = _kept(expected, observed)
-    if not p.sum() or not q.sum():
+    if not len(p):
         return 0.0
     k = max(1, len(p) - 1)
     quantile = k * (1 - 2 / (9 * k) + _Z_95 * (2 / (9 * k)) ** 0.5) ** 3
@@ -311,7 +315,7 @@ def chance_index(expected: Sequence[int] | np.ndarray, observed: Sequence[int] |
 
 
 def _kept(expected: Any, observed: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Leave out bins that are empty in both."""
+    """Leave out bins that are empty in both, and all bins where one of them has no rows."""
     p, q = np.asarray(expected, dtype=np.float64), np.asarray(observed, dtype=np.float64)
-    there = (p + q) > 0
+    there = ((p + q) > 0) & p.any() & q.any()
     return p[there], q[there]

@@ -9,7 +9,7 @@ from typing import Any
 from mmensemble._version import __version__
 from mmensemble.scoring.manifest import Manifest
 from mmensemble.scoring.report.profile import (
-    CONFIDENCE_EDGES,
+    CONFIDENCE,
     Distribution,
     Measure,
     chance_index,
@@ -58,8 +58,8 @@ def summary_of(
         "n_noted": tally.n_noted,
         "stages": _stages(tally, facts["n_resumed"]),
         "errors": sorted(errors, key=lambda each: -each["count"]),
-        "predictions": [_prediction(measure, counts) for measure, counts in tally.scores().items()],
-        "inputs": [_input(measure, counts) for measure, counts in tally.inputs().items()],
+        "predictions": [_prediction(measure, counts) for measure, counts in tally.scores.items()],
+        "inputs": [_input(measure, counts) for measure, counts in tally.inputs.items()],
         "drift": _drift(manifest, tally, max_drift),
     }
 
@@ -81,7 +81,7 @@ def _stages(tally: Tally, n_resumed: int) -> list[dict[str, Any]]:
 def _prediction(measure: Measure, counts: Any) -> dict[str, Any]:
     state: dict[str, Any] = {"column": measure.column, "what": measure.what, "n_values": counts.n_values}
     if measure.what == "confidence":
-        bins = Distribution(CONFIDENCE_EDGES, None, (0,) * (len(CONFIDENCE_EDGES) + 2)).labels()[:-1]
+        bins = CONFIDENCE.labels()[:-1]
         state["histogram"] = [[label, int(n)] for label, n in zip(bins, counts.bins[:-1], strict=True)]
     if counts.names:
         state["classes"] = dict(sorted(counts.names.items(), key=lambda each: -each[1]))
@@ -112,8 +112,8 @@ def _drift(manifest: Manifest, tally: Tally, max_drift: float | None) -> dict[st
         return None
     distributions = []
     for of, expected, counted in (
-        ("input", profile.inputs, tally.inputs()),
-        ("prediction", profile.predictions, tally.scores()),
+        ("input", profile.inputs, tally.inputs),
+        ("prediction", profile.predictions, tally.scores),
     ):
         for measure, distribution in expected.items():
             counts = counted.get(measure)

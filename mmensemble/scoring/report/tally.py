@@ -15,7 +15,7 @@ import numpy as np
 from mmensemble.frames import column_cells
 from mmensemble.scoring.manifest import Manifest
 from mmensemble.scoring.report.measures import measured_columns
-from mmensemble.scoring.report.profile import CONFIDENCE_EDGES, Distribution, Measure
+from mmensemble.scoring.report.profile import CONFIDENCE, Distribution, Measure
 from mmensemble.scoring.report.scores import measured_scores
 from mmensemble.scoring.report.stages import Stages
 
@@ -56,22 +56,23 @@ class Tally:
         self._source = source
         self._row = first_row
         profile = manifest.profile
-        self._inputs = {} if profile is None else profile.inputs
-        self._predictions = {} if profile is None else profile.predictions
+        self._expected_inputs = {} if profile is None else profile.inputs
+        self._expected_scores = {} if profile is None else profile.predictions
         self.stages = Stages()
         self.n_rows = 0
         self.n_scored = 0
         self.n_errors = 0
         self.n_noted = 0
         self.errors: dict[str, dict[str, Any]] = {}
-        self.columns: dict[Measure, _Counts] = {}
+        self.inputs: dict[Measure, _Counts] = {}
+        self.scores: dict[Measure, _Counts] = {}
 
     def add_inputs(self, table: pa.Table) -> None:
         """Count the cells of rows as they were read; it need not be the rows of one `add_scores`."""
         cells = {column: column_cells(table, column) for column in {measure.column for measure in self._measured}}
         for measure, measured in self._measured.items():
             found = measured(cells[measure.column])
-            counts = self._counts(measure, self._inputs.get(measure))
+            counts = _counts(self.inputs, measure, self._expected_inputs.get(measure))
             counts.add(found.values, found.n_missing, found.n_bad)
 
     def add_scores(self, table: pa.Table) -> None:
@@ -89,29 +90,9 @@ class Tally:
         n_scored = 0
         for measure, values in measured_scores(self._task, table).items():
             n_scored = values.total() if isinstance(values, Counter) else len(values)
-            expected = self._predictions.get(measure)
-            if expected is None and measure.what == "confidence":
-                expected = Distribution(CONFIDENCE_EDGES, None, (0,) * (len(CONFIDENCE_EDGES) + 2))
-            self._counts(measure, expected, of_scores=True).add(values, 0, 0)
+            expected = self._expected_scores.get(measure, CONFIDENCE if measure.what == "confidence" else None)
+            _counts(self.scores, measure, expected).add(values, 0, 0)
         self.n_scored += n_scored
-
-    def _counts(self, measure: Measure, expected: Distribution | None, *, of_scores: bool = False) -> _Counts:
-        key = Measure(measure.column, f"scores:{measure.what}") if of_scores else measure
-        if key not in self.columns:
-            self.columns[key] = _Counts(expected)
-        return self.columns[key]
-
-    def inputs(self) -> dict[Measure, _Counts]:
-        """Return what was counted of the rows."""
-        return {each: counts for each, counts in self.columns.items() if not each.what.startswith("scores:")}
-
-    def scores(self) -> dict[Measure, _Counts]:
-        """Return what was counted of the scores."""
-        return {
-            Measure(each.column, each.what.removeprefix("scores:")): counts
-            for each, counts in self.columns.items()
-            if each.what.startswith("scores:")
-        }
 
     def _count_error(self, row: int, message: str) -> None:
         kind = kind_of(message)
@@ -131,7 +112,8 @@ class Tally:
             "n_noted": self.n_noted,
             "errors": self.errors,
             "seconds": self.stages.seconds,
-            "columns": [[*measure, counts.to_dict()] for measure, counts in self.columns.items()],
+            "inputs": [[*measure, counts.to_dict()] for measure, counts in self.inputs.items()],
+            "scores": [[*measure, counts.to_dict()] for measure, counts in self.scores.items()],
         }
 
     def merge(self, other: Mapping[str, Any]) -> Self:
@@ -147,14 +129,20 @@ class Tally:
             mine["examples"] = [*mine["examples"], *counted["examples"]][:_EXAMPLES]
         for stage, seconds in other["seconds"].items():
             self.stages.add(stage, seconds)
-        for column, what, state in other["columns"]:
-            measure = Measure(column, what)
-            counts = _Counts.from_dict(state)
-            if measure in self.columns:
-                self.columns[measure].merge(counts)
-            else:
-                self.columns[measure] = counts
+        for counted_here, states in ((self.inputs, other["inputs"]), (self.scores, other["scores"])):
+            for column, what, state in states:
+                counts = _Counts.from_dict(state)
+                present = counted_here.setdefault(Measure(column, what), counts)
+                if present is not counts:
+                    present.merge(counts)
         return self
+
+
+def _counts(columns: dict[Measure, _Counts], measure: Measure, expected: Distribution | None) -> _Counts:
+    """Return the counts of a measure, which start at its first values."""
+    if measure not in columns:
+        columns[measure] = _Counts(expected)
+    return columns[measure]
 
 
 class _Counts:

@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from sklearn.base import clone
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import Bunch
@@ -352,10 +353,12 @@ def test_half_alone_whose_projection_would_be_lost(copy: Copy, pictures: list[by
 def test_adapters(folders: dict[str, str], pictures: list[bytes], kind: str, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     settings: dict[str, Any] = {"pretrained": folders[kind], "fine_tune": "lora", "max_epochs": 1, "random_state": 0}
-    texts = TextClassifier(**settings).fit(TEXTS * 2, KINDS * 2)
-    export_onnx(texts, tmp_path / "texts.onnx", verify=TEXTS)
-    images = ImageClassifier(**settings).fit(pictures * 2, KINDS * 2)
-    export_onnx(images, tmp_path / "images.onnx", verify=pictures)
+    for estimator, X in ((TextClassifier(**settings), TEXTS), (ImageClassifier(**settings), pictures)):
+        untrained = clone(estimator).set_params(fine_tune="head").fit(X * 2, KINDS * 2)
+        estimator.fit(X * 2, KINDS * 2)
+        assert np.abs(estimator.transform(X) - untrained.transform(X)).max() > 1e-5
+        manifest = export_onnx(estimator, tmp_path / "model.onnx", verify=X)
+        assert manifest.parity["max_abs_difference"] < 1e-4
 
 
 @BOTH

@@ -1,15 +1,17 @@
-"""Fits of members and folds as jobs that run side by side, and what each may take of a time limit."""
+"""Fits of members and folds as jobs that run side by side, how far they are, and what each may take of a time limit."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from joblib import Parallel, delayed, effective_n_jobs
 
+from mmensemble.progress import Step
 from mmensemble.time_limits import active_limit, portion, time_limit
 
 __all__ = ["Job", "can_be_cut", "run_jobs"]
@@ -27,12 +29,20 @@ class Job:
     arguments : tuple
     cost : float, default=0.0
         How much of the time the job gets, as against others, where it can be cut; 0 of one that takes what it takes.
+    steps : sequence of tuple, default=()
+        What it is, from the outside in: the arguments of each `Step`, as ``("member", 2, 4, "image")``.
+    kind : hashable, default=None
+        Jobs of a kind take time by their `size`.
+    size : float, default=1.0
     """
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     cost: float = 0.0
+    steps: Sequence[tuple[Any, ...]] = ()
+    kind: Hashable = None
+    size: float = 1.0
 
 
 def can_be_cut(estimator: Any) -> bool:
@@ -59,24 +69,70 @@ def run_jobs(jobs: Sequence[Job], n_jobs: int | None) -> list[Any]:
     """
     limit = active_limit()
     if limit is None or limit.left == math.inf:
-        return list(Parallel(n_jobs=n_jobs)(delayed(job.function)(*job.arguments) for job in jobs))
+        return _run([(number, job, _plain, ()) for number, job in enumerate(jobs)], n_jobs)
     order = sorted(range(len(jobs)), key=lambda number: jobs[number].cost > 0)
     costs = [jobs[number].cost for number in order]
     workers = effective_n_jobs(n_jobs)
     ends = limit.nearest.ends
-    calls = []
+    calls: list[_Call] = []
     for place, number in enumerate(order):
         # The jobs before it that may still be running take their part of the time as well.
         rest = sum(costs[max(0, place - workers + 1) :])
         share = min(1.0, workers * costs[place] / rest) if costs[place] else 1.0
-        calls.append(delayed(_limited)(jobs[number], ends, share))
-    done = list(Parallel(n_jobs=n_jobs)(calls))
-    results: list[Any] = [None] * len(jobs)
-    for number, (result, was_cut) in zip(order, done, strict=True):
-        results[number] = result
+        calls.append((number, jobs[number], _limited, (ends, share)))
+    results: list[Any] = []
+    for job, (result, was_cut) in zip(jobs, _run(calls, n_jobs), strict=True):
+        results.append(result)
         if was_cut:
-            limit.reached(jobs[number].name)
+            limit.reached(job.name)
     return results
+
+
+# The number of a job, the job, and how it is run, with what that takes.
+_Call = tuple[int, Job, Callable[..., Any], tuple[Any, ...]]
+
+
+def _run(calls: Sequence[_Call], n_jobs: int | None) -> list[Any]:
+    """Run jobs, and return their results by number; one that runs elsewhere is told of when it ends."""
+    results: list[Any] = [None] * len(calls)
+    if effective_n_jobs(n_jobs) == 1:
+        with Step("jobs", plan=[(job.kind, job.size) for _, job, _, _ in calls], shown=False, last=True):
+            made = Parallel(n_jobs=n_jobs)(delayed(_here)(job, run, more) for _, job, run, more in calls)
+        for (number, *_), result in zip(calls, made, strict=True):
+            results[number] = result
+        return results
+    try:
+        parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+    except ValueError:  # a backend that gives all at once
+        parallel = Parallel(n_jobs=n_jobs)
+    with Step("jobs", size=len(calls), last=True) as step:
+        for place, result in parallel(delayed(_elsewhere)(place, *call[1:]) for place, call in enumerate(calls)):
+            number, job, _, _ = calls[place]
+            results[number] = result
+            with _steps(job):
+                pass
+            step.advance()
+    return results
+
+
+def _steps(job: Job) -> ExitStack:
+    with ExitStack() as stack:
+        for place, arguments in enumerate(job.steps):
+            stack.enter_context(Step(*arguments, last=place > 0))
+        return stack.pop_all()
+
+
+def _here(job: Job, run: Callable[..., Any], more: tuple[Any, ...]) -> Any:
+    with _steps(job):
+        return run(job, *more)
+
+
+def _elsewhere(place: int, job: Job, run: Callable[..., Any], more: tuple[Any, ...]) -> tuple[int, Any]:
+    return place, run(job, *more)
+
+
+def _plain(job: Job) -> Any:
+    return job.function(*job.arguments)
 
 
 def _limited(job: Job, ends: float, share: float) -> tuple[Any, bool]:

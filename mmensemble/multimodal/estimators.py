@@ -39,8 +39,10 @@ class MultimodalClassifier(LabelsMixin, Composition):
         (scikit-learn's, and heads on frozen networks) are fitted is shared out among the others and their folds, by
         their rows; what one leaves goes to the next. A pretrained network that has not the time for an epoch is taken
         with its solved head. None is no limit.
-    verbose : bool, default=False
-        Print how long fitting took, and the fitted strategy: `SuperLearner` tells what it compared and chose.
+    verbose : int or bool, default=None
+        None shows on stderr how far a fit is that takes more than 3 seconds: one line, or in a log file a line for each
+        stage. 1 shows it at once, and then how long fitting took and the fitted strategy: `SuperLearner` tells what it
+        compared and chose. 0 shows nothing. It counts for the members too that have none of their own.
 
     Attributes
     ----------
@@ -116,9 +118,7 @@ class MultimodalClassifier(LabelsMixin, Composition):
         ConfigurationError
             If members, strategy and task do not fit together.
         """
-        self._fit(X, y, sample_weight, groups)
-        self.classes_ = self.fusion_.task_.classes
-        return self
+        return self._fit(X, y, sample_weight, groups)
 
     def _learn(self, y: Any, weight: np.ndarray) -> LearnedTask:
         return learn_labels(y, weight)
@@ -171,8 +171,10 @@ class MultimodalRegressor(RegressorMixin, Composition):
         (scikit-learn's, and heads on frozen networks) are fitted is shared out among the others and their folds, by
         their rows; what one leaves goes to the next. A pretrained network that has not the time for an epoch is taken
         with its solved head. None is no limit.
-    verbose : bool, default=False
-        Print how long fitting took, and the fitted strategy: `SuperLearner` tells what it compared and chose.
+    verbose : int or bool, default=None
+        None shows on stderr how far a fit is that takes more than 3 seconds: one line, or in a log file a line for each
+        stage. 1 shows it at once, and then how long fitting took and the fitted strategy: `SuperLearner` tells what it
+        compared and chose. 0 shows nothing. It counts for the members too that have none of their own.
 
     Attributes
     ----------

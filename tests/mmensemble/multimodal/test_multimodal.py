@@ -572,10 +572,13 @@ def test_html_repr(X: Any, y: Any) -> None:
 
 
 def test_verbose_tells_how_long_fitting_took(X: Any, y: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    composition().fit(X, y)
-    assert capsys.readouterr().out == ""
+    for silent in (None, 0, False):
+        composition(verbose=silent).fit(X, y)
+        assert capsys.readouterr() == ("", "")
     composition(verbose=True).fit(X, y)
-    assert capsys.readouterr().out != ""
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "MultimodalClassifier: fit took 0." in told.err
 
 
 def test_labels_that_are_forgotten(X: Any) -> None:

@@ -5,6 +5,9 @@ The tests run with the versions of ``constraints.txt`` and of ``constraints-lowe
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,37 +19,74 @@ from sklearn.linear_model._stochastic_gradient import BaseSGDRegressor
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._repr_html.estimator import _VisualBlock as VisualBlock
-from sklearn.utils._user_interface import _print_elapsed_time as print_elapsed_time
 from sklearn.utils.metaestimators import _BaseComposition as BaseComposition
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+
+try:
+    from sklearn.callback import CallbackSupportMixin
+    from sklearn.callback._callback_support import callback_management_context
+except ImportError:  # scikit-learn 1.8: no estimator has callbacks
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Nothing to support."""
+
+    callback_management_context = nullcontext
+
+# Where an estimator keeps its callbacks.
+CALLBACKS = "_skl_callbacks"
 
 # The base classes are for `to_graph` and `isinstance`: without them, each estimator below them would have to be listed,
 # and those of other packages were left out. `BaseComposition` gives `get_params` and `set_params` of members by name,
 # `VisualBlock` the boxes of a notebook's diagram. `safe_indexing` takes rows of arrays, lists and any frame.
 __all__ = [
+    "CALLBACKS",
     "BaseComposition",
     "BaseForest",
     "BaseSGDRegressor",
     "BaseSearchCV",
     "BinaryGaussianProcess",
+    "CallbackSupportMixin",
     "LinearClassifierMixin",
     "LinearModel",
     "VisualBlock",
     "baseline_scores",
+    "callback_context",
+    "callback_context_around",
+    "callback_management_context",
     "check_sample_weight",
     "column_indices",
     "error_function_sum",
     "fitting_rows",
     "fitting_targets",
+    "handed_down",
     "histogram_trees",
     "imputed_columns",
     "kernel_width",
     "positive_label",
     "power_scaler",
-    "print_elapsed_time",
     "safe_indexing",
     "stacked_width",
 ]
+
+
+def callback_context(estimator: Any, name: str) -> Any:
+    """Return what an estimator that begins to be fitted tells its callbacks of that, and call their `setup`."""
+    return estimator._init_callback_context(task_name=name, max_subtasks=None)
+
+
+@contextmanager
+def handed_down(context: Any, estimator: Any) -> Iterator[None]:
+    """Hand callbacks down to an estimator that is fitted in this block; steps of pipelines need not support them."""
+    with warnings.catch_warnings() if context._callbacks else nullcontext():
+        if context._callbacks:
+            warnings.filterwarnings("ignore", message=".* does not support callbacks", category=UserWarning)
+        with context.propagate_callback_context(estimator):
+            yield
+
+
+def callback_context_around(estimator: Any) -> Any:
+    """Return what an estimator that is being fitted is a part of, by an estimator of scikit-learn; None of nothing."""
+    return getattr(estimator, "_parent_callback_ctx", None)
 
 
 # Below are what fitted estimators keep to themselves. All are for export, which compares the file with the estimator:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "mmensemble": """
         _version _moved _sklearn exceptions
-        frames datasets operations time_limits cores
+        frames datasets operations time_limits cores progress
         preprocessing files
         tasks linear
         learning cache scoring metrics

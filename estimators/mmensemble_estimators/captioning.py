@@ -101,7 +101,7 @@ class ImageCaptioner(EncoderDecoderGenerator):
         device: str = "auto",
         precision: str = "fp32",
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int = False,
     ) -> None:
         self.backbone = backbone
         self.pretrained = pretrained

@@ -171,7 +171,7 @@ class ImageClassifier(TorchClassifier):
         device: str = "auto",
         precision: str = "fp32",
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int = False,
     ) -> None:
         self.backbone = backbone
         self.pretrained = pretrained
@@ -257,7 +257,7 @@ class ImageRegressor(TorchRegressor):
         device: str = "auto",
         precision: str = "fp32",
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int = False,
     ) -> None:
         self.backbone = backbone
         self.pretrained = pretrained

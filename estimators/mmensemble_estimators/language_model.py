@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig
 from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import Cells, leaf_cells
 from mmensemble.preprocessing import PromptPreprocessor
+from mmensemble.progress import fitting
 from mmensemble_estimators.backbones.text import PooledStates
 from mmensemble_estimators.backbones.writers.causal_folder import read_network, read_prompts
 from mmensemble_estimators.backbones.writers.networks import CausalNetwork, build_causal_gpt, causal_network_from_config
@@ -141,7 +142,7 @@ class CausalLM(TorchGenerator):
         device: str = "auto",
         precision: str = "fp32",
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int = False,
     ) -> None:
         self.backbone = backbone
         self.pretrained = pretrained
@@ -228,27 +229,25 @@ class CausalLM(TorchGenerator):
 
     def _fit(self, X: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> Self:
         self.check_parameters()
-        cells = cells_to_fit(self, X)
-        if afresh:
-            self.preprocessor_, self.end_ids_ = self._prompts(cells)
-        encoded = encode_to_fit(self, cells)
-        pieces = self._pieces(cells)
-        weight = self._row_weights(encoded, sample_weight)[pieces.row_of]
-        rows = np.flatnonzero(weight > 0)
-        if not len(rows):
-            raise DataError(
-                "no text has a token to predict and a weight above 0; nothing to fit", column=column_of(self)
+        with fitting(self, X, None, sample_weight):
+            cells = cells_to_fit(self, X)
+            if afresh:
+                self.preprocessor_, self.end_ids_ = self._prompts(cells)
+            encoded, pieces = encode_to_fit(self, cells), self._pieces(cells)
+            weight = self._row_weights(encoded, sample_weight)[pieces.row_of]
+            rows = np.flatnonzero(weight > 0)
+            if not len(rows):
+                raise DataError("no text has a token to predict and a weight above 0", column=column_of(self))
+            self._train(
+                self._build,
+                rows,
+                pieces.batch,
+                n_tokens=pieces.n_predicted,
+                weight=weight,
+                rng=check_random_state(self.random_state),
+                afresh=afresh,
+                epochs=epochs,
             )
-        self._train(
-            self._build,
-            rows,
-            pieces.batch,
-            n_tokens=pieces.n_predicted,
-            weight=weight,
-            rng=check_random_state(self.random_state),
-            afresh=afresh,
-            epochs=epochs,
-        )
         return self
 
     def _prompts(self, cells: Cells) -> tuple[PromptPreprocessor, list[int]]:

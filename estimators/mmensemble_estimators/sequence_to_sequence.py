@@ -141,7 +141,7 @@ class Seq2SeqGenerator(EncoderDecoderGenerator):
         device: str = "auto",
         precision: str = "fp32",
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int = False,
     ) -> None:
         self.backbone = backbone
         self.pretrained = pretrained

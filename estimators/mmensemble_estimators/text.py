@@ -245,7 +245,7 @@ class TextClassifier(TorchClassifier):
         device: str = "auto",
         precision: str = "fp32",
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int = False,
     ) -> None:
         self.backbone = backbone
         self.pretrained = pretrained
@@ -339,7 +339,7 @@ class TextRegressor(TorchRegressor):
         device: str = "auto",
         precision: str = "fp32",
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int = False,
     ) -> None:
         self.backbone = backbone
         self.pretrained = pretrained

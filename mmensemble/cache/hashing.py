@@ -32,6 +32,7 @@ from typing import Any
 
 from joblib.hashing import NumpyHasher, Pickler
 
+from mmensemble._sklearn import CALLBACKS
 from mmensemble.cache.versions import version_of
 
 __all__ = ["UNHASHABLE", "Key", "hash_of", "hashed_as"]
@@ -141,7 +142,8 @@ class _Hasher(NumpyHasher):
     def save_reduce(self, func: Any, args: Any, state: Any = None, *more: Any, **named: Any) -> None:
         """Save an object. The order in which it got its attributes does not matter."""
         if type(state) is dict:
-            state = dict(sorted(state.items(), key=lambda item: str(item[0])))
+            known = ((name, value) for name, value in state.items() if name != CALLBACKS)  # they only listen
+            state = dict(sorted(known, key=lambda item: str(item[0])))
         super().save_reduce(func, args, state, *more, **named)
 
     def _batch_setitems(self, items: Any, *more: Any) -> None:

@@ -19,6 +19,7 @@ from mmensemble.export.parity import ParityCheck
 from mmensemble.export.precision import convert
 from mmensemble.export.sensitivity import sensitivities
 from mmensemble.frames import frame_with, leaf_cells, n_rows
+from mmensemble.progress import Step
 from mmensemble.scoring.batching import input_batches
 from mmensemble.scoring.generation.onnx_decoder import OnnxDecoder
 from mmensemble.scoring.manifest import Manifest
@@ -89,8 +90,9 @@ def write_int8(
     def is_enough(kept: list[str]) -> bool:
         nonlocal last
         last = len(kept)
-        convert(whole, draft, "int8", kept=kept, ranges=ranges, external=external)
-        tried[last] = check.measure(draft) if check is not None else {}
+        with Step("trial", len(tried) + 1):
+            convert(whole, draft, "int8", kept=kept, ranges=ranges, external=external)
+            tried[last] = check.measure(draft) if check is not None else {}
         return check is None or tried[last]["error"] <= check.tolerance
 
     kept: list[str] = []
@@ -220,7 +222,7 @@ def _warn_of_float(kept: list[str], convolutions: list[str], n_layers: int, chec
     warnings.warn(
         f"int8 stays within tolerance={check.tolerance:g} only with {which} in float32 ({_named(kept)}): {loss}. "
         f"Allow a larger tolerance, or give {rows}: of few rows, a single one decides",
-        stacklevel=4,
+        stacklevel=6,
     )
 
 

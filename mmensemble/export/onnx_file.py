@@ -34,6 +34,7 @@ from mmensemble.graph import (
     to_graph,
 )
 from mmensemble.preprocessing import TensorSpec
+from mmensemble.progress import Step, Work
 from mmensemble.scoring.manifest import METADATA_KEY, Manifest
 from mmensemble.tasks import Classification, Decided, Generation, Regression, Task, Votes
 
@@ -53,6 +54,7 @@ def export_onnx(
     calibrate: Any = None,
     tolerance: float | None = None,
     profile: Any = None,
+    verbose: int = False,
 ) -> Manifest:
     """Write a fitted estimator or composition as one ONNX file.
 
@@ -94,6 +96,8 @@ def export_onnx(
         frequent categories, each of five rows at least, and the shares of missing cells; of texts lengths, of pictures
         sizes, of sounds and films durations; and of at most 2,048 rows what the file predicts. None takes the rows of
         `verify` where there are some, as an estimator does not remember what it was fitted on. False stores nothing.
+    verbose : bool or int, default=False
+        False shows on stderr how far an export is that takes more than 3 seconds, True shows it at once, 0 not at all.
 
     Returns
     -------
@@ -130,6 +134,21 @@ def export_onnx(
     if path.is_dir():
         raise ConfigurationError(f"{path} is a folder; give the name of a file in it")
 
+    with Work("export", "export_onnx", verbose):
+        return _export(estimator, path, precision, verify, verify_y, calibrate, tolerance, profile)
+
+
+def _export(
+    estimator: Any,
+    path: Path,
+    precision: Precision,
+    verify: Any,
+    verify_y: Any,
+    calibrate: Any,
+    tolerance: float | None,
+    profile: Any,
+) -> Manifest:
+    """Do what `export_onnx` does, its arguments checked."""
     check_exportable(estimator)
     generator = generator_of(estimator)
     given = verify is not None and verify is not False
@@ -146,13 +165,14 @@ def export_onnx(
         check_consistent_length(verify, verify_y)
     source = Frame() if generator is None else Frame(Graph(GENERATION_OPSET))
     task: Task
-    if generator is not None:
-        step = to_generator_graph(generator, source)
-        task, model = step.task, source.graph.to_model(step.outputs)
-    else:
-        task, values = _answers(estimator, to_graph(estimator, source))
-        values[task.output] = _refusing(source.graph, *values[task.output])
-        model = source.graph.to_model(values)
+    with Step("exporting"):
+        if generator is not None:
+            step = to_generator_graph(generator, source)
+            task, model = step.task, source.graph.to_model(step.outputs)
+        else:
+            task, values = _answers(estimator, to_graph(estimator, source))
+            values[task.output] = _refusing(source.graph, *values[task.output])
+            model = source.graph.to_model(values)
     used = {value.name for value in model.graph.inputs}
     manifest = Manifest(
         task=task,
@@ -160,37 +180,48 @@ def export_onnx(
         provenance={**provenance_of(estimator), "precision": precision},
     )
     check: _AnyCheck | None = None
-    if given and isinstance(task, Generation):
-        check = GeneratorCheck(generator, task, precision, verify, tolerance)
-    elif given:
-        check = ParityCheck(estimator, task, precision, verify, verify_y, tolerance)
+    if given:
+        with Step("asking the estimator"):
+            if isinstance(task, Generation):
+                check = GeneratorCheck(generator, task, precision, verify, tolerance)
+            else:
+                check = ParityCheck(estimator, task, precision, verify, verify_y, tolerance)
     names = set()
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mmensemble-") as folder:
         draft = Path(folder) / path.name
-        _write(model, manifest, draft)
-        onnx.checker.check_model(draft, full_check=True)
+        with Step("checking"):
+            _write(model, manifest, draft)
+            onnx.checker.check_model(draft, full_check=True)
         if verify is False:
             manifest.parity = {"rows": "none"}
         elif not given and isinstance(task, Generation):
-            manifest.parity = check_made_prompts(generator, task, draft)
+            with Step("comparing"):
+                manifest.parity = check_made_prompts(generator, task, draft)
         elif not given:
-            manifest.parity = check_made_rows(
-                estimator,
-                task,
-                manifest.feeds,
-                draft,
-                tolerance if precision == "fp32" else None,
-                may_tie=source.graph.may_tie,
-            )
+            with Step("comparing"):
+                manifest.parity = check_made_rows(
+                    estimator,
+                    task,
+                    manifest.feeds,
+                    draft,
+                    tolerance if precision == "fp32" else None,
+                    may_tie=source.graph.may_tie,
+                )
         if profiled is not None:
-            manifest.profile = profile_of(profiled, "verify" if profile is None else "profile", manifest.feeds, draft)
+            with Step("profiling"):
+                manifest.profile = profile_of(
+                    profiled, "verify" if profile is None else "profile", manifest.feeds, draft
+                )
         if precision != "fp32":
-            model = _converted(model, draft, precision, manifest, check, calibrate)
+            with Step("quantising" if precision == "int8" else "converting"):
+                model = _converted(model, draft, precision, manifest, check, calibrate)
         elif check is not None:
-            manifest.parity = check.accept(check.measure(draft))
-        _write(model, manifest, draft, sealed=True)
-        if precision != "fp32":
-            onnx.checker.check_model(draft, full_check=True)
+            with Step("comparing"):
+                manifest.parity = check.accept(check.measure(draft))
+        with Step("writing"):
+            _write(model, manifest, draft, sealed=True)
+            if precision != "fp32":
+                onnx.checker.check_model(draft, full_check=True)
         for written in sorted(Path(folder).iterdir(), reverse=True):  # the weights before the file that names them
             os.replace(written, path.parent / written.name)
             names.add(written.name)

@@ -45,6 +45,7 @@ from mmensemble.learning.outputs import check_can_answer, output_names, outputs_
 from mmensemble.learning.related_rows import warn_of_related_rows
 from mmensemble.learning.targets import LearnedTask, for_members
 from mmensemble.operations import NUMPY, Operations, Value
+from mmensemble.progress import Step
 from mmensemble.tasks import Regression, Task
 
 __all__ = ["LateFusion"]
@@ -208,14 +209,19 @@ class LateFusion(Fusion):
                 weights,
                 related,
             )
-            fits.append(Job(member.name, member.call, call, cost * present.sum(), "all rows"))
+            n = float(present.sum())
+            what = ("member", m + 1, len(members), member.name)
+            # A frozen network embeds its rows in the first fit, and finds them embedded in the others.
+            kinds = (m, m) if cost else ((m, "whole"), (m, "fold"))
+            fits.append(Job(member.name, member.call, call, cost * n, [what], kinds[0], n))
             for number, fold in enumerate(folds, 1):
                 fitting, held_out = member_fold(fold, present)
                 if len(held_out):
                     metadata = ((fitting, held_out), weights, related)
                     call = (present, rows, store.call, out_of_fold, *known, self.task_, *metadata)
-                    part = f"fold {number} of {len(folds)}"
-                    held_out_fits.append(Job(member.name, member.call, call, cost * len(fitting), part))
+                    n = float(len(fitting))
+                    which = ("fold", number, len(folds))
+                    held_out_fits.append(Job(member.name, member.call, call, cost * n, [what, which], kinds[1], n))
                     held_out_rows.append((m, np.flatnonzero(present)[held_out]))
         results = run_jobs(fits + held_out_fits, n_jobs)
         fitted = zip(members, results, strict=False)
@@ -319,9 +325,10 @@ class LateFusion(Fusion):
         graph = source.graph
         xp = GraphOperations(graph)
         values, present = [], []
-        for member, takes_part in zip(self.members_, self.takes_part(), strict=True):
+        parts = self.takes_part()
+        for number, (member, takes_part) in enumerate(zip(self.members_, parts, strict=True), 1):
             before = len(graph.refusals)
-            with graph.scope(member.name):
+            with Step("member", number, len(parts), member.name), graph.scope(member.name):
                 outputs = to_graph(member.estimator, source.member(member.name, member.columns, member.kinds))
                 if outputs.present is None:
                     raise ExportError(

@@ -17,6 +17,7 @@ from mmensemble.learning.columns import Columns, column_kinds, present_rows, sel
 from mmensemble.learning.folds import Fold, numbered
 from mmensemble.learning.refused_cells import refused_cell
 from mmensemble.learning.targets import LearnedTask
+from mmensemble.progress import Step
 from mmensemble.tasks import Task
 from mmensemble.time_limits import portion
 
@@ -181,7 +182,7 @@ class Fusion(BaseEstimator):
         for number, (fitting, held_out) in enumerate(folds):
             weight, related = (None if part is None else part[fitting] for part in (sample_weight, groups))
             part, rows = replace(target, y=target.y[fitting]), safe_indexing(X, fitting)
-            with portion(1 / (len(folds) - number)), numbered(fitting):
+            with portion(1 / (len(folds) - number)), Step("fold", number + 1, len(folds)), numbered(fitting):
                 fitted = clone(self).fit(
                     members, rows, part, sample_weight=weight, groups=related, store=store, n_jobs=n_jobs
                 )

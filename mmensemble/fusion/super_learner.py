@@ -20,6 +20,7 @@ from mmensemble.learning.folds import column_groups
 from mmensemble.learning.jobs import can_be_cut
 from mmensemble.learning.targets import LearnedTask
 from mmensemble.operations import Operations, Value
+from mmensemble.progress import Step
 from mmensemble.tasks import Task
 from mmensemble.time_limits import portion
 
@@ -134,7 +135,11 @@ class SuperLearner(LateFusion):
         # How often something is trained that a time limit can cut: by all members, and by each strategy of its own.
         costs = [can_be_cut(s) and not isinstance(s, LateFusion) for _, s in compared]
         of_members = sum(can_be_cut(member.estimator) for member in members)
-        with portion(of_members / (of_members + sum(costs)) if of_members else 1.0):
+        share = of_members / (of_members + sum(costs)) if of_members else 1.0
+        with (
+            portion(share),
+            Step("members", shown=False, last=all(isinstance(each, LateFusion) for _, each in compared)),
+        ):
             held_out = self._held_out(members, X, target, **metadata)
         n_folds = len(held_out.folds)
         strategies, made = [], []
@@ -142,7 +147,7 @@ class SuperLearner(LateFusion):
         for place, (name, strategy) in enumerate(compared):
             share = n_folds / (n_folds + 1) / sum(costs[place:]) if costs[place] else 1.0
             try:
-                with portion(share, name):
+                with portion(share, name), Step("candidate", place + 1, len(compared), name):
                     outputs = self._out_of_fold(strategy, members, X, target, held_out, metadata)
             except MmensembleError as error:
                 if self.candidates is not None or isinstance(strategy, LateFusion):
@@ -159,7 +164,7 @@ class SuperLearner(LateFusion):
         self.shares_ = shares[shares > 0]
         others = [named for named in self.candidates_ if not hasattr(named[1], "members_")]
         for place, (name, strategy) in enumerate(others):
-            with portion(1 / (len(others) - place), name):
+            with portion(1 / (len(others) - place), name), Step("choice", place + 1, len(others), name):
                 strategy.fit(members, X, target, **metadata)
 
     def _out_of_fold(

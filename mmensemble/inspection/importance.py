@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from mmensemble.frames import n_rows
 from mmensemble.inspection._modalities import modalities, one_scorer, rows_shuffled
 from mmensemble.learning.columns import Columns
+from mmensemble.learning.jobs import Job, run_jobs
+from mmensemble.progress import Work
 
 if TYPE_CHECKING:
     from numpy.random import RandomState
@@ -31,6 +32,7 @@ def modality_importance(
     n_jobs: int | None = None,
     sample_weight: Any = None,
     groups: Mapping[str, Columns] | None = None,
+    verbose: int = False,
 ) -> Bunch:
     """Measure how much a score drops when a modality is shuffled between rows (Breiman 2001).
 
@@ -58,6 +60,8 @@ def modality_importance(
     groups : dict of str to str or list of str, default=None
         Which columns make up which modality. None takes each member's columns; members that share a column are one
         modality, named as theirs joined by ``+``.
+    verbose : bool or int, default=False
+        False shows on stderr how far it is where that takes more than 3 seconds, True shows it at once, 0 not at all.
 
     Returns
     -------
@@ -116,10 +120,17 @@ def modality_importance(
     # One seed for all modalities, as scikit-learn does, so the result does not depend on n_jobs.
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max + 1)
     baseline = float(scorer(estimator, X, y, **weights))
-    scores = Parallel(n_jobs=n_jobs)(
-        delayed(_shuffled_scores)(scorer, estimator, X, y, columns, n_repeats, seed, weights)
-        for columns in found.values()
-    )
+    jobs = [
+        Job(
+            name,
+            _shuffled_scores,
+            (scorer, estimator, X, y, columns, n_repeats, seed, weights),
+            steps=[("modality", number, len(found), name)],
+        )
+        for number, (name, columns) in enumerate(found.items(), 1)
+    ]
+    with Work("importance", "modality_importance", verbose):
+        scores = run_jobs(jobs, n_jobs)
     importances = baseline - np.array(scores)
     return Bunch(
         importances_mean=importances.mean(axis=1),

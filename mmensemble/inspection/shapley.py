@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.inspection._modalities import modalities, with_missing
 from mmensemble.learning.columns import Columns
+from mmensemble.progress import Work
 
 __all__ = ["modality_shapley"]
 
@@ -24,7 +25,12 @@ _METHODS = ("auto", "predict_proba", "decision_function", "predict")
 
 
 def modality_shapley(
-    estimator: Any, X: Any, *, method: str = "auto", groups: Mapping[str, Columns] | None = None
+    estimator: Any,
+    X: Any,
+    *,
+    method: str = "auto",
+    groups: Mapping[str, Columns] | None = None,
+    verbose: int = False,
 ) -> Bunch:
     """Share each prediction out among the modalities, by their exact Shapley values (Shapley 1953).
 
@@ -43,6 +49,8 @@ def modality_shapley(
     groups : dict of str to str or list of str, default=None
         Which columns make up which modality. None takes each member's columns; members that share a column are one
         modality, named as theirs joined by ``+``.
+    verbose : bool or int, default=False
+        False shows on stderr how far it is where that takes more than 3 seconds, True shows it at once, 0 not at all.
 
     Returns
     -------
@@ -118,21 +126,24 @@ def modality_shapley(
         return _side_by_side(predict(with_missing(X, absent)))
 
     nothing, *coalitions = np.array(list(product((False, True), repeat=n_players)))
-    predictions = worth(nothing)
-    base_values = predictions[0]
-    if not np.allclose(predictions, base_values, rtol=0, atol=1e-6):
-        raise ConfigurationError(
-            "without any modality the predictions still differ from row to row; groups must hold all columns that the "
-            "estimator sees"
-        )
-    values = np.zeros((len(predictions), n_players, len(base_values)))
-    values -= predictions[:, None] / n_players
-    for coalition in coalitions:
-        predictions = worth(coalition)  # the last coalition is that of all
-        for player, there in enumerate(coalition):
-            others = int(coalition.sum()) - int(there)
-            weight = factorial(others) * factorial(n_players - others - 1) / factorial(n_players)
-            values[:, player] += weight * predictions if there else -weight * predictions
+    shown = Work("coalition", "modality_shapley", verbose, shown=True, size=len(coalitions) + 1)
+    with shown:
+        predictions = worth(nothing)
+        base_values = predictions[0]
+        if not np.allclose(predictions, base_values, rtol=0, atol=1e-6):
+            raise ConfigurationError(
+                "without any modality the predictions still differ from row to row; groups must hold all columns that "
+                "the estimator sees"
+            )
+        values = np.zeros((len(predictions), n_players, len(base_values)))
+        values -= predictions[:, None] / n_players
+        for coalition in coalitions:
+            shown.advance()
+            predictions = worth(coalition)  # the last coalition is that of all
+            for player, there in enumerate(coalition):
+                others = int(coalition.sum()) - int(there)
+                weight = factorial(others) * factorial(n_players - others - 1) / factorial(n_players)
+                values[:, player] += weight * predictions if there else -weight * predictions
     return Bunch(
         shapley_values=values,
         base_values=base_values,

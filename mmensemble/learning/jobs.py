@@ -1,24 +1,24 @@
-"""Fits of members and folds as jobs that run side by side, and what each may take of a time limit."""
+"""Fits of members and folds as jobs that run side by side, how far they are, and what each may take of a time limit."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from joblib import Parallel, delayed, effective_n_jobs
 
+from mmensemble.progress import Step
+from mmensemble.progress.display import in_words
 from mmensemble.time_limits import active_limit, portion, time_limit
 
-__all__ = ["Job", "can_be_cut", "run_jobs", "telling"]
+__all__ = ["Job", "can_be_cut", "run_jobs"]
 
-_log = logging.getLogger(__name__)
-_tell: ContextVar[Callable[[str], None] | None] = ContextVar("tell", default=None)
+LOGGER = logging.getLogger("mmensemble")
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,20 @@ class Job:
     arguments : tuple
     cost : float, default=0.0
         How much of the time the job gets, as against others, where it can be cut; 0 of one that takes what it takes.
-    part : str, default=""
-        Which of the fits of that name it is.
+    steps : sequence of tuple, default=()
+        What it is, from the outside in: the arguments of each `Step`, as ``("member", 2, 4, "image")``.
+    kind : hashable, default=None
+        Jobs of a kind take time by their `size`.
+    size : float, default=1.0
     """
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     cost: float = 0.0
-    part: str = ""
+    steps: Sequence[tuple[Any, ...]] = ()
+    kind: Hashable = None
+    size: float = 1.0
 
 
 def can_be_cut(estimator: Any) -> bool:
@@ -68,52 +73,80 @@ def run_jobs(jobs: Sequence[Job], n_jobs: int | None) -> list[Any]:
     """
     limit = active_limit()
     if limit is None or limit.left == math.inf:
-        return _run([(job, delayed(job.function)(*job.arguments)) for job in jobs], n_jobs)
+        return _run([(number, job, _plain, ()) for number, job in enumerate(jobs)], n_jobs)
     order = sorted(range(len(jobs)), key=lambda number: jobs[number].cost > 0)
     costs = [jobs[number].cost for number in order]
     workers = effective_n_jobs(n_jobs)
     ends = limit.nearest.ends
-    calls = []
+    calls: list[_Call] = []
     for place, number in enumerate(order):
         # The jobs before it that may still be running take their part of the time as well.
         rest = sum(costs[max(0, place - workers + 1) :])
         share = min(1.0, workers * costs[place] / rest) if costs[place] else 1.0
-        calls.append((jobs[number], delayed(_limited)(jobs[number], ends, share)))
-    done = _run(calls, n_jobs)
-    results: list[Any] = [None] * len(jobs)
-    for number, (result, was_cut) in zip(order, done, strict=True):
-        results[number] = result
-        if was_cut:
-            limit.reached(jobs[number].name)
-    return results
-
-
-@contextmanager
-def telling(tell: Callable[[str], None]) -> Iterator[None]:
-    """Tell of each job that is run in this block when it is done, beside the log, which has it at the level INFO."""
-    token = _tell.set(tell)
-    try:
-        yield
-    finally:
-        _tell.reset(token)
-
-
-def _run(calls: Sequence[tuple[Job, Any]], n_jobs: int | None) -> list[Any]:
-    """Run jobs and return their results, and tell whoever wants to know of each, in order, that it is done."""
-    tell = _tell.get()
-    if tell is None and not _log.isEnabledFor(logging.INFO):
-        return list(Parallel(n_jobs=n_jobs)(call for _, call in calls))
-    started, results = time.perf_counter(), []
-    done = Parallel(n_jobs=n_jobs, return_as="generator")(call for _, call in calls)
-    for (job, _), result in zip(calls, done, strict=True):
+        calls.append((number, jobs[number], _limited, (ends, share)))
+    results: list[Any] = []
+    for job, (result, was_cut) in zip(jobs, _run(calls, n_jobs), strict=True):
         results.append(result)
-        seconds = time.perf_counter() - started
-        what = f"{job.name}, {job.part}" if job.part else job.name
-        text = f"{what} ({len(results)} of {len(calls)} fits, {seconds:.1f} s)"
-        _log.info("%s", text)
-        if tell is not None:
-            tell(text)
+        if was_cut:
+            limit.reached(job.name)
     return results
+
+
+# The number of a job, the job, and how it is run, with what that takes.
+_Call = tuple[int, Job, Callable[..., Any], tuple[Any, ...]]
+
+
+def _run(calls: Sequence[_Call], n_jobs: int | None) -> list[Any]:
+    """Run jobs, and return their results by number; one that runs elsewhere is told of when it ends."""
+    results: list[Any] = [None] * len(calls)
+    if effective_n_jobs(n_jobs) == 1:
+        with Step("jobs", plan=[(job.kind, job.size) for _, job, _, _ in calls], shown=False, last=True):
+            made = Parallel(n_jobs=n_jobs)(delayed(_here)(job, run, more) for _, job, run, more in calls)
+        for (number, *_), result in zip(calls, made, strict=True):
+            results[number] = result
+        return results
+    try:
+        parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+    except ValueError:  # a backend that gives all at once
+        parallel = Parallel(n_jobs=n_jobs)
+    with Step("jobs", size=len(calls), last=True) as step:
+        for place, result, seconds in parallel(delayed(_elsewhere)(n, *call[1:]) for n, call in enumerate(calls)):
+            number, job, _, _ = calls[place]
+            results[number] = result
+            with _steps(job):
+                pass
+            _log(job, seconds)
+            step.advance()
+    return results
+
+
+def _steps(job: Job) -> ExitStack:
+    with ExitStack() as stack:
+        for place, arguments in enumerate(job.steps):
+            stack.enter_context(Step(*arguments, last=place > 0))
+        return stack.pop_all()
+
+
+def _here(job: Job, run: Callable[..., Any], more: tuple[Any, ...]) -> Any:
+    with _steps(job):
+        _, result, seconds = _elsewhere(0, job, run, more)
+    _log(job, seconds)
+    return result
+
+
+def _elsewhere(place: int, job: Job, run: Callable[..., Any], more: tuple[Any, ...]) -> tuple[int, Any, float]:
+    started = time.perf_counter()
+    result = run(job, *more)
+    return place, result, time.perf_counter() - started
+
+
+def _log(job: Job, seconds: float) -> None:
+    if job.steps:
+        LOGGER.info("%s took %s", ", ".join(Step(*each).text for each in job.steps), in_words(seconds))
+
+
+def _plain(job: Job) -> Any:
+    return job.function(*job.arguments)
 
 
 def _limited(job: Job, ends: float, share: float) -> tuple[Any, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from inspect import Parameter, signature
 from typing import Any
 
@@ -17,6 +18,7 @@ from sklearn.utils.validation import has_fit_parameter
 from mmensemble._sklearn import BaseSearchCV
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.learning.targets import LabelsMixin
+from mmensemble.progress import handing_down
 
 __all__ = ["fit_member", "member_target", "named", "takes_groups"]
 
@@ -65,10 +67,10 @@ def fit_member(
         metadata[_fit_parameter(estimator, "sample_weight")] = sample_weight
     if groups is not None:
         metadata[_fit_parameter(estimator, "groups")] = groups
-    if not metadata:
-        return clone(estimator).fit(X, y), labels
-    with config_context(enable_metadata_routing=False):  # the composition routes
-        return clone(estimator).fit(X, y, **metadata), labels
+    unfitted = clone(estimator)
+    routing = config_context(enable_metadata_routing=False) if metadata else nullcontext()  # the composition routes
+    with routing, handing_down(unfitted):
+        return unfitted.fit(X, y, **metadata), labels
 
 
 def member_target(

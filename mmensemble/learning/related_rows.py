@@ -63,7 +63,7 @@ def warn_of_related_rows(X: Any, columns: Sequence[str], y: np.ndarray, task: Ta
             f"column {column!r} of X looks as if it named groups of related rows, which the folds part: of rows whose "
             f"relatives they know, members say too much to learn from. Give the strategy cv={column!r}, or groups to "
             "fit; or, if the rows are not related, a splitter as cv",
-            stacklevel=6,
+            stacklevel=7,
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,18 +11,18 @@ from sklearn.base import TransformerMixin, clone, is_regressor
 from sklearn.utils import Bunch, Tags
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
-from mmensemble._sklearn import BaseComposition, VisualBlock, check_sample_weight, print_elapsed_time
+from mmensemble._sklearn import BaseComposition, CallbackSupportMixin, VisualBlock, check_sample_weight
 from mmensemble.cache import Store
 from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError
 from mmensemble.frames import column_names, n_rows, naming_rows
 from mmensemble.fusion import Fusion, LinearFusion, Member, SoftVoting, SuperLearner
 from mmensemble.learning.columns import as_list, check_form, present_rows
-from mmensemble.learning.jobs import telling
 from mmensemble.learning.representations import makes_features
 from mmensemble.learning.targets import LearnedTask, for_members
 from mmensemble.multimodal.inferring import infer_members
 from mmensemble.multimodal.unreadable import warn_of_cells, without_unreadable
-from mmensemble.time_limits import check_time_limit, time_limit, warn_of_cut
+from mmensemble.progress import Work, fitting, report
+from mmensemble.time_limits import TimeLimit, check_time_limit, time_limit, warn_of_cut
 
 __all__ = ["Composition", "check_frame", "is_dropped"]
 
@@ -31,7 +30,7 @@ __all__ = ["Composition", "check_frame", "is_dropped"]
 LEAST_ROWS = 10
 
 
-class Composition(TransformerMixin, BaseComposition):
+class Composition(CallbackSupportMixin, TransformerMixin, BaseComposition):
     """What both compositions share."""
 
     def __init__(
@@ -43,7 +42,7 @@ class Composition(TransformerMixin, BaseComposition):
         n_jobs: int | None = None,
         time_limit: float | None = None,
         on_error: Literal["raise", "missing"] = "raise",
-        verbose: bool = False,
+        verbose: int = False,
     ) -> None:
         self.estimators: Any = estimators
         self.fusion = fusion
@@ -106,10 +105,19 @@ class Composition(TransformerMixin, BaseComposition):
         """Return what `y` is."""
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> Self:
-        name = type(self).__name__
         check_time_limit(self.time_limit)
         if self.on_error not in ("raise", "missing"):
             raise ConfigurationError(f"on_error must be 'raise' or 'missing', not {self.on_error!r}")
+        with fitting(self, X, y, sample_weight) as work:
+            limit = self._fit_shown(work, X, y, sample_weight, groups)
+        if limit.cut:
+            name = type(self).__name__
+            remedy = f"{name} has it as far as it came: give it more seconds, or members with fine_tune='head'"
+            warn_of_cut(self.time_limit, ", ".join(limit.cut), remedy, stacklevel=3)
+        return self
+
+    def _fit_shown(self, work: Work, X: Any, y: Any, sample_weight: Any, groups: Any) -> TimeLimit:
+        name = type(self).__name__
         estimators: Any = self.estimators
         if not _is_auto(estimators):
             members = self._check_members(estimators)
@@ -124,8 +132,7 @@ class Composition(TransformerMixin, BaseComposition):
         if _is_auto(estimators):
             with naming_rows(X):
                 self.inferred_estimators_ = infer_members(X, y, regression=is_regressor(self))
-            if self.verbose:
-                print(self.inferred_estimators_)  # noqa: T201 - as scikit-learn does where it is asked to be verbose
+            report(self.inferred_estimators_)
             estimators = self.inferred_estimators_
             members = self._check_members(estimators)
         rows = np.empty((n_rows(X), 1))
@@ -150,13 +157,9 @@ class Composition(TransformerMixin, BaseComposition):
             "store": Store.of(self.cache),
             "n_jobs": self.n_jobs,
         }
-        with (
-            print_elapsed_time(name, "fit" if self.verbose else None),
-            telling(lambda text: print(f"[{name}] {text}", flush=True)) if self.verbose else nullcontext(),  # noqa: T201
-            time_limit(self.time_limit) as limit,
-            naming_rows(X),
-        ):
+        with time_limit(self.time_limit) as limit, naming_rows(X):
             for fusion in strategies:
+                work.title = type(fusion).__name__
                 fusion.leave_out(dropped)
                 try:
                     self.fusion_ = fusion.fit(members, X, target, **metadata)
@@ -165,15 +168,14 @@ class Composition(TransformerMixin, BaseComposition):
                         raise
                 else:
                     break
+        work.title = name
+        if not is_regressor(self):
+            self.classes_ = self.fusion_.task_.classes
         self.timed_out_ = list(limit.cut)
-        if self.timed_out_:
-            remedy = f"{name} has it as far as it came: give it more seconds, or members with fine_tune='head'"
-            warn_of_cut(self.time_limit, ", ".join(self.timed_out_), remedy, stacklevel=3)
-        if self.verbose:
-            print(self.fusion_)  # noqa: T201 - as scikit-learn does where it is asked to be verbose
         self.estimators_ = [member.estimator for member in self.fusion_.members_]
         self.named_estimators_ = Bunch(**{member.name: member.estimator for member in self.fusion_.members_})
-        return self
+        report(self.fusion_)
+        return limit
 
     def _check_members(self, estimators: Any) -> list[Member]:
         shape = "estimators must be 'auto' or a list of (name, estimator, column or columns)"

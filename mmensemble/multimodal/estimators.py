@@ -42,9 +42,11 @@ class MultimodalClassifier(LabelsMixin, Composition):
     on_error : {"raise", "missing"}, default="raise"
         Whether a cell that cannot be read, as a damaged image, is a `DataError` of `predict` and its like, or counts as
         missing, with a warning: its row is predicted from what is left of it. In `fit` it is always an error.
-    verbose : bool, default=False
-        Print each fit of a member when it is done, how long fitting took, and the fitted strategy: `SuperLearner` tells
-        what it compared and chose. The logger ``mmensemble`` has the fits of members at the level INFO.
+    verbose : bool or int, default=False
+        False shows on stderr how far a fit is that takes more than 3 seconds: one line, in a log file a line for each
+        stage. True shows it at once, and then how long fitting took and the fitted strategy: `SuperLearner` tells what
+        it compared and chose. 0 shows nothing. It counts for the members too that have none of their own. The logger
+        ``mmensemble`` has the fit of each member and fold, at the level INFO.
 
     Attributes
     ----------
@@ -120,9 +122,7 @@ class MultimodalClassifier(LabelsMixin, Composition):
         ConfigurationError
             If members, strategy and task do not fit together.
         """
-        self._fit(X, y, sample_weight, groups)
-        self.classes_ = self.fusion_.task_.classes
-        return self
+        return self._fit(X, y, sample_weight, groups)
 
     def _learn(self, y: Any, weight: np.ndarray) -> LearnedTask:
         return learn_labels(y, weight)
@@ -178,9 +178,11 @@ class MultimodalRegressor(RegressorMixin, Composition):
     on_error : {"raise", "missing"}, default="raise"
         Whether a cell that cannot be read, as a damaged image, is a `DataError` of `predict` and its like, or counts as
         missing, with a warning: its row is predicted from what is left of it. In `fit` it is always an error.
-    verbose : bool, default=False
-        Print each fit of a member when it is done, how long fitting took, and the fitted strategy: `SuperLearner` tells
-        what it compared and chose. The logger ``mmensemble`` has the fits of members at the level INFO.
+    verbose : bool or int, default=False
+        False shows on stderr how far a fit is that takes more than 3 seconds: one line, in a log file a line for each
+        stage. True shows it at once, and then how long fitting took and the fitted strategy: `SuperLearner` tells what
+        it compared and chose. 0 shows nothing. It counts for the members too that have none of their own. The logger
+        ``mmensemble`` has the fit of each member and fold, at the level INFO.
 
     Attributes
     ----------

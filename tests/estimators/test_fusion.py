@@ -283,7 +283,7 @@ def test_verbose(items: pd.DataFrame, labels: np.ndarray, capsys: pytest.Capture
     image_and_facts(fusion()).fit(items, labels)
     assert capsys.readouterr() == ("", "")
     image_and_facts(fusion(verbose=1)).fit(items, labels)
-    assert "train_loss" in capsys.readouterr().err
+    assert "ConcatFusion: member 1 of 2 (image)" in capsys.readouterr().err
 
 
 # Members of all kinds

@@ -108,8 +108,9 @@ _PARTS = {
         ``"bf16"``: train under torch's autocast.
     random_state : int, RandomState or None, default=None
         With an int, two fits on one CPU with the same number of threads give the same weights.
-    verbose : int, default=0
-        1 shows a progress bar.
+    verbose : bool or int, default=False
+        False shows on stderr how far a fit is that takes more than 3 seconds, inside a composition as that is shown.
+        True shows it at once, 0 not at all.
 """,
     "classes": """\
     classes_ : ndarray of shape (n_classes,), or list of them
@@ -160,8 +161,9 @@ _PARTS = {
         A torch device; ``"auto"`` takes a GPU where torch sees one, else the CPU.
     random_state : int, RandomState or None, default=None
         Seeds the whole joint training; the members' own are not used.
-    verbose : int, default=0
-        1 shows a progress bar.
+    verbose : bool or int, default=False
+        False shows on stderr how far a fit is that takes more than 3 seconds, inside a composition as that is shown.
+        True shows it at once, 0 not at all.
 """,
     "joint_fitted": """\
     network_ : JointNetwork

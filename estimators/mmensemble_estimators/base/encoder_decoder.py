@@ -14,6 +14,7 @@ from mmensemble.exceptions import DataError
 from mmensemble.frames import Cells, leaf_cells
 from mmensemble.metrics import chrf_score
 from mmensemble.preprocessing import Encoded, TextPreprocessor
+from mmensemble.progress import fitting
 from mmensemble_estimators.backbones.writers.encoder_decoder import EncoderDecoder
 from mmensemble_estimators.base.generator import TorchGenerator
 from mmensemble_estimators.base.modality import EncodedModality
@@ -113,6 +114,11 @@ class EncoderDecoderGenerator(TorchGenerator):
     def _fit(self, X: Any, y: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> Self:
         check_target(self, y)
         self.check_parameters()
+        with fitting(self, X, y, sample_weight):
+            self._fit_shown(X, y, sample_weight, afresh=afresh, epochs=epochs)
+        return self
+
+    def _fit_shown(self, X: Any, y: Any, sample_weight: Any, *, afresh: bool, epochs: int) -> None:
         targets = _as_targets(y)
         cells = cells_to_fit(self, X)
         check_consistent_length(cells, targets)
@@ -141,7 +147,6 @@ class EncoderDecoderGenerator(TorchGenerator):
             lengths=encoded.lengths + written.lengths,
             label_smoothing=self.label_smoothing,
         )
-        return self
 
     def _text_batch(self, written: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the target texts of some rows from the start tokens on."""

@@ -17,6 +17,7 @@ from mmensemble.exceptions import ConfigurationError
 from mmensemble.frames import Cells, naming_rows
 from mmensemble.learning.related_rows import repeated_cells
 from mmensemble.preprocessing import Encoded
+from mmensemble.progress import Step, fitting
 from mmensemble.time_limits import TimeLimit, time_limit, warn_of_cut
 from mmensemble_estimators.backbones.network import Network
 from mmensemble_estimators.base.embedding import frozen_embedding, is_pretrained, layer_rates, new_encoder
@@ -72,7 +73,11 @@ class TorchEstimator(TrainedLeaf):
         """
         check_target(self, y)
         self.check_parameters()
-        with time_limit(None if partial else self.time_limit) as limit:
+        name = "partial_fit" if partial else "fit"
+        with (
+            fitting(self, X, y, sample_weight, name=name),
+            time_limit(None if partial else self.time_limit) as limit,
+        ):
             self._fit_in_time(X, y, sample_weight, learn, groups, limit, afresh=afresh, partial=partial)
         if limit.cut:
             remedy = "it is as good as it was then (history_)"
@@ -111,7 +116,7 @@ class TorchEstimator(TrainedLeaf):
         starts_solved = self._starts_solved and afresh and not partial
         strata = y if isinstance(self.target_, ClassTarget) else None
         together = repeated_cells(cells) if groups is None else groups
-        fitting, validating = (rows, None) if solved else self._split(rows, rng, strata, together)
+        fit_rows, validating = (rows, None) if solved else self._split(rows, rng, strata, together)
         settings = self._settings(1 if partial else self.max_epochs, None if partial else limit)
         with seeded(int(rng.randint(2**31)), settings.device):
             if afresh:
@@ -119,12 +124,13 @@ class TorchEstimator(TrainedLeaf):
                 normalised = self.fine_tune == "head" or starts_solved
                 self.module_ = Network(encoder, self.target_.n_outputs, normalised=normalised)
             if solved or starts_solved:
-                embedding = frozen_embedding(self, encoded)
-                history = solve_head(self, embedding, fitting, target, weight, groups)
+                with Step("head", told=False, last=solved):
+                    embedding = frozen_embedding(self, encoded)
+                    history = solve_head(self, embedding, fit_rows, target, weight, groups)
             if self.fine_tune != "head":
                 self.module_.encoder = own_encoder(self.module_.encoder)
             if not solved:
-                parts = (fitting, validating)
+                parts = (fit_rows, validating)
                 history = self._train(cells, encoded, parts, target, weight, settings, rng, solved=starts_solved)
             if starts_solved and not history["kept"][history["epoch"] > 0].any():
                 # Nothing was better than the solved head: then it is that of all rows.
@@ -173,7 +179,7 @@ class TorchEstimator(TrainedLeaf):
         solved: bool,
     ) -> pd.DataFrame:
         """Train the network on the first part of the rows; the second one, if there is one, says when to stop."""
-        fitting, validating = parts
+        fit_rows, validating = parts
         with self._trainable():
             network: nn.Module = self.module_
             if self.fine_tune == "head":
@@ -195,7 +201,7 @@ class TorchEstimator(TrainedLeaf):
 
             return train(
                 network,
-                TrainingData(fitting, varied, target, weight, lengths=encoded.lengths),
+                TrainingData(fit_rows, varied, target, weight, lengths=encoded.lengths),
                 settings,
                 loss=self._loss(),
                 valid_loss=self.target_.loss(0.0) if solved else None,

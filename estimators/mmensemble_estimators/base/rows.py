@@ -12,6 +12,7 @@ from mmensemble.cache import encode_rows
 from mmensemble.exceptions import DataError
 from mmensemble.frames import Cells, column_names, leaf_cells, naming_rows
 from mmensemble.preprocessing import PRESENT, Encoded, Preprocessor
+from mmensemble.progress import Step
 from mmensemble_estimators.training.loop import resolve_device, run_in_batches
 
 __all__ = ["arrays_of", "cells_to_fit", "column_of", "encode", "encode_to_fit", "run"]
@@ -49,7 +50,8 @@ def encode_to_fit(estimator: Any, cells: Cells) -> Encoded:
         For a cell that cannot be read, or if every row is missing.
     """
     column = column_of(estimator)
-    encoded = encode_rows(estimator.preprocessor_, cells)
+    with Step("reading", label=f"{len(cells):,} rows", told=False):
+        encoded = encode_rows(estimator.preprocessor_, cells)
     encoded.raise_for_errors(column)
     if not encoded.present.any():
         raise DataError("every row is missing; there is nothing to fit", column=column)

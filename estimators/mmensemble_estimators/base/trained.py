@@ -13,7 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from mmensemble._sklearn import check_sample_weight
+from mmensemble._sklearn import CallbackSupportMixin, check_sample_weight
 from mmensemble.exceptions import DataError
 from mmensemble.learning.related_rows import grouped_split
 from mmensemble.preprocessing import Encoded
@@ -28,7 +28,7 @@ from mmensemble_estimators.training.loop import TrainingSettings, resolve_device
 __all__ = ["TrainedLeaf"]
 
 
-class TrainedLeaf(TransformerMixin, TorchLeaf):
+class TrainedLeaf(CallbackSupportMixin, TransformerMixin, TorchLeaf):
     """An estimator of one modality around a torch network that it trains, and a part of which embeds rows.
 
     A subclass says what the network is and what it is trained for.
@@ -91,7 +91,6 @@ class TrainedLeaf(TransformerMixin, TorchLeaf):
             warmup_fraction=self.warmup_fraction,
             device=resolve_device(self.device),
             autocast=self.precision == "bf16",
-            verbose=self.verbose,
             limit=limit,
             name=type(self).__name__,
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmensemble.cache import embed_rows
 from mmensemble.preprocessing import Encoded
+from mmensemble.progress import Step
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.frozen.encoders import fingerprint
 from mmensemble_estimators.training.loop import as_tensors
@@ -89,11 +90,12 @@ def real_tokens(
         The real tokens of each row, in the order of the positions, not of `order`.
     """
     row_tokens: list[Any] = [None] * len(order)
-    with torch.inference_mode():
+    with torch.inference_mode(), Step("rows", size=len(order), told=False, last=True) as step:
         for start in range(0, len(order), batch_size):
             positions = order[start : start + batch_size]
             inputs = {name: tensor.to(device) for name, tensor in as_tensors(batch(positions)).items()}
             states, mask = (tensor.cpu().numpy() for tensor in function(**inputs))
             for position, state, real in zip(positions, states, mask, strict=True):
                 row_tokens[position] = np.ascontiguousarray(state[real], dtype=np.float32)
+            step.advance(len(positions))
     return row_tokens

@@ -71,7 +71,7 @@ class CrossAttentionFusion(JointFusion):
         label_smoothing: float = 0.1,
         device: str = "auto",
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int = False,
     ) -> None:
         self.hidden_size = hidden_size
         self.n_heads = n_heads

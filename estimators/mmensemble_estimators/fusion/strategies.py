@@ -53,7 +53,7 @@ class ConcatFusion(JointFusion):
         label_smoothing: float = 0.1,
         device: str = "auto",
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int = False,
     ) -> None:
         self.hidden_size = hidden_size
         self.dropout = dropout
@@ -127,7 +127,7 @@ class AttentionFusion(WeighingFusion):
         label_smoothing: float = 0.1,
         device: str = "auto",
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int = False,
     ) -> None:
         self.hidden_size = hidden_size
         self.n_heads = n_heads
@@ -201,7 +201,7 @@ class GatedFusion(WeighingFusion):
         label_smoothing: float = 0.1,
         device: str = "auto",
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int = False,
     ) -> None:
         self.hidden_size = hidden_size
         self.dropout = dropout
@@ -278,7 +278,7 @@ class BilinearFusion(JointFusion):
         label_smoothing: float = 0.1,
         device: str = "auto",
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int = False,
     ) -> None:
         self.hidden_size = hidden_size
         self.rank = rank

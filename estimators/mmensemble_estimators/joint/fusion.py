@@ -19,6 +19,7 @@ from mmensemble.frames import n_rows
 from mmensemble.fusion import Fusion, Member
 from mmensemble.learning.columns import as_list, select_columns
 from mmensemble.learning.targets import LearnedTask, for_members
+from mmensemble.progress import Step, Work
 from mmensemble.time_limits import TimeLimit, check_time_limit, portion, time_limit, warn_of_cut
 from mmensemble_estimators.base.estimator import TorchEstimator
 from mmensemble_estimators.base.parameters import check_fractions, check_integers, check_rates
@@ -60,7 +61,7 @@ class JointFusion(Fusion):
     label_smoothing: float = 0.1
     device: str = "auto"
     random_state: Any = None
-    verbose: int = 0
+    verbose: int = False
 
     network_: JointNetwork
     target_: Target
@@ -144,7 +145,10 @@ class JointFusion(Fusion):
         with seeded(int(rng.randint(2**31)), device):
             token_level = self.fuser_class.token_level
             y = for_members(target)
-            parts = [fit_rows(member, X, y, self.task_.label_sets, token_level=token_level) for member in members]
+            parts = []
+            for number, member in enumerate(members, 1):
+                with Step("member", number, len(members), member.name):
+                    parts.append(fit_rows(member, X, y, self.task_.label_sets, token_level=token_level))
             encoders = [part.encoder for part in parts]
             self.network_ = JointNetwork(
                 encoders,
@@ -170,7 +174,7 @@ class JointFusion(Fusion):
             loss = self.target_.loss(self.label_smoothing)
             histories = []
             if self.frozen_epochs:
-                with frozen(*encoders):
+                with frozen(*encoders), Step("frozen epochs"):
                     first = replace(settings, max_epochs=self.frozen_epochs)
                     share = self.frozen_epochs / (self.frozen_epochs + settings.max_epochs)
                     with portion(share) as first_limit:
@@ -191,7 +195,6 @@ class JointFusion(Fusion):
             batch_size=self._rows_per_step(estimators),
             warmup_fraction=self.warmup_fraction,
             device=device,
-            verbose=self.verbose,
             limit=limit,
             name=type(self).__name__,
         )
@@ -265,7 +268,7 @@ def fit_joint(
     fusion: JointFusion, X: Any, members: Sequence[Member], target: LearnedTask, sample_weight: np.ndarray | None
 ) -> JointFusion:
     """Train a joint fusion, which is what a store keeps of it."""
-    with time_limit(fusion.time_limit) as limit:
+    with Work("fit", type(fusion).__name__, fusion.verbose), time_limit(fusion.time_limit) as limit:
         fusion._train(members, X, target, sample_weight, limit)
     if limit.cut:
         remedy = "it is as good as it was then (history_)"

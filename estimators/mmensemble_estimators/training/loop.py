@@ -17,9 +17,9 @@ from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
 from skorch.helper import predefined_split
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from tqdm import tqdm
 
 from mmensemble.exceptions import ConfigurationError, DeviceError
+from mmensemble.progress import Step
 from mmensemble.time_limits import TimeLimit
 from mmensemble_estimators.training.checkpoints import Checkpoints
 from mmensemble_estimators.training.schedule import Schedule
@@ -30,7 +30,7 @@ Batch = dict[str, Tensor]
 
 GRADIENT_NORM = 1.0
 BUCKET_WINDOW = 4
-LOSSES = ("train_loss", "valid_loss")
+FACTS = ("epoch", "train_loss", "valid_loss", "dur")
 
 _random_state = threading.RLock()
 
@@ -47,8 +47,6 @@ class TrainingSettings:
     device : torch.device
     autocast : bool
         Whether to compute in bfloat16 where torch deems it safe.
-    verbose : int
-        Above 0, show a progress bar.
     limit : TimeLimit, default=None
         When to end, whatever there is; it is told whose `name` was cut.
     name : str, default=""
@@ -59,7 +57,6 @@ class TrainingSettings:
     warmup_fraction: float
     device: torch.device
     autocast: bool = False
-    verbose: int = 0
     limit: TimeLimit | None = None
     name: str = ""
 
@@ -134,24 +131,40 @@ class _BucketSampler(Sampler[list[int]]):
         return iter([batches[i] for i in torch.randperm(len(batches))])
 
 
-class _ProgressBar(Callback):
-    """One bar over all steps, with the losses of the last epoch behind it."""
+class _Epochs(Callback):
+    """A step for each epoch, whose facts are its losses."""
 
-    def __init__(self, n_steps: int) -> None:
-        self.n_steps = n_steps
+    epoch_: Step | None = None
 
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.bar_ = tqdm(total=self.n_steps, unit="step")
+    def __init__(self, training: Step, n_in_epoch: int) -> None:
+        self.training = training
+        self.n_in_epoch = n_in_epoch
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.epoch_ = Step("epoch", len(net.history), len(self.training.plan), size=self.n_in_epoch)
+        self.epoch_.__enter__()
 
     def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
-        self.bar_.update(int(training))
+        if training and self.epoch_ is not None:
+            self.epoch_.advance()
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        last = net.history[-1]
-        self.bar_.set_postfix({"epoch": last["epoch"], **{k: last[k] for k in LOSSES if k in last}})
+        if self._end(net):
+            raise KeyboardInterrupt  # how skorch is told to end a training
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.bar_.close()
+        if self.epoch_ is not None:  # the last one, which another callback has ended
+            self._end(net)
+
+    def _end(self, net: NeuralNet) -> bool:
+        """End the epoch; tell whether one of the estimator's callbacks wants it to be the last."""
+        epoch, self.epoch_ = self.epoch_, None
+        assert epoch is not None  # noqa: S101 - narrows the type
+        last = net.history[-1]
+        epoch.facts |= {name: last[name] for name in FACTS if name in last}
+        self.training.facts |= epoch.facts
+        epoch.__exit__(None, None, None)
+        return epoch.stopped
 
 
 class _Net(NeuralNet):
@@ -246,9 +259,8 @@ def train(
         ("rate", LRScheduler(torch.optim.lr_scheduler.LambdaLR, lr_lambda=schedule.factor, step_every="batch")),
         ("clip", GradientNormClipping(GRADIENT_NORM)),
     ]
-    if settings.verbose > 0:
-        callbacks.append(("progress", _ProgressBar(n_steps)))
-    callbacks += [("checkpoints", checkpoints), ("schedule", schedule)]
+    training = Step("training", plan=[("epoch", 1.0)] * settings.max_epochs, shown=False, last=True)
+    callbacks += [("checkpoints", checkpoints), ("schedule", schedule), ("epochs", _Epochs(training, n_in_epoch))]
     net = _Net(
         network,
         criterion=_WeightedLoss(loss, valid_loss),
@@ -267,7 +279,8 @@ def train(
         callbacks__print_log=None,
     )
     net.autocast = settings.autocast
-    net.fit(data, y=None)
+    with training:
+        net.fit(data, y=None)
     network.eval()
     history = _history(net, checkpoints)
     if schedule.cut and settings.limit is not None:
@@ -372,10 +385,11 @@ def run_in_batches(
     outputs = []
     # Without gradients a GPU takes larger batches; on a CPU they only add padding and miss the cache.
     batch_size = batch_size if device.type == "cpu" else 4 * batch_size
-    with torch.inference_mode():
+    with torch.inference_mode(), Step("rows", size=len(order), told=False, last=True) as step:
         for start in range(0, len(order), batch_size):
             inputs = as_tensors(batch(order[start : start + batch_size]))
             outputs.append(function(**{name: tensor.to(device) for name, tensor in inputs.items()}).float().cpu())
+            step.advance(len(order[start : start + batch_size]))
     result = torch.cat(outputs).numpy()
     unsorted = np.empty_like(result)
     unsorted[order] = result

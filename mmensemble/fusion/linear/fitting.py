@@ -17,6 +17,7 @@ from mmensemble.learning.folds import Fold, member_fold, numbered
 from mmensemble.learning.members import member_target
 from mmensemble.learning.representations import feature_steps, features_of, fit_features
 from mmensemble.linear.bands import BandChoice, choose_bands, prior_variance
+from mmensemble.progress import Step
 from mmensemble.tasks import Task
 
 __all__ = ["Fitting", "MemberFeatures"]
@@ -74,7 +75,10 @@ class Fitting:
         self, task: Task, members: Sequence[Member], X: Any, y: np.ndarray, weight: np.ndarray, folds: Sequence[Fold]
     ) -> None:
         self.task, self.y, self.folds = task, y, folds
-        self.features = [self._features(member, X, weight) for member in members]
+        self.features = []
+        for number, member in enumerate(members, 1):
+            with Step("member", number, len(members), member.name):
+                self.features.append(self._features(member, X, weight))
         self.present = np.stack([member.block.present for member in self.features])
         rows = np.flatnonzero(self.present.any(axis=0) & (weight > 0))
         self.weight = weight / weight[rows].mean()

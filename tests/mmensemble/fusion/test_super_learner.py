@@ -472,7 +472,7 @@ def test_dropped_members_are_dropped_from_the_candidates() -> None:
 
 def test_it_tells_what_it_chose(capsys: pytest.CaptureFixture[str]) -> None:
     model = MultimodalClassifier(MEMBERS, fusion=SuperLearner(cv=CV), verbose=True).fit(X, Y)
-    told = capsys.readouterr().out
+    told = capsys.readouterr().err
     assert f"chose {model.fusion_.chosen_!r}" in told
     for name in model.fusion_.scores_.index:
         assert name in repr(model.fusion_)

@@ -168,7 +168,7 @@ def test_auto(made: Callable[[pd.DataFrame], Any], tmp_path: Path, capsys: pytes
     model = MultimodalClassifier("auto", verbose=True).fit(made(X), Y)
     assert model.get_params()["estimators"] == "auto"
     assert [columns for *_, columns in model.inferred_estimators_] == [["price", "flag", "color"]]
-    assert "a number of the row" in capsys.readouterr().out
+    assert "a number of the row" in capsys.readouterr().err
     assert model.score(made(X), Y) > 0.6
     export_onnx(model, tmp_path / "auto.onnx", verify=made(X))
     scored = OnnxPredictor(tmp_path / "auto.onnx").predict_proba(made(X))

@@ -403,7 +403,8 @@ def test_progress(predictor: OnnxPredictor, parquet: Path, tmp_path: Path, capsy
     score_file(predictor, parquet, tmp_path / "shown.parquet", progress=True)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "1500/1500" in captured.err
+    assert "rows 0 of 1,500" in captured.err
+    assert ": rows took 0." in captured.err
 
 
 def test_the_report_of_no_time() -> None:

@@ -21,6 +21,7 @@ from mmensemble import ConfigurationError, DataError, ModelFileError
 from mmensemble.scoring.generation import GenerationSettings, generate_tokens
 from mmensemble_estimators import CausalLM, TextClassifier
 from mmensemble_estimators.backbones.writers.networks import causal_network_from_config
+from tests.saved_folder import sum_anew
 
 TEXTS = ["red apple", "green apple", "fast car", "slow car", "größer — ещё, très long"] * 6
 SMALL: dict[str, Any] = {"n_layers": 1, "embedding_size": 32, "vocab_size": 300, "max_length": 48, "random_state": 0}
@@ -292,6 +293,7 @@ def test_errors(tmp_path: Path) -> None:
         model.score([None])
     model.save(tmp_path)
     (tmp_path / "estimator.json").write_text('{"format_version": 99, "class": "CausalLM"}')
+    sum_anew(tmp_path)
     with pytest.raises(ModelFileError, match="upgrade"):
         CausalLM.load(tmp_path)
 

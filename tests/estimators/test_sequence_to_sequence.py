@@ -24,6 +24,7 @@ from mmensemble import ConfigurationError, DataError, ModelFileError, Multimodal
 from mmensemble.metrics import chrf_score, chrf_scorer
 from mmensemble.preprocessing import TextPreprocessor
 from mmensemble_estimators import ConcatFusion, ImageCaptioner, Seq2SeqGenerator
+from tests.saved_folder import sum_anew
 
 ENGLISH = ["red apple", "green pear", "red pear", "green apple"] * 8
 GERMAN = ["roter Apfel", "grüne Birne", "rote Birne", "grüner Apfel"] * 8
@@ -184,7 +185,7 @@ def test_reproducible_and_cloneable(fitted: Seq2SeqGenerator) -> None:
 def test_save_and_load(params: dict[str, Any], tmp_path: Path) -> None:
     model = translator(**params).fit(pd.Series(ENGLISH, name="english"), GERMAN)
     model.save(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["estimator.json", "weights.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["SHA256SUMS", "estimator.json", "weights.safetensors"]
     loaded = Seq2SeqGenerator.load(tmp_path)
     assert {name for name in vars(loaded) if name.endswith("_")} == {n for n in vars(model) if n.endswith("_")}
     np.testing.assert_array_equal(loaded.transform(ENGLISH), model.transform(ENGLISH))
@@ -202,10 +203,12 @@ def test_damaged_folders(fitted: Seq2SeqGenerator, tmp_path: Path) -> None:
     state = json.loads((tmp_path / "estimator.json").read_text(encoding="utf-8"))
     for damaged in ({**state, "architecture": {}}, {**state, "start_ids": "x"}, {**state, "target_preprocessor": 3}):
         (tmp_path / "estimator.json").write_text(json.dumps(damaged), encoding="utf-8")
+        sum_anew(tmp_path)
         with pytest.raises(ModelFileError, match="damaged"):
             Seq2SeqGenerator.load(tmp_path)
     (tmp_path / "estimator.json").write_text(json.dumps(state), encoding="utf-8")
     (tmp_path / "weights.safetensors").write_bytes(b"no weights")
+    sum_anew(tmp_path)
     with pytest.raises(ModelFileError, match="damaged"):
         Seq2SeqGenerator.load(tmp_path)
 

@@ -20,6 +20,7 @@ from mmensemble import ConfigurationError, DataError, ModelFileError, OnnxPredic
 from mmensemble.preprocessing import PromptPreprocessor
 from mmensemble_estimators import CausalLM, TextClassifier, ZeroShotTextClassifier
 from mmensemble_estimators.backbones.writers.likelihood import shared_prefix
+from tests.saved_folder import sum_anew
 
 TEXTS = ["an apple is a fruit", "a pear is a fruit", "a car is a vehicle", "a bus is a vehicle", "a cat is a small pet"]
 WORDS = ["an apple", "a pear", "a car", "a bus", "a cat"]
@@ -201,7 +202,8 @@ def test_save_and_load(lm: CausalLM, tmp_path: Path, params: dict, y: Any) -> No
     clf = of(lm, **params).fit(pd.Series(WORDS, name="word"), y)
     clf.save(tmp_path / "new" / "folder")
     clf.save(tmp_path / "new" / "folder")
-    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == {"estimator.json", "language_model"}
+    files = {"estimator.json", "language_model", "SHA256SUMS"}
+    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == files
     loaded = ZeroShotTextClassifier.load(tmp_path / "new" / "folder")
     shutil.rmtree(tmp_path / "new")
     X = pd.Series([*WORDS, None], name="word")
@@ -260,6 +262,7 @@ def test_what_cannot_be_saved_or_loaded(lm: CausalLM, tmp_path: Path) -> None:
     for key in ("task", "prior", "examples", "bias", "label_ids", "prefix_ids", "params", "preprocessor"):
         for damaged in ({k: v for k, v in state.items() if k != key}, {**state, key: 3}, {**state, key: "nonsense"}):
             (tmp_path / "model" / "estimator.json").write_text(json.dumps(damaged), encoding="utf-8")
+            sum_anew(tmp_path / "model")
             with pytest.raises(ModelFileError, match="damaged"):
                 ZeroShotTextClassifier.load(tmp_path / "model")
     (tmp_path / "model" / "estimator.json").write_text(text, encoding="utf-8")

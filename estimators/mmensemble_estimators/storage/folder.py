@@ -1,4 +1,6 @@
-"""A fitted estimator as a folder: ``estimator.json`` and ``weights.safetensors``. Nothing is pickled, no code is run.
+"""A fitted estimator as a folder: ``estimator.json``, ``weights.safetensors`` and their digests, ``SHA256SUMS``.
+
+Nothing is pickled, no code is run.
 
 To change the format: raise `FORMAT_VERSION`, teach what loads in this room to read the older version, and add folders
 of the older version to ``tests/old_files``, by its ``write_files.py``. A reader refuses a version newer than its own.
@@ -28,6 +30,7 @@ from mmensemble.exceptions import ConfigurationError, ModelFileError
 from mmensemble.preprocessing import preprocessor_from_dict
 from mmensemble_estimators.backbones.encoder import Encoder
 from mmensemble_estimators.protocols import Leaf, TrainedLeaf
+from mmensemble_estimators.storage.checksums import SUMS, check_sums, write_sums
 
 __all__ = [
     "STATE",
@@ -44,7 +47,8 @@ __all__ = [
 ]
 
 # 2: a head may normalise its embedding, "normalised", and a text may come with n-grams. In 1 neither was so.
-FORMAT_VERSION = 2
+# 3: there are digests.
+FORMAT_VERSION = 3
 STATE, WEIGHTS = "estimator.json", "weights.safetensors"
 
 M = TypeVar("M", bound=nn.Module)
@@ -96,7 +100,9 @@ def replacing(folder: Path, text: str) -> Iterator[Path]:
         yield draft
         (draft / STATE).write_text(text, encoding="utf-8")
         files = [file.relative_to(draft) for file in draft.rglob("*") if file.is_file()]
-        for file in sorted(files, key=lambda file: file == Path(STATE)):
+        files.sort(key=lambda file: file == Path(STATE))
+        write_sums(draft, files)
+        for file in [Path(SUMS), *files]:
             (folder / file).parent.mkdir(exist_ok=True)
             shutil.copymode(draft / STATE, draft / file)  # safetensors lets nobody else read what it writes
             os.replace(draft / file, folder / file)
@@ -134,10 +140,16 @@ def read_state(cls: type[Leaf], folder: Path) -> dict[str, Any]:
     Raises
     ------
     ModelFileError
-        If it is damaged, newer, or another class's.
+        If it is damaged, as are files beside it, or newer, or another class's.
+    FileNotFoundError
+        If one of them is not there.
     """
+    content = (folder / STATE).read_bytes()
+    summed = (folder / SUMS).exists()
+    if summed:
+        check_sums(folder, STATE)
     try:
-        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads(content.decode("utf-8"))
         version, kind = int(state["format_version"]), state["class"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{folder / STATE} is damaged or was not written by save ({error!r})") from error
@@ -145,6 +157,8 @@ def read_state(cls: type[Leaf], folder: Path) -> dict[str, Any]:
         raise ModelFileError(
             f"{folder} has format version {version} and this mmensemble reads up to {FORMAT_VERSION}; upgrade it"
         )
+    if version >= 3 and not summed:
+        raise ModelFileError(f"{folder} has no {SUMS}, which save wrote; without it, damage would not show")
     if kind != cls.__name__:
         raise ModelFileError(f"{folder} holds a {kind}; load it by {kind}.load")
     return state

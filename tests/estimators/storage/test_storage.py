@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ from mmensemble_estimators import ImageClassifier, ImageRegressor, TextClassifie
 from tests.estimators.backbones import test_pretrained
 from tests.estimators.test_sklearn_checks import WordSum
 from tests.instances import Convolution, WordVectors, convnext, distilbert
+from tests.saved_folder import sum_anew
 
 folders = test_pretrained.folders
 
@@ -27,7 +29,7 @@ KINDS = np.array(["fruit", "fruit", "vehicle", "vehicle", "慢"] * 3)
 RNG = np.random.default_rng(0)
 PICTURES = [RNG.integers(0, 256, (32, 40, 3), dtype=np.uint8) for _ in TEXTS]
 NUMBERS = np.arange(15.0)
-FILES = {"estimator.json", "weights.safetensors"}
+FILES = {"estimator.json", "weights.safetensors", "SHA256SUMS"}
 
 
 def text(cls: Any = TextClassifier, **params: Any) -> Any:
@@ -226,10 +228,59 @@ def test_killed_while_writing(saved: Path, fitted: TextClassifier, monkeypatch: 
 # Damage
 
 
-@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("name", sorted(FILES - {"SHA256SUMS"}))
 def test_missing_file(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(FileNotFoundError, match=name):
+        TextClassifier.load(saved)
+
+
+def test_digests(saved: Path, fitted: TextClassifier) -> None:
+    lines = (saved / "SHA256SUMS").read_text().splitlines()
+    assert lines == [
+        f"{hashlib.sha256((saved / name).read_bytes()).hexdigest()}  {name}"
+        for name in ("weights.safetensors", "estimator.json")
+    ]
+    (saved / "SHA256SUMS").unlink()
+    with pytest.raises(ModelFileError, match="has no SHA256SUMS"):
+        TextClassifier.load(saved)
+    state = json.loads((saved / "estimator.json").read_text(encoding="utf-8"))
+    (saved / "estimator.json").write_text(json.dumps({**state, "format_version": 2}), encoding="utf-8")
+    assert_same(TextClassifier.load(saved), fitted, TEXTS)  # written before there were any
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_no_byte_can_change_without_a_word(saved: Path, name: str) -> None:
+    content, rng = (saved / name).read_bytes(), np.random.default_rng(0)
+    for place in rng.integers(0, len(content), 40):
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(rng.integers(0, 8))
+        (saved / name).write_bytes(changed)
+        with pytest.raises((ModelFileError, FileNotFoundError)):
+            TextClassifier.load(saved)
+    for size in rng.integers(0, len(content), 5):
+        (saved / name).write_bytes(content[:size])
+        with pytest.raises((ModelFileError, FileNotFoundError)):
+            TextClassifier.load(saved)
+
+
+def test_digests_of_files_elsewhere_are_not_taken(saved: Path) -> None:
+    with (saved / "SHA256SUMS").open("a") as file:
+        file.write(f"{'0' * 64}  ../../secret\n")
+    with pytest.raises(ModelFileError, match="SHA256SUMS is damaged"):
+        TextClassifier.load(saved)
+
+
+def test_killed_between_two_files(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(source: Any, target: Path) -> None:
+        if target.name == "estimator.json":
+            raise KeyboardInterrupt
+        shutil.move(source, target)
+
+    monkeypatch.setattr("mmensemble_estimators.storage.folder.os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        text(max_epochs=2).fit(TEXTS, KINDS).save(saved)  # its weights have the same shapes
+    with pytest.raises(ModelFileError, match=r"estimator\.json is not what save wrote"):
         TextClassifier.load(saved)
 
 
@@ -244,6 +295,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 )
 def test_damaged_json(saved: Path, content: bytes) -> None:
     (saved / "estimator.json").write_bytes(content)
+    sum_anew(saved)
     with pytest.raises(ModelFileError):
         TextClassifier.load(saved)
 
@@ -270,6 +322,7 @@ def test_damaged_entry(saved: Path, key: str, value: Any) -> None:
     else:
         state[key] = value
     (saved / "estimator.json").write_text(json.dumps(state), encoding="utf-8")
+    sum_anew(saved)
     with pytest.raises(ModelFileError):
         TextClassifier.load(saved)
 
@@ -278,6 +331,7 @@ def test_damaged_entry(saved: Path, key: str, value: Any) -> None:
 def test_truncated_weights(saved: Path, size: int) -> None:
     content = (saved / "weights.safetensors").read_bytes()
     (saved / "weights.safetensors").write_bytes(content[:size])
+    sum_anew(saved)
     with pytest.raises(ModelFileError, match="damaged"):
         TextClassifier.load(saved)
 
@@ -285,6 +339,9 @@ def test_truncated_weights(saved: Path, size: int) -> None:
 def test_weights_of_another_network(saved: Path, tmp_path: Path) -> None:
     text(backbone="lstm").fit(TEXTS, KINDS).save(tmp_path / "other")
     shutil.copy(tmp_path / "other" / "weights.safetensors", saved)
+    with pytest.raises(ModelFileError, match=r"weights\.safetensors is not what save wrote"):
+        TextClassifier.load(saved)
+    sum_anew(saved)
     with pytest.raises(ModelFileError, match="damaged"):
         TextClassifier.load(saved)
 
@@ -297,8 +354,9 @@ def test_another_class(saved: Path) -> None:
 
 def test_newer_version(saved: Path) -> None:
     state = json.loads((saved / "estimator.json").read_text(encoding="utf-8"))
-    (saved / "estimator.json").write_text(json.dumps({**state, "format_version": 3}), encoding="utf-8")
-    with pytest.raises(ModelFileError, match="format version 3 and this mmensemble reads up to 2; upgrade"):
+    (saved / "estimator.json").write_text(json.dumps({**state, "format_version": 4}), encoding="utf-8")
+    sum_anew(saved)
+    with pytest.raises(ModelFileError, match="format version 4 and this mmensemble reads up to 3; upgrade"):
         TextClassifier.load(saved)
 
 

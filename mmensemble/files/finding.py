@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "compression_of",
     "find_files",
+    "is_media",
     "is_pattern",
     "standard_input",
     "uncompressed_name",
@@ -79,8 +80,8 @@ def is_pattern(text: str) -> bool:
     return any(character in text for character in "*?[")
 
 
-def find_files(source: Source) -> list[FoundFile]:
-    """Find the files of rows that a source names.
+def find_files(source: Source, media: Collection[str] = ()) -> list[FoundFile]:
+    """Find the files of rows that a source names, or the files that are rows themselves.
 
     Parameters
     ----------
@@ -88,6 +89,9 @@ def find_files(source: Source) -> list[FoundFile]:
         A file; a folder, with all below it; a pattern, in which ``**`` stands for any number of folders; or a list of
         these. Of folders and patterns, names that begin with a dot or an underscore do not count, nor do files of
         unknown formats.
+    media : collection of str, default=()
+        Endings of files that are rows themselves, as pictures. Of folders and patterns they count where there is no
+        file of rows.
 
     Returns
     -------
@@ -106,7 +110,9 @@ def find_files(source: Source) -> list[FoundFile]:
     named = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     if not named:
         raise ConfigurationError("the list of files to score is empty")
-    found = [file for name in named for file in _found(os.fspath(name))]
+    found = [file for name in named for file in _found(os.fspath(name), media)]
+    if len({is_media(file, media) for file in found}) > 1:
+        raise ConfigurationError("some of the files are rows themselves, and others hold rows; score them apart")
     seen: set[str] = set()
     for file in found:
         if file.place.uri in seen:
@@ -115,7 +121,12 @@ def find_files(source: Source) -> list[FoundFile]:
     return found
 
 
-def _found(text: str) -> Iterator[FoundFile]:
+def is_media(file: FoundFile, media: Collection[str]) -> bool:
+    """Tell whether a file is a row itself, by its ending."""
+    return PurePosixPath(file.place.path).suffix.lower() in media
+
+
+def _found(text: str, media: Collection[str]) -> Iterator[FoundFile]:
     from pyarrow.fs import FileType
 
     if is_pattern(text) and not _exists(text):
@@ -128,21 +139,22 @@ def _found(text: str) -> Iterator[FoundFile]:
             for rest, each in (_below(base) if info.type == FileType.Directory else ())
             if _matches(rest, parts[fixed:])
         )
-        yield from _of_rows(base, matching, f"no file of rows is named as {text}")
+        yield from _of_rows(base, list(matching), media, f"no file of rows is named as {text}")
         return
     place = place_of(text)
     (info,) = place.filesystem.get_file_info([place.path])
     if info.type == FileType.NotFound:
         raise FileNotFoundError(f"there is no file or folder {place.uri}")
     if info.type == FileType.Directory:
-        yield from _of_rows(place, _below(place), f"the folder {place.uri} has no file of rows")
+        yield from _of_rows(place, _below(place), media, f"the folder {place.uri} has no file of rows")
         return
-    if not _is_known(place.path):
+    file = FoundFile(place, info.size, info.mtime_ns, ())
+    if not _is_known(place.path) and not is_media(file, media):
         raise ConfigurationError(
             f"{place.uri} is neither {described(known_formats(), 'nor')}, by its ending, nor one of these with "
-            f"{' or '.join(_COMPRESSIONS)} behind"
+            f"{' or '.join(_COMPRESSIONS)} behind{_or_media(media)}"
         )
-    yield FoundFile(place, info.size, info.mtime_ns, ())
+    yield file
 
 
 def _exists(text: str) -> bool:
@@ -160,15 +172,25 @@ def _below(base: Place) -> list[tuple[list[str], pa.fs.FileInfo]]:
     return sorted(below, key=lambda each: each[0])
 
 
-def _of_rows(base: Place, files: Iterable[tuple[list[str], pa.fs.FileInfo]], otherwise: str) -> Iterator[FoundFile]:
-    found = [
+def _of_rows(
+    base: Place, files: Iterable[tuple[list[str], pa.fs.FileInfo]], media: Collection[str], otherwise: str
+) -> Iterator[FoundFile]:
+    seen = [
         FoundFile(base.at(info.path), info.size, info.mtime_ns, _partition(rest[:-1]))
         for rest, info in files
-        if not any(part.startswith((".", "_")) for part in rest) and _is_known(info.path)
+        if not any(part.startswith((".", "_")) for part in rest)
     ]
+    found = [file for file in seen if _is_known(file.place.path)] or [file for file in seen if is_media(file, media)]
     if not found:
-        raise DataError(f"{otherwise}: {described(known_formats())}, or one of these with {' or '.join(_COMPRESSIONS)}")
+        raise DataError(
+            f"{otherwise}: {described(known_formats())}, or one of these with {' or '.join(_COMPRESSIONS)}"
+            f"{_or_media(media)}"
+        )
     yield from found
+
+
+def _or_media(media: Collection[str]) -> str:
+    return f"; nor is there a file that is a row itself, {', '.join(sorted(media))}" if media else ""
 
 
 def _is_known(path: str) -> bool:

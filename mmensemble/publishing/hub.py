@@ -64,10 +64,11 @@ def push_to_hub(
     weights = model.with_name(f"{model.name}.data")
     with tempfile.TemporaryDirectory() as folder:
         card = Path(folder, _CARD)
+        write_card(model, card)  # what cannot be opened here is of no use there
         if api.file_exists(repo_id, _CARD, revision=revision):
             there = hub.hf_hub_download(repo_id, _CARD, revision=revision, token=token)
             card.write_bytes(Path(there).read_bytes())
-        write_card(model, card)  # what cannot be opened here is of no use there
+            write_card(model, card)
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.create_commit(
             repo_id,

@@ -110,9 +110,9 @@ class Tower(nn.Module):
         name = "text_projection" if half == "text" else "visual_projection"
         self.projection = getattr(model, name, nn.Identity())  # SigLIP's halves project by themselves
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Embed token ids (batch, length), or pixels (batch, 3, height, width), as (batch, size)."""
-        projected: Tensor = self.projection(self.encoder(inputs).pooler_output)
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Embed `input_ids` (batch, length) or `pixel_values` (batch, 3, height, width) as (batch, size)."""
+        projected: Tensor = self.projection(self.encoder(**inputs).pooler_output)
         return projected
 
 
@@ -147,7 +147,7 @@ class TextTowerEncoder(Encoder):
             padding = torch.full_like(input_ids[:, :1], self.pad_id).expand(-1, self.filled_to)
             real = torch.where(attention_mask.bool(), input_ids, self.pad_id)
             input_ids = torch.cat([real, padding], dim=1)[:, : self.filled_to]
-        embedding: Tensor = self.backbone(input_ids)
+        embedding: Tensor = self.backbone(input_ids=input_ids)
         return embedding
 
     def architecture(self) -> dict[str, Any]:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmensemble.exceptions import ConfigurationError
 from mmensemble.files.finding import (
     STANDARD_INPUT,
-    FoundFile,
     Source,
     compression_of,
     find_files,
+    is_media,
     is_pattern,
     standard_input,
 )
 from mmensemble.files.formats import described, known_formats
 from mmensemble.files.lines import OnBadLine
+from mmensemble.files.media import CONTENT, ENDINGS, PATH
 from mmensemble.files.places import is_uri, place_of
 from mmensemble.files.writing import check_room
 from mmensemble.scoring.engines.batch_scorer import BatchScorer
@@ -29,6 +31,7 @@ from mmensemble.scoring.engines.fragments import cut, open_fragment
 from mmensemble.scoring.engines.job import Job, to_file, to_folder
 from mmensemble.scoring.engines.model_cache import local_model, model_digest
 from mmensemble.scoring.file_job import FileOptions, OnError, check_columns, check_target, write_file
+from mmensemble.scoring.manifest import Manifest
 from mmensemble.scoring.providers import Device
 from mmensemble.scoring.report.files import ReportPaths
 from mmensemble.scoring.report.score_report import ScoreReport
@@ -74,7 +77,9 @@ def score_dataset(
     source : str, path-like or sequence of them
         A file, a folder with all below it, a pattern such as ``rows/**/*.parquet``, or a list of these; paths, or URIs
         of file systems that pyarrow or fsspec knows. The formats of `score_file`, and these with ``.gz`` or ``.zst``
-        behind. A folder named ``day=2026-11-27`` is a column ``day`` of text, unless the file has one. ``"-"`` is
+        behind. A folder named ``day=2026-11-27`` is a column ``day`` of text, unless the file has one. Where the model
+        reads pictures, sounds or films and nothing else, and there is no file of rows, each file of these is a row, and
+        its ``path`` stands beside its scores. ``"-"`` is
         standard input, which is written to a temporary file first: Parquet, Arrow IPC, JSON Lines, TSV or CSV, by what
         it begins with. It cannot be taken up after a crash.
     target : str or path-like
@@ -151,6 +156,11 @@ def score_dataset(
     if fragment_rows < 1:
         raise ConfigurationError(f"fragment_rows must be at least 1, not {fragment_rows!r}")
     where, is_local = os.fspath(target), runner.name == LocalEngine.name
+    to_one_file = _names_a_file(where)
+    if to_one_file and (is_uri(where) or not is_local):
+        raise ConfigurationError(
+            f"{where} is a file; the target of a cluster, or elsewhere, is a folder, whose name has no suffix"
+        )
     facts = {"model": _name(scorer.model), "source": _name(source), "target": where, "engine": runner.name}
     with ExitStack() as stack:
         if source == STANDARD_INPUT:
@@ -159,29 +169,22 @@ def score_dataset(
                     "standard input is read here; workers of a cluster need files that all of them see"
                 )
             source = stack.enter_context(standard_input())
-        if not _names_a_file(where):
-            files = find_files(source)
-            place = place_of(where)
-            for file in files:
-                if file.place.uri.startswith(f"{place.uri.rstrip('/')}/"):
-                    raise ConfigurationError(
-                        f"{file.place.uri} of the source lies in the target; write to another folder"
-                    )
-            job = _planned(scorer, options, files, fragment_rows, runner, workers, facts)
-            folder = ScoreFolder(place.uri, f".{format.lstrip('.')}", job.stamp)
-            return to_folder(job, folder, overwrite=overwrite)
-        if is_uri(where) or not is_local:
-            raise ConfigurationError(
-                f"{where} is a file; the target of a cluster, or elsewhere, is a folder, whose name has no suffix"
-            )
-        if isinstance(source, (str, os.PathLike)) and _is_plain(os.fspath(source)) and workers in (None, 1):
-            opened = local_model(scorer.model)
-            return write_file(opened, os.fspath(source), where, scorer.columns_of, options, name=facts["source"])
-        check_target(Path(where), overwrite)
-        check_room(Path(where), 0)
-        job = _planned(scorer, options, find_files(source), fragment_rows, runner, workers, facts)
-        hidden = Path(where).absolute().with_name(f".{Path(where).name}.fragments")
-        return to_file(job, ScoreFolder(str(hidden), ".arrow", job.stamp), Path(where))
+        if to_one_file:
+            if isinstance(source, (str, os.PathLike)) and _is_plain(os.fspath(source)) and workers in (None, 1):
+                opened = local_model(scorer.model)
+                return write_file(opened, os.fspath(source), where, scorer.columns_of, options, name=facts["source"])
+            check_target(Path(where), overwrite)
+            check_room(Path(where), 0)
+        job = _planned(scorer, options, source, fragment_rows, runner, workers, facts)
+        if to_one_file:
+            hidden = Path(where).absolute().with_name(f".{Path(where).name}.fragments")
+            return to_file(job, ScoreFolder(str(hidden), ".arrow", job.stamp), Path(where))
+        place = place_of(where)
+        for uri in (uri for fragment in job.fragments for uri in fragment.uris):
+            if uri.startswith(f"{place.uri.rstrip('/')}/"):
+                raise ConfigurationError(f"{uri} of the source lies in the target; write to another folder")
+        folder = ScoreFolder(place.uri, f".{format.lstrip('.')}", job.stamp)
+        return to_folder(job, folder, overwrite=overwrite)
 
 
 def _name(named: Any) -> str:
@@ -195,24 +198,36 @@ def _name(named: Any) -> str:
 def _planned(
     scorer: BatchScorer,
     options: FileOptions,
-    files: list[FoundFile],
+    source: Source,
     fragment_rows: int,
     runner: Engine,
     workers: int | None,
     facts: dict[str, Any],
 ) -> Job:
     """Look at the source and the model for what the job needs to know."""
-    fragments = cut(files, fragment_rows)
     # On a cluster this process scores nothing; a GPU that it may have is not its own.
     is_local = runner.name == LocalEngine.name
     reading = scorer if is_local else BatchScorer(scorer.model, keep=scorer.keep, top_k=scorer.top_k, device="cpu")
-    with open_fragment(fragments[0]) as found:
-        rows = options.renamed(found, reading.added.model.manifest, fragments[0].uri)
-        needed = [*reading.added.model.manifest.columns, *scorer.keep]
-        check_columns(fragments[0].uri, rows.schema.names, needed)
-        schema = reading.schema(rows.schema)
     model = reading.added.model
+    column, media = _media_of(model.manifest)
+    files = find_files(source, media)
+    if is_media(files[0], media):
+        options = replace(options, columns={column: CONTENT, **(options.columns or {})})
+        for each in (scorer, reading):  # whose scores they are is all that is known of them
+            each.keep = list(dict.fromkeys([PATH, *each.keep]))
+    fragments = cut(files, fragment_rows, media)
+    with open_fragment(fragments[0]) as found:
+        rows = options.renamed(found, model.manifest, fragments[0].uri)
+        check_columns(fragments[0].uri, rows.schema.names, [*model.manifest.columns, *scorer.keep])
+        schema = reading.schema(rows.schema)
     return Job(scorer, options, model_digest(model.path), model.manifest, fragments, schema, runner, workers, facts)
+
+
+def _media_of(manifest: Manifest) -> tuple[str, tuple[str, ...]]:
+    """Return the column of pictures, sounds or films that a model reads, where it reads no other, and their endings."""
+    column, *others = manifest.columns
+    kinds = {feed.preprocessor.kind for feed in manifest.feeds}
+    return column, ENDINGS.get(kinds.pop(), ()) if len(kinds) == 1 and not others else ()
 
 
 def _names_a_file(where: str) -> bool:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from itertools import accumulate
+from itertools import accumulate, groupby
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mmensemble.exceptions import DataError
-from mmensemble.files.finding import FoundFile, compression_of, uncompressed_name
+from mmensemble.files.finding import FoundFile, compression_of, is_media, uncompressed_name
 from mmensemble.files.formats import format_of
 from mmensemble.files.lines import BAD_LINE, OnBadLine
+from mmensemble.files.media import MediaReader
 from mmensemble.files.parquet import ParquetFormat, ParquetReader
 from mmensemble.files.places import Place, place_of
 from mmensemble.files.reading import TableReader, naming, opened
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["Fragment", "FragmentRows", "cut", "open_fragment"]
 
 _BLOCK = 2**20
+# Files that are rows themselves, in one fragment.
+_MOST_MEDIA = 1024
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """A file of rows, or a range of row groups of a Parquet file: what one task scores.
+    """A file of rows, a range of row groups of a Parquet file, or files that are rows themselves: what one task scores.
 
     Parameters
     ----------
@@ -48,6 +51,8 @@ class Fragment:
         How many rows of the file come before it.
     n_rows : int, default=None
         Where it is known beforehand.
+    rows : tuple of (str, int, int or None), default=()
+        URIs, sizes and times of the files that are rows themselves; `uri` is then the first one.
     """
 
     number: int
@@ -58,22 +63,30 @@ class Fragment:
     row_groups: tuple[int, int] | None = None
     first_row: int = 0
     n_rows: int | None = None
+    rows: tuple[tuple[str, int, int | None], ...] = ()
+
+    @property
+    def uris(self) -> list[str]:
+        """The files that are read for it."""
+        return [uri for uri, *_ in self.rows] or [self.uri]
 
     @property
     def key(self) -> str:
         """What tells it from others, wherever it stands: another version of its file is another fragment."""
-        read = (self.uri, self.size, self.mtime_ns, self.partition, self.row_groups)
+        read = (self.uri, self.size, self.mtime_ns, self.partition, self.row_groups, *self.rows)
         return blake2b(repr(read).encode(), digest_size=16).hexdigest()
 
 
-def cut(files: Iterable[FoundFile], fragment_rows: int) -> list[Fragment]:
+def cut(files: Sequence[FoundFile], fragment_rows: int, media: Collection[str] = ()) -> list[Fragment]:
     """Cut files into fragments: the same ones whoever scores them, and however many workers there are.
 
     Parameters
     ----------
-    files : iterable of FoundFile
+    files : sequence of FoundFile
     fragment_rows : int
         Row groups of a Parquet file are taken together up to so many rows. Files of other formats are not cut.
+    media : collection of str, default=()
+        Endings of files that are rows themselves; of those, up to 1,024 of a folder are taken together.
 
     Returns
     -------
@@ -84,6 +97,8 @@ def cut(files: Iterable[FoundFile], fragment_rows: int) -> list[Fragment]:
     DataError
         If a Parquet file is damaged.
     """
+    if files and is_media(files[0], media):
+        return _cut_media(files, min(fragment_rows, _MOST_MEDIA))
     fragments: list[Fragment] = []
     for file in files:
         place = file.place
@@ -101,6 +116,28 @@ def cut(files: Iterable[FoundFile], fragment_rows: int) -> list[Fragment]:
         for first, behind in ranges:
             rows = starts[behind] - starts[first]
             fragments.append(piece(len(fragments), row_groups=(first, behind), first_row=starts[first], n_rows=rows))
+    return fragments
+
+
+def _cut_media(files: Sequence[FoundFile], most: int) -> list[Fragment]:
+    fragments: list[Fragment] = []
+    for partition, together in groupby(files, key=lambda file: file.partition):
+        related = list(together)
+        for start in range(0, len(related), most):
+            some = related[start : start + most]
+            rows = tuple((file.place.uri, file.size, file.mtime_ns) for file in some)
+            first = some[0]
+            fragments.append(
+                Fragment(
+                    len(fragments),
+                    first.place.uri,
+                    sum(file.size for file in some),
+                    first.mtime_ns,
+                    partition,
+                    n_rows=len(rows),
+                    rows=rows,
+                )
+            )
     return fragments
 
 
@@ -178,7 +215,9 @@ def open_fragment(
     """
     place = place_of(fragment.uri)
     with ExitStack() as stack:
-        if _is_parquet(place.path):
+        if fragment.rows:
+            reader = TableReader(fragment.uri, on_bad_line, partial(MediaReader, fragment.uris, on_bad_line))
+        elif _is_parquet(place.path):
             groups = None if fragment.row_groups is None else range(*fragment.row_groups)
             reader = TableReader(fragment.uri, on_bad_line, partial(_open_parquet, place, groups, on_bad_line))
         else:

@@ -111,7 +111,7 @@ def to_folder(job: Job, folder: ScoreFolder, *, overwrite: bool) -> ScoreReport:
 def to_file(job: Job, folder: ScoreFolder, target: Path) -> ScoreReport:
     """Score a source into one file; fragments wait in a hidden folder until all are there."""
     check_writable(target, job.schema)
-    if str(target.absolute()) in {fragment.uri for fragment in job.fragments}:
+    if str(target.absolute()) in {uri for fragment in job.fragments for uri in fragment.uris}:
         raise ConfigurationError(f"the output {target} is of the source; write to another file")
     started = time.perf_counter()
     with folder.writing():

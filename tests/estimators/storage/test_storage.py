@@ -173,7 +173,7 @@ def test_load_leaves_the_random_state_alone(saved: Path) -> None:
 def test_nothing_is_pickled(saved: Path) -> None:
     assert {path.name for path in saved.iterdir()} == FILES
     state = json.loads((saved / "estimator.json").read_text(encoding="utf-8"))
-    assert state["format_version"] == 2
+    assert state["format_version"] == 3
     weights = (saved / "weights.safetensors").read_bytes()
     header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
     assert "head.linear.weight" in header

@@ -595,8 +595,8 @@ def test_the_log_has_each_fit(
     text, facts = "member 1 of 2 (text)", "member 2 of 2 (facts)"
     folds = [f"fold {number} of 3" for number in (1, 2, 3)]
     assert sorted(fits) == sorted([text, facts, *(f"{name}, {fold}" for name in (text, facts) for fold in folds)])
-    assert said[-2].startswith("MultimodalClassifier: fit took")
-    assert said[-1].startswith("Stacking(cv=3)")
+    assert said[-2].startswith("Stacking(cv=3)")
+    assert said[-1].startswith("MultimodalClassifier: fit took")
     quiet = composition(fusion=Stacking(cv=3), verbose=0).fit(X, y)
     np.testing.assert_array_equal(model.predict_proba(X), quiet.predict_proba(X))
 

@@ -85,8 +85,8 @@ def score(model: str, input: str, output: str, quiet: bool, threads: int | None,
 
     INPUT is a file, a folder with all below it, or a pattern in quotes; each, as MODEL, a path or a URI; or - for
     standard input. A folder of pictures, sounds or films will do where MODEL reads nothing else: each is a row, and the
-    output has its path. The output is a file, or, by a name without a suffix, a folder, which gets a file for each fragment
-    of INPUT.
+    output has its path. The output is a file, or, by a name without a suffix, a folder, which gets a file for each
+    fragment of INPUT.
 
     The output has the kept columns, then prediction, probability_<class> for each class, and error. Each file appears
     when it is complete. Relative image paths in INPUT start at the working directory.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +12,8 @@ from mmensemble.files.seal import sha256_of
 __all__ = ["SUMS", "check_sums", "write_sums"]
 
 SUMS = "SHA256SUMS"
+
+_LINE = r"([0-9a-f]{64})  ([^\n]+)\n"
 
 
 def write_sums(folder: Path, files: Iterable[Path]) -> None:
@@ -35,9 +38,13 @@ def check_sums(folder: Path, last: str) -> None:
     FileNotFoundError
         If one of them is not there.
     """
-    lines = (folder / SUMS).read_bytes().decode("utf-8", "replace").splitlines()
-    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    if last not in listed or any(PurePosixPath(name).is_absolute() or ".." in name for name in listed):
+    text = (folder / SUMS).read_bytes().decode("utf-8", "replace")
+    listed = {name: digest for digest, name in re.findall(_LINE, text)}
+    if (
+        not re.fullmatch(f"({_LINE})+", text)
+        or last not in listed
+        or any(PurePosixPath(name).is_absolute() or ".." in name for name in listed)
+    ):
         raise ModelFileError(f"{folder / SUMS} is damaged")
     for name, digest in listed.items():
         if sha256_of(folder / name) != digest:

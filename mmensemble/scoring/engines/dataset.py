@@ -22,7 +22,7 @@ from mmensemble.files.finding import (
 from mmensemble.files.formats import described, known_formats
 from mmensemble.files.lines import OnBadLine
 from mmensemble.files.media import CONTENT, ENDINGS, PATH
-from mmensemble.files.places import is_uri, place_of
+from mmensemble.files.places import Place, is_uri, place_of
 from mmensemble.files.writing import check_room
 from mmensemble.scoring.engines.batch_scorer import BatchScorer
 from mmensemble.scoring.engines.engine import Engine, LocalEngine, engine_named
@@ -175,14 +175,11 @@ def score_dataset(
                 return write_file(opened, os.fspath(source), where, scorer.columns_of, options, name=facts["source"])
             check_target(Path(where), overwrite)
             check_room(Path(where), 0)
-        job = _planned(scorer, options, source, fragment_rows, runner, workers, facts)
-        if to_one_file:
+        place = None if to_one_file else place_of(where)
+        job = _planned(scorer, options, source, place, fragment_rows, runner, workers, facts)
+        if place is None:
             hidden = Path(where).absolute().with_name(f".{Path(where).name}.fragments")
             return to_file(job, ScoreFolder(str(hidden), ".arrow", job.stamp), Path(where))
-        place = place_of(where)
-        for uri in (uri for fragment in job.fragments for uri in fragment.uris):
-            if uri.startswith(f"{place.uri.rstrip('/')}/"):
-                raise ConfigurationError(f"{uri} of the source lies in the target; write to another folder")
         folder = ScoreFolder(place.uri, f".{format.lstrip('.')}", job.stamp)
         return to_folder(job, folder, overwrite=overwrite)
 
@@ -199,18 +196,22 @@ def _planned(
     scorer: BatchScorer,
     options: FileOptions,
     source: Source,
+    target: Place | None,
     fragment_rows: int,
     runner: Engine,
     workers: int | None,
     facts: dict[str, Any],
 ) -> Job:
-    """Look at the source and the model for what the job needs to know."""
+    """Look at the source and the model for what the job needs to know; the target is a folder, or None."""
     # On a cluster this process scores nothing; a GPU that it may have is not its own.
     is_local = runner.name == LocalEngine.name
     reading = scorer if is_local else BatchScorer(scorer.model, keep=scorer.keep, top_k=scorer.top_k, device="cpu")
     model = reading.added.model
     column, media = _media_of(model.manifest)
     files = find_files(source, media)
+    for file in files if target is not None else ():
+        if file.place.uri.startswith(f"{target.uri.rstrip('/')}/"):
+            raise ConfigurationError(f"{file.place.uri} of the source lies in the target; write to another folder")
     if is_media(files[0], media):
         options = replace(options, columns={column: CONTENT, **(options.columns or {})})
         for each in (scorer, reading):  # whose scores they are is all that is known of them

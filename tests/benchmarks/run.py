@@ -11,7 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script, where `tests` is no installed package
 
-from tests.benchmarks import generation, memory, scoring, search, training
+from tests.benchmarks import engines, generation, memory, scoring, search, training
+from tests.benchmarks.engines import as_engine_table
 from tests.benchmarks.generation import as_cost_table
 from tests.benchmarks.memory import as_memory_table
 from tests.benchmarks.search import as_search_table
@@ -25,12 +26,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1000, help="rows to fit on and to score")
     parser.add_argument(
-        "--only", choices=["scoring", "training", "generation", "memory", "search"], help="one part of them"
+        "--only", choices=["scoring", "training", "generation", "memory", "search", "engines"], help="one part of them"
     )
     parser.add_argument("--pretrained", help="folder of SmolLM2 (packaged.smollm2_folder), to generate with it as well")
     parser.add_argument("--output", type=Path, default=Path("benchmark_output"))
     arguments = parser.parse_args()
-    results, costs, peaks, ratios = [], [], [], []
+    results, costs, peaks, ratios, engine_costs = [], [], [], [], []
     if arguments.only in (None, "scoring"):
         results += scoring.run(n_rows=arguments.rows)
     if arguments.only in (None, "training"):
@@ -42,6 +43,8 @@ def main() -> None:
         peaks += memory.run(n_rows=arguments.rows)
     if arguments.only in (None, "search"):
         ratios += search.run(n_rows=min(arguments.rows, SEARCHED_ROWS))
+    if arguments.only in (None, "engines") and sys.platform == "linux":
+        engine_costs += engines.run()
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     if results:
         print(f"{as_table(results)}\n\n{machine}; medians, in turn with the reference in one process\n")
@@ -51,6 +54,8 @@ def main() -> None:
         print(f"{as_memory_table(peaks)}\n\nrise of the peak resident set, each in a process of its own")
     if ratios:
         print(f"\n{as_search_table(ratios)}\n\n{machine}; each search once")
+    if engine_costs:
+        print(f"\n{as_engine_table(engine_costs)}\n\n{machine}; one worker on one thread, medians of three jobs")
     arguments.output.mkdir(parents=True, exist_ok=True)
     written = {
         "machine": machine,
@@ -58,6 +63,7 @@ def main() -> None:
         "generation": [cost.to_dict() for cost in costs],
         "memory": [peak.to_dict() for peak in peaks],
         "search": [ratio.to_dict() for ratio in ratios],
+        "engines": [cost.to_dict() for cost in engine_costs],
     }
     if results:
         plot(results, arguments.output / "benchmarks.png")

@@ -209,8 +209,8 @@ def _planned(
     model = reading.added.model
     column, media = _media_of(model.manifest)
     files = find_files(source, media)
-    for file in files if target is not None else ():
-        if file.place.uri.startswith(f"{target.uri.rstrip('/')}/"):
+    for file in files:
+        if target is not None and file.place.uri.startswith(f"{target.uri.rstrip('/')}/"):
             raise ConfigurationError(f"{file.place.uri} of the source lies in the target; write to another folder")
     if is_media(files[0], media):
         options = replace(options, columns={column: CONTENT, **(options.columns or {})})

@@ -49,7 +49,8 @@ try:
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": environment})
     engine._call = kills_itself
-    report = score_dataset(model, rows, out / "job", engine="ray", keep=["id"], device="cpu", fragment_rows=200)
+    options = {"keep": ["id"], "device": "cpu", "fragment_rows": 200, "report": marks / "report.json"}
+    report = score_dataset(model, rows, out / "job", engine="ray", **options)
     workers = {path.name.partition("-")[2] for path in marks.iterdir() if "-" in path.name}
 
     ray.data.DataContext.get_current().execution_options.preserve_order = True

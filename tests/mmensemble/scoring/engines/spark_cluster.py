@@ -63,7 +63,8 @@ spark = (
 )
 try:
     engine._on_worker = exits_once
-    report = score_dataset(model, rows, out / "job", engine="spark", keep=["id"], device="cpu", fragment_rows=200)
+    options = {"keep": ["id"], "device": "cpu", "fragment_rows": 200, "report": marks / "report.json"}
+    report = score_dataset(model, rows, out / "job", engine="spark", **options)
     workers = {path.name.partition("-")[2] for path in marks.iterdir() if "-" in path.name}
 
     frame = spark.read.option("recursiveFileLookup", "true").parquet(str(rows))

@@ -45,6 +45,9 @@ def test_a_python_worker_exits_in_the_middle(
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert (report["n_rows"], report["n_errors"]) == (1500, 3)
+    # What each worker counted is added up, of a fragment that was begun twice once.
+    counted = json.loads((marks / "report.json").read_text())
+    assert (counted["n_rows"], counted["n_scored"], counted["n_unobserved"]) == (1500, 1497, 0)
     assert report["n_workers"] > 1
     assert (marks / "exited").exists()
     assert_equal_scores(read_folder(tmp_path / "out" / "job"), scored)

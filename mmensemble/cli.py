@@ -241,7 +241,7 @@ def card(model: Path, card: Path, rows: Path | None) -> None:
     """  # noqa: D301 (click keeps the lines of a paragraph that a backspace begins)
     from mmensemble.publishing import write_card
 
-    write_card(model, card, rows=None if rows is None else _read_frame(rows))
+    write_card(model, card, rows=rows)
     click.echo(card)
 
 

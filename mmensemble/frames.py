@@ -20,6 +20,7 @@ __all__ = [
     "leaf_cells",
     "n_rows",
     "naming_rows",
+    "not_a",
 ]
 
 
@@ -73,6 +74,12 @@ def naming_rows(X: Any) -> Iterator[None]:
         label = index[error.row]
         label = label.item() if isinstance(label, np.generic) else label
         raise DataError(error.message, row=error.row, column=error.column, label=label) from error
+
+
+def not_a(X: object) -> str:
+    """Say what a frame is not, for an error."""
+    hint = ": one row of a frame is X.iloc[[number]]" if type(X).__name__ == "Series" else ""
+    return f"not {type(X).__name__}{hint}"
 
 
 def check_columns(names: Iterable[str], columns: Iterable[str]) -> None:

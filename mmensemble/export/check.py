@@ -37,7 +37,7 @@ __all__ = ["Exportability", "can_export", "check_exportable"]
 Named = Iterable[tuple[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exportability:
     """What `can_export` answers; it is true where nothing stands against an export.
 
@@ -51,6 +51,11 @@ class Exportability:
 
     def __bool__(self) -> bool:
         return not self.reasons
+
+    def __str__(self) -> str:
+        return "it can be exported" if self else f"it cannot be exported: {'; '.join(self.reasons)}"
+
+    __repr__ = __str__
 
 
 def can_export(estimator: Any) -> Exportability:

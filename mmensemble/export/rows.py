@@ -72,6 +72,7 @@ def made_rows(estimator: Any, feeds: Sequence[Feed], n: int, rng: np.random.Gene
         taken = rng.random(n) < 0.75
         cells[column] = np.where(taken, rng.choice(values, size=n), cells[column]).tolist()
     names = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
+    words = {column for feed in feeds for column in feed.columns}.difference(_numeric(feeds))
 
     def rows(columns: dict[str, list[Any]]) -> Any:
         if not names:
@@ -79,7 +80,9 @@ def made_rows(estimator: Any, feeds: Sequence[Feed], n: int, rng: np.random.Gene
                 return next(iter(columns.values()))
             return pd.DataFrame(columns)
         n_rows = len(next(iter(columns.values())))
-        return pd.DataFrame({name: columns.get(name, [None] * n_rows) for name in names})
+        made = pd.DataFrame({name: columns.get(name, [None] * n_rows) for name in names})
+        # What holds no number stays so where all cells are missing, as in the frame of many rows.
+        return made.astype({name: object for name in names if name in words and made[name].dtype.kind == "f"})
 
     yield rows(cells)
     first = {column: made[:1] for column, made in cells.items()}

@@ -39,7 +39,7 @@ from mmensemble.graph import (
 )
 from mmensemble.learning.columns import Columns, as_list
 from mmensemble.learning.folds import column_groups, member_fold, out_of_fold, split_rows
-from mmensemble.learning.jobs import Job, can_be_cut, run_jobs
+from mmensemble.learning.jobs import Job, can_be_cut, is_network, run_jobs
 from mmensemble.learning.members import fit_member, takes_groups
 from mmensemble.learning.outputs import check_can_answer, output_names, outputs_of
 from mmensemble.learning.related_rows import warn_of_related_rows
@@ -196,7 +196,7 @@ class LateFusion(Fusion):
         fits, held_out_fits, held_out_rows = [], [], []
         for m, (member, (present, rows)) in enumerate(zip(members, found, strict=True)):
             known = (member.estimator, HashedRows(rows), y[present])
-            cost = float(can_be_cut(member.estimator))
+            cost, slow = float(can_be_cut(member.estimator)), is_network(member.estimator)
             weights = None if sample_weight is None else sample_weight[present]
             related = groups[present] if groups is not None and takes_groups(member.estimator) else None
             call: tuple[Any, ...] = (
@@ -213,7 +213,7 @@ class LateFusion(Fusion):
             what = ("member", m + 1, len(members), member.name)
             # A frozen network embeds its rows in the first fit, and finds them embedded in the others.
             kinds = (m, m) if cost else ((m, "whole"), (m, "fold"))
-            fits.append(Job(member.name, member.call, call, cost * n, [what], kinds[0], n))
+            fits.append(Job(member.name, member.call, call, cost * n, [what], kinds[0], n, slow))
             for number, fold in enumerate(folds, 1):
                 fitting, held_out = member_fold(fold, present)
                 if len(held_out):
@@ -221,7 +221,9 @@ class LateFusion(Fusion):
                     call = (present, rows, store.call, out_of_fold, *known, self.task_, *metadata)
                     n = float(len(fitting))
                     which = ("fold", number, len(folds))
-                    held_out_fits.append(Job(member.name, member.call, call, cost * n, [what, which], kinds[1], n))
+                    held_out_fits.append(
+                        Job(member.name, member.call, call, cost * n, [what, which], kinds[1], n, slow)
+                    )
                     held_out_rows.append((m, np.flatnonzero(present)[held_out]))
         results = run_jobs(fits + held_out_fits, n_jobs)
         fitted = zip(members, results, strict=False)

@@ -76,6 +76,14 @@ class LogOpinionPool(LateFusion):
     def __init__(self, cv: Any = 5) -> None:
         self.cv = cv
 
+    def _learned(self) -> str:
+        weights = getattr(self, "weights_", np.empty((0, 0)))
+        if weights.ndim != 1:
+            return ""
+        what = "weights" if isinstance(self.task_, Regression) else "powers"
+        pairs = (f"{m.name} {weight:.3g}" for m, weight in zip(self.members_, weights, strict=True))
+        return f"{what}: {', '.join(pairs)}"
+
     def learns(self, task: Task) -> bool:
         return True
 

@@ -54,6 +54,11 @@ class EnsembleSelection(WeightedAverage):
         self.n_rounds = n_rounds
         self.cv = cv
 
+    def _learned(self) -> str:
+        pairs = zip(getattr(self, "members_", []), getattr(self, "weights_", []), strict=False)
+        shares = [f"{member.name} {share:.3g}" for member, share in pairs]
+        return f"shares: {', '.join(shares)}" if shares else ""
+
     def learns(self, task: Task) -> bool:
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,10 +14,11 @@ from sklearn.base import BaseEstimator, clone
 from mmensemble._sklearn import safe_indexing
 from mmensemble.cache import Store
 from mmensemble.exceptions import DataError
-from mmensemble.learning.columns import Columns, column_kinds, present_rows, select_columns
+from mmensemble.learning.columns import Columns, column_gaps, column_kinds, present_rows, select_columns
 from mmensemble.learning.folds import Fold, numbered
 from mmensemble.learning.refused_cells import refused_cell
 from mmensemble.learning.targets import LearnedTask
+from mmensemble.preprocessing.base import unreadable_as_missing
 from mmensemble.progress import Step
 from mmensemble.tasks import Task
 from mmensemble.time_limits import portion
@@ -39,6 +41,10 @@ class Member:
     labels : list of ndarray, default=None
         By column of `y`, the label that each of the fitted estimator's classes 0, 1, ... stands for; None where it has
         no classes, or they are the labels themselves.
+    gaps : dict of str to None or NaN, default=None
+        What stood for a missing cell, in fit, in the columns of strings.
+    unreadable : {"raise", "missing"}, default="raise"
+        What becomes, in fit, of a cell that a preprocessor cannot read.
     """
 
     __module__ = "mmensemble.fusion"
@@ -47,16 +53,19 @@ class Member:
     columns: Columns
     kinds: dict[str, Any] | None = None
     labels: list[np.ndarray] | None = None
+    gaps: dict[str, float | None] | None = None
+    unreadable: str = "raise"
 
     def rows(self, X: Any) -> tuple[np.ndarray, Any]:
         """Return which rows have this modality, (n,) bool, and the member's columns of these rows."""
         present = present_rows(X, self.columns)
-        chosen = select_columns(X, self.columns)
+        chosen = select_columns(X, self.columns, self.gaps)
         return present, chosen if present.all() else safe_indexing(chosen, np.flatnonzero(present))
 
     def fitted(self, estimator: Any, X: Any, labels: list[np.ndarray] | None = None) -> Member:
         """Return the member with its fitted estimator, and the labels that its classes number."""
-        return replace(self, estimator=estimator, kinds=column_kinds(X, self.columns), labels=labels)
+        kinds, gaps = column_kinds(X, self.columns), column_gaps(X, self.columns)
+        return replace(self, estimator=estimator, kinds=kinds, labels=labels, gaps=gaps, unreadable="raise")
 
     def call(self, present: np.ndarray, rows: Any, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of the member's estimator, which sees the rows that are present only.
@@ -73,7 +82,8 @@ class Member:
         *arguments
             Its own.
         """
-        with numbered(np.flatnonzero(present)):
+        leniently = unreadable_as_missing() if self.unreadable == "missing" else nullcontext()
+        with numbered(np.flatnonzero(present)), leniently:
             try:
                 return function(*arguments)
             except DataError:
@@ -115,6 +125,14 @@ class Fusion(BaseEstimator):
         ----------
         dropped : sequence of bool, one for each member
         """
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        text, learned = super().__repr__(N_CHAR_MAX), self._learned()
+        return f"{text}, {learned}" if learned else text
+
+    def _learned(self) -> str:
+        """Say what a fitted strategy has learned of each member; nothing before, and where it learns nothing."""
+        return ""
 
     @abstractmethod
     def fit(

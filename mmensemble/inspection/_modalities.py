@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mmensemble._sklearn import safe_indexing
 from mmensemble.exceptions import ConfigurationError, DataError
-from mmensemble.frames import check_columns, column_names, n_rows
+from mmensemble.frames import check_columns, column_names, n_rows, not_a
 from mmensemble.learning.columns import Columns, ColumnSelector, as_list, present_rows, select_columns
 from mmensemble.learning.folds import numbered
 from mmensemble.learning.members import named
@@ -118,7 +118,7 @@ class FittedMember:
 def check_frame(X: Any) -> None:
     """Raise `DataError` if X is no frame with rows."""
     if column_names(X) is None or isinstance(X, Mapping):
-        raise DataError(f"X must be a DataFrame (pandas or polars), not {type(X).__name__}")
+        raise DataError(f"X must be a DataFrame (pandas or polars), {not_a(X)}")
     if n_rows(X) == 0:
         raise DataError("X has no rows")
 

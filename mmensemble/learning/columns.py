@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import narwhals as nw
@@ -17,7 +17,16 @@ from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import check_columns, column_cells, column_names, columns_of, missing_cells, n_rows
 from mmensemble.learning.pipelines import prediction_steps
 
-__all__ = ["ColumnSelector", "Columns", "check_form", "column_kinds", "on_column", "present_rows", "select_columns"]
+__all__ = [
+    "ColumnSelector",
+    "Columns",
+    "check_form",
+    "column_gaps",
+    "column_kinds",
+    "on_column",
+    "present_rows",
+    "select_columns",
+]
 
 Columns = str | Sequence[str]
 
@@ -34,6 +43,8 @@ class ColumnSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
     ----------
     kinds_ : dict of str to {"float", "string"}
         What the selected columns held in `fit`.
+    gaps_ : dict of str to None or NaN
+        What stood for a missing cell in those of strings.
     n_features_in_ : int
         Number of columns of the frame.
     feature_names_in_ : ndarray of str objects, shape (n_columns,)
@@ -69,6 +80,7 @@ class ColumnSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
             If X is no frame or lacks a column.
         """
         self.kinds_ = column_kinds(X, self.columns)
+        self.gaps_ = column_gaps(X, self.columns)
         self.feature_names_in_ = np.asarray(column_names(X), dtype=object)
         self.n_features_in_ = len(self.feature_names_in_)
         return self
@@ -85,7 +97,7 @@ class ColumnSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         Series or DataFrame, n_samples rows
         """
         check_is_fitted(self)
-        return select_columns(X, self.columns)
+        return select_columns(X, self.columns, getattr(self, "gaps_", None))
 
     def set_output(self, *, transform: Any = None) -> ColumnSelector:
         """Do nothing: what is selected stays in the container that it came in, which may be a series.
@@ -189,8 +201,16 @@ def check_form(name: str, estimator: Any, columns: Columns) -> None:
         )
 
 
-def select_columns(X: Any, columns: Columns) -> Any:
+def select_columns(X: Any, columns: Columns, gaps: Mapping[str, float | None] | None = None) -> Any:
     """Return one column as a series, or some columns as a frame.
+
+    Parameters
+    ----------
+    X : DataFrame (pandas or polars)
+    columns : str or list of str
+    gaps : dict of str to None or NaN, default=None
+        What `column_gaps` told in fit. A missing word comes as None, as NaN, or, where all are missing, in a column of
+        numbers, by where the frame comes from; encoders tell these apart. It is given back as it was in fit.
 
     Raises
     ------
@@ -198,7 +218,49 @@ def select_columns(X: Any, columns: Columns) -> Any:
         If X is no frame or lacks a column.
     """
     _check_columns(X, columns)
-    return safe_indexing(X, columns if isinstance(columns, str) else list(columns), axis=1)
+    chosen = safe_indexing(X, columns if isinstance(columns, str) else list(columns), axis=1)
+    for name, gap in ({} if gaps is None else gaps).items():
+        column = columns_of(X)[name]
+        missing = missing_cells(column_cells(X, name))
+        if not missing.any() or (column.dtype.is_numeric() and not missing.all()):
+            continue  # numbers among words are a mistake, which the estimator names
+        if gap is not None and not column.implementation.is_pandas():
+            chosen, column = nw.from_native(chosen, allow_series=True).to_pandas(), column.cast(nw.String).to_pandas()
+            column = nw.from_native(column, series_only=True)
+        filled = _filled(column, missing, gap)
+        chosen = filled if isinstance(columns, str) else _with(chosen, name, filled)
+    return chosen
+
+
+def _filled(column: nw.Series[Any], missing: np.ndarray, gap: float | None) -> Any:
+    """Return a column of words with one value where cells are missing; other libraries than pandas have just one."""
+    if not column.implementation.is_pandas():
+        return column.cast(nw.String).to_native() if missing.all() else column.to_native()
+    filled = column.to_native().astype(object)
+    filled[missing] = gap
+    return filled
+
+
+def _with(frame: Any, name: str, column: Any) -> Any:
+    made = nw.from_native(column, series_only=True)
+    return nw.from_native(frame, eager_only=True).with_columns(made.alias(name)).to_native()
+
+
+def column_gaps(X: Any, columns: Columns) -> dict[str, float | None]:
+    """Tell what stands for a missing cell in those columns that hold no numbers: None or NaN.
+
+    Where there is no missing cell it is NaN, as pandas has it; columns with both are left out.
+    """
+    found = columns_of(X)
+    gaps: dict[str, float | None] = {}
+    for name, kind in column_kinds(X, columns).items():
+        if kind != "string":
+            continue
+        cells = column_cells(X, name)
+        kinds = {cells[row] is None for row in np.flatnonzero(missing_cells(cells)).tolist()}
+        if len(kinds) < 2:
+            gaps[name] = None if kinds == {True} or not found[name].implementation.is_pandas() else np.nan
+    return gaps
 
 
 def column_kinds(X: Any, columns: Columns) -> dict[str, Literal["float", "string"]]:

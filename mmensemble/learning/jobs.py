@@ -16,7 +16,7 @@ from mmensemble.progress import Step
 from mmensemble.progress.display import in_words
 from mmensemble.time_limits import active_limit, portion, time_limit
 
-__all__ = ["Job", "can_be_cut", "run_jobs"]
+__all__ = ["Job", "can_be_cut", "is_network", "run_jobs"]
 
 LOGGER = logging.getLogger("mmensemble")
 
@@ -38,6 +38,8 @@ class Job:
     kind : hashable, default=None
         Jobs of a kind take time by their `size`.
     size : float, default=1.0
+    slow : bool, default=False
+        Whether it comes after those that are not, in which a mistake shows at once.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Job:
     steps: Sequence[tuple[Any, ...]] = ()
     kind: Hashable = None
     size: float = 1.0
+    slow: bool = False
 
 
 def can_be_cut(estimator: Any) -> bool:
@@ -54,11 +57,16 @@ def can_be_cut(estimator: Any) -> bool:
     return any(getattr(part, "can_be_cut", False) is True for part in (estimator, *estimator.get_params().values()))
 
 
+def is_network(estimator: Any) -> bool:
+    """Tell whether an estimator, or one inside it, is a network, by the parameter ``fine_tune``."""
+    return any(name.rpartition("__")[2] == "fine_tune" for name in estimator.get_params())
+
+
 def run_jobs(jobs: Sequence[Job], n_jobs: int | None) -> list[Any]:
     """Run jobs, and share out among them what is left of the time limit, where there is one.
 
-    Those that take what they take run first. Each of the others gets its share of what is left when it begins, so what
-    a job leaves goes to those behind it.
+    Those that take what they take run first, networks after all others. Each of the others gets its share of what is
+    left when it begins, so what a job leaves goes to those behind it.
 
     Parameters
     ----------
@@ -73,8 +81,9 @@ def run_jobs(jobs: Sequence[Job], n_jobs: int | None) -> list[Any]:
     """
     limit = active_limit()
     if limit is None or limit.left == math.inf:
-        return _run([(number, job, _plain, ()) for number, job in enumerate(jobs)], n_jobs)
-    order = sorted(range(len(jobs)), key=lambda number: jobs[number].cost > 0)
+        order = sorted(range(len(jobs)), key=lambda number: jobs[number].slow)
+        return _run([(number, jobs[number], _plain, ()) for number in order], n_jobs)
+    order = sorted(range(len(jobs)), key=lambda number: (jobs[number].cost > 0, jobs[number].slow))
     costs = [jobs[number].cost for number in order]
     workers = effective_n_jobs(n_jobs)
     ends = limit.nearest.ends

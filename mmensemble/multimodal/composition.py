@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -14,17 +17,21 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from mmensemble._sklearn import BaseComposition, CallbackSupportMixin, VisualBlock, check_sample_weight
 from mmensemble.cache import Store
 from mmensemble.exceptions import ConfigurationError, DataError, MmensembleError
-from mmensemble.frames import column_names, n_rows, naming_rows
+from mmensemble.frames import column_names, missing_cells, n_rows, naming_rows, not_a
 from mmensemble.fusion import Fusion, LinearFusion, Member, SoftVoting, SuperLearner
 from mmensemble.learning.columns import as_list, check_form, present_rows
+from mmensemble.learning.folds import column_groups
 from mmensemble.learning.representations import makes_features
 from mmensemble.learning.targets import LearnedTask, for_members
 from mmensemble.multimodal.inferring import infer_members
 from mmensemble.multimodal.unreadable import warn_of_cells, without_unreadable
+from mmensemble.preprocessing.base import unreadable_as_missing
 from mmensemble.progress import Work, fitting, report
 from mmensemble.time_limits import TimeLimit, check_time_limit, time_limit, warn_of_cut
 
 __all__ = ["Composition", "check_frame", "is_dropped"]
+
+LOGGER = logging.getLogger("mmensemble")
 
 # Two in each of five folds: rows of a class with a member, or groups. Fewer tell too little of what is better.
 LEAST_ROWS = 10
@@ -128,6 +135,8 @@ class Composition(CallbackSupportMixin, TransformerMixin, BaseComposition):
             raise DataError(
                 f"y must be the labels of the rows, not the name {y!r}; give X[{y!r}] as y, and X without that column"
             )
+        if isinstance(groups, str):
+            groups = column_groups(X, groups)
         check_consistent_length(X, y, groups)
         if _is_auto(estimators):
             with naming_rows(X):
@@ -148,8 +157,12 @@ class Composition(CallbackSupportMixin, TransformerMixin, BaseComposition):
                     )
         self.feature_names_in_ = np.asarray(names, dtype=object)
         self.n_features_in_ = len(names)
-        groups = None if groups is None else column_or_1d(groups)
-        strategies = _defaults(members, X, target, groups) if self.fusion is None else [clone(self.fusion)]
+        groups = None if groups is None else _checked_groups(groups)
+        members = [replace(member, unreadable=self.on_error) for member in members]
+        if self.fusion is None:
+            strategies, fewest = _defaults(members, X, target, groups)
+        else:
+            strategies, fewest = [clone(self.fusion)], ""
         dropped = [is_dropped(estimator) for _, estimator, _ in estimators]
         metadata: dict[str, Any] = {
             "sample_weight": None if sample_weight is None else weight,
@@ -157,7 +170,8 @@ class Composition(CallbackSupportMixin, TransformerMixin, BaseComposition):
             "store": Store.of(self.cache),
             "n_jobs": self.n_jobs,
         }
-        with time_limit(self.time_limit) as limit, naming_rows(X):
+        leniently = unreadable_as_missing() if self.on_error == "missing" else nullcontext()
+        with time_limit(self.time_limit) as limit, naming_rows(X), leniently:
             for fusion in strategies:
                 work.title = type(fusion).__name__
                 fusion.leave_out(dropped)
@@ -175,6 +189,9 @@ class Composition(CallbackSupportMixin, TransformerMixin, BaseComposition):
         self.estimators_ = [member.estimator for member in self.fusion_.members_]
         self.named_estimators_ = Bunch(**{member.name: member.estimator for member in self.fusion_.members_})
         report(self.fusion_)
+        if fewest and not (self.verbose is not False and self.verbose <= 0):
+            chosen = type(self.fusion_).__name__
+            LOGGER.warning("%s: %s, too few to compare strategies; it is %s", name, fewest, chosen)
         return limit
 
     def _check_members(self, estimators: Any) -> list[Member]:
@@ -299,11 +316,13 @@ class Composition(CallbackSupportMixin, TransformerMixin, BaseComposition):
         return to_graph(self.fusion_, source)
 
 
-def _defaults(members: list[Member], X: Any, target: LearnedTask, groups: np.ndarray | None) -> list[Fusion]:
+def _defaults(
+    members: list[Member], X: Any, target: LearnedTask, groups: np.ndarray | None
+) -> tuple[list[Fusion], str]:
     """Return the strategies that are meant by none, the best first: one that compares, where there is enough for that.
 
-    What learns from folds how to join the members needs rows of each class in each; what learns a penalty for each
-    member does not.
+    Where there is not, what there is too little of stands beside them. What learns from folds how to join the members
+    needs rows of each class in each; what learns a penalty for each member does not.
     """
     n_groups = len(target.y) if groups is None else len(np.unique(groups))
     numbers = for_members(target)
@@ -314,13 +333,25 @@ def _defaults(members: list[Member], X: Any, target: LearnedTask, groups: np.nda
         counts.append(int(present.sum()))
         if target.task.classes is not None:
             of_classes += [np.unique(column, return_counts=True)[1].min() for column in table[present].T if column.size]
-    if len(members) == 1 or min(counts) < 5 * LEAST_ROWS:
-        return [SoftVoting()]
+    if len(members) == 1:
+        return [SoftVoting()], ""
+    if min(counts) < 5 * LEAST_ROWS:
+        return [SoftVoting()], f"member {members[int(np.argmin(counts))].name!r} has {min(counts)} rows"
     if min(of_classes) >= LEAST_ROWS:
-        return [SuperLearner()]
+        return [SuperLearner()], ""
+    fewest = f"there are {n_groups} groups" if n_groups < LEAST_ROWS else f"a class has {min(of_classes)} rows"
     if n_groups > 1 and all(makes_features(member.estimator) for member in members):
-        return [LinearFusion(), SoftVoting()]
-    return [SoftVoting()]
+        return [LinearFusion(), SoftVoting()], fewest
+    return [SoftVoting()], fewest
+
+
+def _checked_groups(groups: Any) -> np.ndarray:
+    """Return the group of each row, (n,), or raise a `DataError` where it is missing."""
+    groups = column_or_1d(groups)
+    missing = missing_cells(groups)
+    if missing.any():
+        raise DataError("the group of the row is missing", row=int(missing.argmax()))
+    return np.asarray(groups)
 
 
 def _is_auto(estimators: Any) -> bool:
@@ -336,7 +367,7 @@ def check_frame(X: Any, *, empty: bool = False) -> list[str]:
     """Return the names of a frame's columns, or raise a `DataError` where X is none, or has no rows."""
     names = column_names(X)
     if names is None or not hasattr(X, "shape"):
-        raise DataError(f"X must be a DataFrame (pandas or polars), not {type(X).__name__}")
+        raise DataError(f"X must be a DataFrame (pandas or polars), {not_a(X)}")
     if n_rows(X) == 0 and not empty:
         raise DataError("0 rows were given to fit; at least 2 are needed")
     return names

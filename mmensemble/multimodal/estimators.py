@@ -41,7 +41,8 @@ class MultimodalClassifier(LabelsMixin, Composition):
         with its solved head. None is no limit.
     on_error : {"raise", "missing"}, default="raise"
         Whether a cell that cannot be read, as a damaged image, is a `DataError` of `predict` and its like, or counts as
-        missing, with a warning: its row is predicted from what is left of it. In `fit` it is always an error.
+        missing, with a warning: its row is predicted from what is left of it. In `fit` that holds for what estimators
+        of mmensemble read; a text where scikit-learn's want a number is always an error there.
     verbose : bool or int, default=False
         False shows on stderr how far a fit is that takes more than 3 seconds: one line, in a log file a line for each
         stage. True shows it at once, and then how long fitting took and the fitted strategy: `SuperLearner` tells what
@@ -107,9 +108,9 @@ class MultimodalClassifier(LabelsMixin, Composition):
             tasks.
         sample_weight : array-like of float, shape (n_samples,), default=None
             Passed to every member and to the meta-learner.
-        groups : array-like of shape (n_samples,), default=None
-            Rows of one group are related, and the strategy's ``cv`` keeps them together. Passed on to members that are
-            compositions, and to searches by group.
+        groups : array-like of shape (n_samples,) or str, default=None
+            The group of each row, or the column of X that names it. Rows of one group are related, and the strategy's
+            ``cv`` keeps them together. Passed on to members that are compositions, and to searches by group.
 
         Returns
         -------
@@ -177,7 +178,8 @@ class MultimodalRegressor(RegressorMixin, Composition):
         with its solved head. None is no limit.
     on_error : {"raise", "missing"}, default="raise"
         Whether a cell that cannot be read, as a damaged image, is a `DataError` of `predict` and its like, or counts as
-        missing, with a warning: its row is predicted from what is left of it. In `fit` it is always an error.
+        missing, with a warning: its row is predicted from what is left of it. In `fit` that holds for what estimators
+        of mmensemble read; a text where scikit-learn's want a number is always an error there.
     verbose : bool or int, default=False
         False shows on stderr how far a fit is that takes more than 3 seconds: one line, in a log file a line for each
         stage. True shows it at once, and then how long fitting took and the fitted strategy: `SuperLearner` tells what
@@ -234,9 +236,9 @@ class MultimodalRegressor(RegressorMixin, Composition):
         y : array-like of float, shape (n_samples,) or (n_samples, n_targets)
         sample_weight : array-like of float, shape (n_samples,), default=None
             Passed to every member and to the meta-learner.
-        groups : array-like of shape (n_samples,), default=None
-            Rows of one group are related, and the strategy's ``cv`` keeps them together. Passed on to members that are
-            compositions, and to searches by group.
+        groups : array-like of shape (n_samples,) or str, default=None
+            The group of each row, or the column of X that names it. Rows of one group are related, and the strategy's
+            ``cv`` keeps them together. Passed on to members that are compositions, and to searches by group.
 
         Returns
         -------

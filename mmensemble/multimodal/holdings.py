@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mmensemble.exceptions import DataError
-from mmensemble.frames import Cells, column_cells, column_names, missing_cells, n_rows
+from mmensemble.frames import Cells, column_cells, column_names, missing_cells, n_rows, not_a
 from mmensemble.preprocessing.decoding.cells import FILE_KEYS
 from mmensemble.preprocessing.decoding.pictures import open_picture
 
@@ -76,7 +76,7 @@ def holdings(X: Any, y: Any = None) -> list[Holding]:
     """
     names = column_names(X)
     if names is None:
-        raise DataError(f"X must be a DataFrame (pandas or polars), not {type(X).__name__}")
+        raise DataError(f"X must be a DataFrame (pandas or polars), {not_a(X)}")
     told = None if y is None or n_rows(X) == 0 else np.asarray(y)
     return [_holding(name, column_cells(X, name), told) for name in names]
 

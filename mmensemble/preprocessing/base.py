@@ -13,8 +13,11 @@ Every preprocessor emits, next to its own arrays, ``present``: False where the r
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -23,7 +26,7 @@ import numpy as np
 from mmensemble.exceptions import DataError
 from mmensemble.frames import Cells
 
-__all__ = ["PRESENT", "Encoded", "Preprocessor", "TensorSpec", "with_odd_texts"]
+__all__ = ["PRESENT", "Encoded", "Preprocessor", "TensorSpec", "unreadable_as_missing", "with_odd_texts"]
 
 PRESENT = "present"
 
@@ -43,6 +46,27 @@ class TensorSpec:
     __module__ = "mmensemble.preprocessing"
     dtype: str
     shape: tuple[int | str, ...]
+
+
+# By column, how many cells could not be read at most in one call, and what is wrong with the first of them.
+_unreadable: ContextVar[dict[str | int | None, tuple[int, str]] | None] = ContextVar("unreadable", default=None)
+
+
+@contextmanager
+def unreadable_as_missing() -> Iterator[None]:
+    """Take cells that cannot be read in this block for missing ones, and warn of them at its end."""
+    if _unreadable.get() is not None:
+        yield
+        return
+    found: dict[str | int | None, tuple[int, str]] = {}
+    token = _unreadable.set(found)
+    try:
+        yield
+    finally:
+        _unreadable.reset(token)
+    for column, (n, message) in found.items():
+        cells = "1 cell that cannot be read counts" if n == 1 else f"{n} cells that cannot be read count"
+        warnings.warn(f"column {column!r}: {cells} as missing; the first: {message}", stacklevel=3)
 
 
 @dataclass
@@ -80,9 +104,16 @@ class Encoded:
         return [self.items[row] if (key := self.keys[row]) is None else key for row in rows]
 
     def raise_for_errors(self, column: str | int | None = None) -> None:
-        """Raise the first bad row as a `DataError` that names the row and the column."""
-        for row in sorted(self.errors):
-            raise DataError(self.errors[row], row=row, column=column)
+        """Raise the first bad row as a `DataError` that names the row and the column, unless it counts as missing."""
+        if not self.errors:
+            return
+        first, others = min(self.errors), len(self.errors) - 1
+        found = _unreadable.get()
+        if found is None:
+            more = f"; {others} more {'row' if others == 1 else 'rows'} of it cannot be read" if others else ""
+            raise DataError(f"{self.errors[first]}{more}", row=first, column=column)
+        if others + 1 > found.get(column, (0, ""))[0]:
+            found[column] = (others + 1, self.errors[first])
 
 
 class Preprocessor(ABC):

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmensemble.exceptions import ConfigurationError
+from mmensemble.files.reading import TableReader
 from mmensemble.files.writing import write_text
+from mmensemble.frames import check_columns, frame_with, n_rows
 from mmensemble.scoring.facts import model_facts
 
 __all__ = ["write_card"]
@@ -47,6 +49,7 @@ _MODALITIES = {
     "categories": "tabular",
 }
 _MOST_CLASSES = 40
+_READ_ROWS = 65_536
 _TASKS = {
     "classification": "one of {n} classes",
     "thresholded": "one of {n} classes",
@@ -86,8 +89,9 @@ def write_card(model: str | Path, path: str | Path, *, rows: Any = None) -> None
         What `export_onnx` has written.
     path : str or path
         The card: ``.md`` is Markdown with the header that the Hugging Face Hub reads, ``.html`` a page.
-    rows : frame, default=None
-        Rows on which the time of scoring is measured here, on the CPU; without them the card gives none.
+    rows : frame, str or path, default=None
+        Rows, or a file of them, on which the time of scoring is measured here, on the CPU, those that cannot be read
+        among them; without them the card gives none.
 
     Raises
     ------
@@ -138,7 +142,7 @@ def _sections(facts: dict[str, Any], speed: str | None) -> list[_Section]:
         ("What it reads", _reads(facts)),
         *([("What it is made of", _made_of(facts))] if facts["provenance"].get("members") else []),
         ("How to use it", _use(facts)),
-        ("How true the file is to the fitted model", _parity(facts["parity"])),
+        ("How true the file is to the fitted model", _parity(facts)),
         ("Size and speed", [f"{facts['bytes'] / 1e6:.1f} MB.", speed or "Its speed was not measured for this card."]),
         ("Limits", _limits(facts)),
         ("Where it comes from", _origin(facts["provenance"])),
@@ -213,11 +217,14 @@ def _use(facts: dict[str, Any]) -> list[str | _Table | _Code]:
     ]
 
 
-def _parity(parity: dict[str, Any]) -> list[str | _Table | _Code]:
+def _parity(facts: dict[str, Any]) -> list[str | _Table | _Code]:
+    parity, score = facts["parity"], "R²" if facts["classes"] is None else "accuracy"
     if not parity or parity.get("rows") == "none":
         return ["It was not compared with the fitted model (`verify=False`)."]
     said = "It was scored beside the fitted model when it was written."
-    return [said, _Table(("measured", "value"), [(name.replace("_", " "), _value(v)) for name, v in parity.items()])]
+    names = {"score": f"{score} of the file", "reference_score": f"{score} of the fitted model"}
+    rows = [(names.get(name, name.replace("_", " ")), _value(value)) for name, value in parity.items()]
+    return [said, _Table(("measured", "value"), rows)]
 
 
 def _value(value: Any) -> str:
@@ -261,21 +268,32 @@ def _origin(provenance: dict[str, Any]) -> list[str | _Table | _Code]:
 
 def _speed(model: Path, rows: Any) -> str:
     """Measure rows per second on the CPU: the better of two runs, since other work only ever slows them."""
-    from mmensemble.frames import n_rows
     from mmensemble.scoring.predictor import OnnxPredictor
 
+    predictor = OnnxPredictor(model, device="cpu")
+    if isinstance(rows, (str, os.PathLike)):
+        rows = _read(Path(rows), predictor.manifest.columns)
     n = n_rows(rows)
     if n == 0:
         raise ConfigurationError("there are no rows to measure the speed on")
-    predictor = OnnxPredictor(model, device="cpu")
     if predictor.manifest.task.name == "generation":
         raise ConfigurationError("the speed of a model that writes texts is not measured; leave the rows out")
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
-        predictor.predict(rows)
+        for _ in predictor.score_batches(predictor.windows(frame_with(rows, predictor.manifest.columns))):
+            pass
         seconds.append(time.perf_counter() - started)
     return f"{n / min(seconds):,.0f} rows/s on {os.cpu_count()} cores, measured on {n} rows, opening the file apart."
+
+
+def _read(path: Path, columns: list[str]) -> Any:
+    """Read these columns of a file, without pandas, which scoring does not need."""
+    import pyarrow as pa
+
+    with TableReader(path) as reader:
+        check_columns(reader.schema.names, columns)
+        return pa.concat_tables([reader.schema.empty_table().select(columns), *reader.tables(columns, _READ_ROWS)])
 
 
 # How it is written down

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from mmensemble.cli import main
-from mmensemble.exceptions import ConfigurationError, ModelFileError
+from mmensemble.exceptions import ConfigurationError, DataError, ModelFileError
 from mmensemble.publishing import write_card
 from mmensemble.scoring import OnnxPredictor
 from mmensemble.scoring.manifest import METADATA_KEY
@@ -119,6 +119,20 @@ def test_speed(model_path: Path, rows: Rows, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no rows"):
         write_card(model_path, tmp_path / "card.md", rows=pd.DataFrame(rows).iloc[:0])
     assert (tmp_path / "card.md").read_text(encoding="utf-8") == text
+
+
+def test_speed_on_a_file_with_bad_rows(model_path: Path, rows: Rows, tmp_path: Path) -> None:
+    frame = pd.DataFrame(rows).head(20)
+    frame.at[3, "picture"] = "nowhere.png"
+    frame.drop(columns="id").to_parquet(tmp_path / "rows.parquet")
+    done = CliRunner().invoke(
+        main, ["card", str(model_path), str(tmp_path / "a.md"), "--rows", f"{tmp_path}/rows.parquet"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "measured on 20 rows" in (tmp_path / "a.md").read_text(encoding="utf-8")
+    frame[["title"]].to_parquet(tmp_path / "less.parquet")
+    with pytest.raises(DataError, match="no such column"):
+        write_card(model_path, tmp_path / "card.md", rows=tmp_path / "less.parquet")
 
 
 def test_one_that_writes_texts(generator_path: Path, tmp_path: Path) -> None:

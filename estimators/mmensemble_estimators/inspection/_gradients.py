@@ -91,7 +91,10 @@ def explained_outputs(estimator: TorchEstimator, encoded: Any, target: Any) -> n
     names = task.classes.tolist() if isinstance(task, Classification) else list(range(task.width))
     for name in wanted:
         if name not in names:
-            raise ConfigurationError(f"there is no target {name!r}; there are {names}")
+            hint = ""
+            if names == list(range(len(names))):
+                hint = "; a member of a composition knows the classes by their numbers in the composition's classes_"
+            raise ConfigurationError(f"there is no target {name!r}; there are {names}{hint}")
     return np.array([names.index(name) for name in wanted], dtype=np.int64)
 
 

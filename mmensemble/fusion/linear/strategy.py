@@ -115,6 +115,10 @@ class LinearFusion(Fusion):
     def __init__(self, cv: Any = 5) -> None:
         self.cv = cv
 
+    def _learned(self) -> str:
+        penalties = [f"{name} {penalty:.3g}" for name, penalty in getattr(self, "penalties_", {}).items()]
+        return f"penalties (inf: turned off): {', '.join(penalties)}" if penalties else ""
+
     def fit(
         self,
         members: Sequence[Member],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -39,6 +40,10 @@ def why_unreadable(cell: object, error: Exception) -> str:
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
         return reason
     name = str(path)
+    written = name.startswith(("b'", 'b"'))
+    if isinstance(error, OSError) and (written or error.errno == errno.ENAMETOOLONG):
+        hint = "; it looks like bytes that were written as text: write paths, or Parquet" if written else ""
+        return f"it is a text of {len(name):,} characters, {name[:40]!r} and so on, and no path{hint}"
     if name not in reason:
         reason = f"{reason} ({name!r})"
     if not isinstance(error, FileNotFoundError):

@@ -258,10 +258,13 @@ def _lines(facts: Mapping[str, Any]) -> Iterable[str]:
     for name, device in facts["devices"].items():
         yield f"  {_mark(device['works'])} {name:<11} {device['reason'] or ''}".rstrip()
     yield "extras"
+    of_train = facts["extras"].get("train", {"missing": []})["missing"]
     for name, extra in facts["extras"].items():
         if name not in _DEVELOPERS_EXTRAS:
-            lacks = f"needs {', '.join(extra['missing'])}" if extra["missing"] else ""
-            yield f"  {_mark(extra['complete'])} {name:<11} {lacks}".rstrip()
+            own = [package for package in extra["missing"] if name == "train" or package not in of_train]
+            lacks = own if len(own) == len(extra["missing"]) else ["train", *own]
+            needs = f"needs {', '.join(lacks)}" if lacks else ""
+            yield f"  {_mark(extra['complete'])} {name:<11} {needs}".rstrip()
     if any(extra["missing"] for name, extra in facts["extras"].items() if name not in _DEVELOPERS_EXTRAS):
         yield f"              install one by: {MissingDependencyError('', 'EXTRA').how_to_install}"
     yield "problems" if facts["problems"] else "problems      none"

@@ -144,7 +144,8 @@ def _requirement(extra: str) -> str:
 
     checkout = Path(__file__).resolve().parent.parent
     if (checkout / "pyproject.toml").is_file():
-        return f"-e '{checkout}[{extra}]'"
+        # The newest torch may be a CUDA build of several GB; the tested one is none.
+        return f"-c '{checkout / 'constraints.txt'}' -e '{checkout}[{extra}]'"
     try:
         origin = json.loads(metadata.distribution("mmensemble").read_text("direct_url.json") or "{}")
     except metadata.PackageNotFoundError:

@@ -69,7 +69,7 @@ def test_errors_survive_the_way_back_from_a_worker_process() -> None:
 def test_a_checkout_is_installed_from_where_it_is() -> None:
     checkout = Path(exceptions.__file__).parent.parent
     assert (checkout / "pyproject.toml").is_file(), "the tests run in a checkout"
-    message = f"torch is not installed; run: pip install -e '{checkout}[train]'"
+    message = f"torch is not installed; run: pip install -c '{checkout}/constraints.txt' -e '{checkout}[train]'"
     assert str(MissingDependencyError("torch", "train")) == message
 
 

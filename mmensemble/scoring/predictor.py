@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mmensemble.cores import usable_cores
-from mmensemble.exceptions import ConfigurationError
+from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.frames import frame_with, n_rows
 from mmensemble.scoring.batching import (
     ScoredWindow,
@@ -193,24 +194,27 @@ class OnnxPredictor:
         """Return the graph's output for all rows, float32 of shape (n_rows, width)."""
         task = self.manifest.task
         X = frame_with(X, self.manifest.columns)
+        noted: list[DataError] = []
         if n_rows(X) <= self.batch_size:
             feeds, width = self.manifest.feeds, task.n_columns
             options: Any = {"batch_size": self.batch_size, "bad_as_missing": self._bad_as_missing}
             window = score_window(feeds, X, self._model.run, width=width, **options)
-            self._check(window, 0)
+            self._check(window, 0, noted)
+            _warn_of(noted)
             return window.outputs
         scored = []
         start = 0
         with closing(self.score_batches(self._cut(X))) as windows:
             for window in windows:
-                self._check(window, start)
+                self._check(window, start, noted)
                 scored.append(window.outputs)
                 start += len(window.errors)
+        _warn_of(noted)
         return np.concatenate(scored)
 
-    def _check(self, window: ScoredWindow, first_row: int) -> None:
+    def _check(self, window: ScoredWindow, first_row: int, noted: list[DataError]) -> None:
         if self._bad_as_missing:
-            window.warn_of_notes(first_row)
+            noted += window.take_notes(first_row)
         window.raise_for_errors(first_row)
 
     @available_if(lambda self: self.manifest.task.check_scores())
@@ -393,3 +397,10 @@ def _at_least_one(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ConfigurationError(f"{name} must be an integer of at least 1, not {value!r}")
     return int(value)
+
+
+def _warn_of(noted: list[DataError]) -> None:
+    """Warn of rows that are scored without some of their cells."""
+    if noted:
+        rows = "1 row is" if len(noted) == 1 else f"{len(noted)} rows are"
+        warnings.warn(f"{rows} scored without a cell that cannot be read; the first: {noted[0]}", stacklevel=4)

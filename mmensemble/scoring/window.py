@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -33,22 +32,12 @@ class ScoredWindow(NamedTuple):
         self.errors[row] = error
         self.outputs[row] = None if self.outputs.dtype == object else np.nan
 
-    def warn_of_notes(self, first_row: int) -> None:
-        """Warn of rows that have an error and scores nevertheless, and take these errors out."""
-        noted = self._take_notes()
-        if noted:
-            row, error = noted[0]
-            first = DataError(error.message, row=first_row + row, column=error.column)
-            warnings.warn(
-                f"{len(noted)} rows are scored without a cell that cannot be read; the first: {first}", stacklevel=5
-            )
-
-    def _take_notes(self) -> list[tuple[int, DataError]]:
-        """Take the errors of rows out that have scores nevertheless, and return them with their rows."""
+    def take_notes(self, first_row: int) -> list[DataError]:
+        """Take the errors of rows out that have scores nevertheless, and return them with their numbers in the data."""
         noted = []
         for row, error in enumerate(self.errors):
             if error is not None and np.isfinite(self.outputs[row]).all():
-                noted.append((row, error))
+                noted.append(DataError(error.message, row=first_row + row, column=error.column))
                 self.errors[row] = None
         return noted
 

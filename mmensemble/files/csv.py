@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +22,10 @@ __all__ = ["CsvFormat", "CsvReader", "TsvFormat"]
 
 # As pyarrow counts, in which the header is the first row and empty lines are none.
 _FIRST_ROW = 2
+# What may stand between cells in place of a comma, as spreadsheets write where that is in numbers.
+_OTHERS = (";", "\t", "|")
+_LINES_LOOKED_AT = 20
+_AGREEING = 0.8
 # Characters of a bad line that its message quotes.
 _SHOWN = 100
 # A row, with the line breaks in its quotes, must fit into one block.
@@ -28,17 +33,34 @@ _BLOCK = 8 * 2**20
 
 
 class CsvFormat(FileFormat):
-    """UTF-8 CSV with a header; see `CsvReader`."""
+    """UTF-8 CSV with a header; see `CsvReader`. What stands between cells may be another character, see `found_in`."""
 
     name: ClassVar[str] = "CSV"
     suffixes: ClassVar[tuple[str, ...]] = (".csv",)
     delimiter: ClassVar[str] = ","
 
     def open(self, path: Path) -> CsvReader:
-        return CsvReader(path, self.delimiter)
+        return CsvReader(path, self.found_in(path))
 
     def open_leniently(self, path: Path, on_bad_line: OnBadLine) -> CsvReader:
-        return CsvReader(path, self.delimiter, on_bad_line)
+        return CsvReader(path, self.found_in(path), on_bad_line)
+
+    def found_in(self, path: Path) -> str:
+        """Return what stands between cells: the format's own character, unless it is surely another one.
+
+        That is where the header is one cell by the format's own character and several by a semicolon, a tab or a bar,
+        and nearly all of the lines that follow have as many.
+        """
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            lines = list(islice(file, _LINES_LOOKED_AT))
+        for delimiter in (self.delimiter, *_OTHERS):
+            with suppress(csv.Error):
+                counts = [len(cells) for cells in csv.reader(lines, delimiter=delimiter) if cells]
+                counts = counts[:-1] if len(lines) == _LINES_LOOKED_AT else counts  # the last one may be cut off
+                agree = sum(count == counts[0] for count in counts)
+                if counts and counts[0] > 1 and (delimiter == self.delimiter or agree >= _AGREEING * len(counts)):
+                    return delimiter
+        return self.delimiter
 
     def sink(self, path: Path, schema: pa.Schema) -> AbstractContextManager[Sink]:
         from pyarrow import csv as pa_csv

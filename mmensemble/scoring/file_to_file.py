@@ -54,9 +54,10 @@ def score_file(
     model : str, path-like or OnnxPredictor
         A model file, or an open one; the latter keeps its own device, batch size and threads.
     input : str or path-like
-        ``.parquet``, ``.pq``, ``.csv`` (UTF-8, with a header), ``.jsonl`` or ``.ndjson`` (UTF-8, an object on each
-        line), or of a format of your own, see `mmensemble.scoring.register_format`. A CSV cell is missing where it is
-        empty without quotes. Relative image paths start at the working directory.
+        ``.parquet``, ``.pq``, ``.csv`` (UTF-8, with a header; semicolons, tabs or bars in place of commas are found),
+        ``.jsonl`` or ``.ndjson`` (UTF-8, an object on each line), or of a format of your own, see
+        `mmensemble.scoring.register_format`. A CSV cell is missing where it is empty without quotes. Relative image
+        paths start at the working directory.
     output : str or path-like
         Of one of these formats.
     device, batch_size, n_threads

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -14,6 +15,7 @@ from mmensemble.exceptions import ConfigurationError, DataError
 from mmensemble.files import formats
 from mmensemble.files.csv import CsvFormat
 from mmensemble.files.formats import FileFormat, Reader, Sink, format_of, register_format
+from mmensemble.files.lines import BAD_LINE
 from mmensemble.files.reading import TableReader, read_frame
 
 
@@ -323,3 +325,23 @@ def test_tables_are_cut_by_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert pa.concat_tables(tables)["a"].to_pylist() == table["a"].to_pylist()
     with TableReader(tmp_path / "in.parquet") as reader:
         assert sum(each.num_rows for each in reader.tables(["b", "a"], 15)) == len(lengths)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|", ","])
+def test_another_delimiter_is_found(tmp_path: Path, delimiter: str) -> None:
+    rows = [["name", "price", "note"], ["a, b", "1,5", 'he said "x"; y'], ["", "2", "two\nlines"], ["bad"]]
+    with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file, delimiter=delimiter).writerows([*rows, *[["c", "3", "d"]] * 40])
+    with TableReader(tmp_path / "rows.csv", "error") as reader:
+        assert reader.schema.names == ["name", "price", "note"]
+        table = pa.concat_tables(reader.tables(["name", "price", "note"], 100))
+    assert table["name"].to_pylist()[:4] == ["a, b", None, None, "c"]
+    assert table["note"].to_pylist()[:2] == ['he said "x"; y', "two\nlines"]
+    assert "cells in place of 3" in table[BAD_LINE][2].as_py()
+
+
+@pytest.mark.parametrize("text", ["a;b\n1\n2;3\n4;5;6\n", "a;b,c\n1,2\n", "name\nx; y\n", "one\n1\n"])
+def test_what_is_not_surely_another_delimiter(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rows.csv").write_text(text)
+    with TableReader(tmp_path / "rows.csv") as reader:
+        assert reader.schema.names == text.split("\n")[0].split(",")

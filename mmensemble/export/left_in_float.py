@@ -73,7 +73,8 @@ def write_int8(
     convolutions, products, tables = list(float_convolutions(graph)), list(int8_layers(graph)), list(embeddings(graph))
     left = convolutions if calibrate is None else []
     if not products and not tables and (left or not convolutions):
-        rows = f"; its {len(left)} convolutions need rows to calibrate on: give calibrate" if left else ""
+        need = f"; its {len(left)} convolutions need rows to calibrate on: give calibrate (--calibrate of the command)"
+        rows = need if left else ""
         raise ConfigurationError(
             f"int8 finds no matrix product and no table of embeddings in an encoder of a neural network{rows}"
         )

@@ -14,8 +14,12 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import json
 import math
+import time
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 WORKERS = (1, 3, 10, 30, 100, 300, 1000)
@@ -90,9 +94,12 @@ def main() -> None:
     parser.add_argument("--slow-factor", type=float, default=2.0, help="how many times as long they take")
     parser.add_argument("--deaths-per-hour", type=float, default=0.05, help="of each worker's process")
     parser.add_argument("--restart", type=float, default=30.0, help="seconds until there is another process")
+    parser.add_argument("--output", type=Path, default=Path("examples_output"), help="folder for what it writes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fast", action="store_true", help="accepted for make examples; it takes seconds anyway")
     arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    started, hours = time.perf_counter(), []
 
     n_fragments = math.ceil(arguments.rows / arguments.fragment_rows)
     seconds = arguments.rows / n_fragments / arguments.rate
@@ -111,7 +118,18 @@ def main() -> None:
         took = seconds_of_job(*job, **fixed, **wrong)
         at_best = seconds_of_job(*job, **fixed, **{**dict.fromkeys(wrong, 0.0), "slow_factor": 1.0})
         work = n_fragments * seconds / n_workers / took
+        hours.append({"workers": n_workers, "hours": took / 3600, "hours_at_best": at_best / 3600, "work": work})
         print(f"| {n_workers:,} | {took / 3600:,.2f} | {at_best / 3600:,.2f} | {work:.0%} |")
+
+    figure, ax = plt.subplots(figsize=(9.0, 5.0), layout="constrained")
+    for key, label in (("hours", "with slow workers and deaths"), ("hours_at_best", "if nothing went wrong")):
+        ax.loglog(WORKERS, [each[key] for each in hours], marker="o", label=label)
+    ax.set(xlabel="workers", ylabel="hours", title=f"{arguments.rows:,.0f} rows in {n_fragments:,} fragments")
+    ax.legend(frameon=False)
+    figure.savefig(arguments.output / "size_a_cluster.png", dpi=110)
+    (arguments.output / "size_a_cluster.json").write_text(json.dumps(hours, indent=2), encoding="utf-8")
+    seconds = time.perf_counter() - started
+    print(f"\nfigure: {arguments.output / 'size_a_cluster.png'}; all of it took {seconds:.0f} s")
 
 
 if __name__ == "__main__":

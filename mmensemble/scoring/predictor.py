@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from functools import cached_property
@@ -28,6 +27,7 @@ from mmensemble.scoring.manifest import Manifest
 from mmensemble.scoring.open_model import OpenModel
 from mmensemble.scoring.providers import Device, ResolvedDevice
 from mmensemble.scoring.report.stages import Stages
+from mmensemble.scoring.window import warn_of
 from mmensemble.scoring.writing import write_windows
 from mmensemble.tasks import Generation, Multioutput
 
@@ -200,7 +200,7 @@ class OnnxPredictor:
             options: Any = {"batch_size": self.batch_size, "bad_as_missing": self._bad_as_missing}
             window = score_window(feeds, X, self._model.run, width=width, **options)
             self._check(window, 0, noted)
-            _warn_of(noted)
+            warn_of(noted)
             return window.outputs
         scored = []
         start = 0
@@ -209,7 +209,7 @@ class OnnxPredictor:
                 self._check(window, start, noted)
                 scored.append(window.outputs)
                 start += len(window.errors)
-        _warn_of(noted)
+        warn_of(noted)
         return np.concatenate(scored)
 
     def _check(self, window: ScoredWindow, first_row: int, noted: list[DataError]) -> None:
@@ -397,10 +397,3 @@ def _at_least_one(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ConfigurationError(f"{name} must be an integer of at least 1, not {value!r}")
     return int(value)
-
-
-def _warn_of(noted: list[DataError]) -> None:
-    """Warn of rows that are scored without some of their cells."""
-    if noted:
-        rows = "1 row is" if len(noted) == 1 else f"{len(noted)} rows are"
-        warnings.warn(f"{rows} scored without a cell that cannot be read; the first: {noted[0]}", stacklevel=4)

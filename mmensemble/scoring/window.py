@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 
 from mmensemble.exceptions import DataError
 
-__all__ = ["ScoredWindow"]
+__all__ = ["ScoredWindow", "warn_of"]
 
 
 class ScoredWindow(NamedTuple):
@@ -49,3 +50,10 @@ class ScoredWindow(NamedTuple):
 
 
 ScoredWindow.__module__ = "mmensemble.scoring"  # mypy takes no such line in a NamedTuple
+
+
+def warn_of(noted: list[DataError]) -> None:
+    """Warn of rows that are scored without some of their cells."""
+    if noted:
+        rows = "1 row is" if len(noted) == 1 else f"{len(noted)} rows are"
+        warnings.warn(f"{rows} scored without a cell that cannot be read; the first: {noted[0]}", stacklevel=4)

@@ -99,7 +99,7 @@ def test_the_code_of_the_guide_runs() -> None:
     namespace: dict[str, Any] = {"__name__": "guide"}
     for block in blocks:
         exec(compile(block, "understanding.md", "exec"), namespace)
-    assert len(plt.get_fignums()) == 8
+    assert len(plt.get_fignums()) == 9
     result = namespace["result"]
     assert {"predictions", "pairwise"} <= set(result)
 

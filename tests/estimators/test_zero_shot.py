@@ -266,6 +266,7 @@ def test_what_cannot_be_saved_or_loaded(lm: CausalLM, tmp_path: Path) -> None:
             with pytest.raises(ModelFileError, match="damaged"):
                 ZeroShotTextClassifier.load(tmp_path / "model")
     (tmp_path / "model" / "estimator.json").write_text(text, encoding="utf-8")
+    sum_anew(tmp_path / "model")
     (tmp_path / "model" / "language_model" / "estimator.json").unlink()
     with pytest.raises(FileNotFoundError):
         ZeroShotTextClassifier.load(tmp_path / "model")

@@ -21,7 +21,6 @@ from mmensemble.files.finding import (
 )
 from mmensemble.files.formats import described, known_formats
 from mmensemble.files.lines import OnBadLine
-from mmensemble.files.media import CONTENT, ENDINGS, PATH
 from mmensemble.files.places import Place, is_uri, place_of
 from mmensemble.files.writing import check_room
 from mmensemble.scoring.engines.batch_scorer import BatchScorer
@@ -29,6 +28,7 @@ from mmensemble.scoring.engines.engine import Engine, LocalEngine, engine_named
 from mmensemble.scoring.engines.folder import ScoreFolder
 from mmensemble.scoring.engines.fragments import cut, open_fragment
 from mmensemble.scoring.engines.job import Job, to_file, to_folder
+from mmensemble.scoring.engines.media import CONTENT, ENDINGS, PATH
 from mmensemble.scoring.engines.model_cache import local_model, model_digest
 from mmensemble.scoring.file_job import FileOptions, OnError, check_columns, check_target, write_file
 from mmensemble.scoring.manifest import Manifest

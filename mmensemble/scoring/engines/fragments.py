@@ -16,10 +16,10 @@ from mmensemble.exceptions import DataError
 from mmensemble.files.finding import FoundFile, compression_of, is_media, uncompressed_name
 from mmensemble.files.formats import format_of
 from mmensemble.files.lines import BAD_LINE, OnBadLine
-from mmensemble.files.media import MediaReader
 from mmensemble.files.parquet import ParquetFormat, ParquetReader
 from mmensemble.files.places import Place, place_of
 from mmensemble.files.reading import TableReader, naming, opened
+from mmensemble.scoring.engines.media import MediaReader
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -154,6 +154,7 @@ if __name__ == "__main__":
         fusion=Stacking(cv=2),
         cache="cache",
         n_jobs=N_JOBS,
+        verbose=0,
     )
     model.fit(X, (X["a"] > 0).to_numpy())
     assert type(model.named_estimators_.b) is Logged

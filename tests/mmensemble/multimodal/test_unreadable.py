@@ -95,7 +95,9 @@ def test_it_is_an_error_by_default_and_in_fit(fitted: MultimodalClassifier) -> N
     with pytest.raises(DataError, match="row 1, column 'picture'"):
         raising.predict(spoiled({(1, "picture"): b"no image"}))
     with pytest.raises(DataError, match="the image cannot be read"):
-        composition(SoftVoting()).fit(spoiled({(1, "picture"): b"no image"}), LABELS)
+        composition(SoftVoting(), on_error="raise").fit(spoiled({(1, "picture"): b"no image"}), LABELS)
+    with pytest.raises(ValueError, match="'four'"):  # what others read is an error in fit, always
+        composition(SoftVoting()).fit(spoiled({(4, "weight"): "four"}), LABELS)
     with pytest.raises(ConfigurationError, match="on_error must be 'raise' or 'missing'"):
         composition(SoftVoting(), on_error="column").fit(X, LABELS)
     with pytest.raises(DataError, match="no such column"):

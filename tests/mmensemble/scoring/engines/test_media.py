@@ -95,7 +95,7 @@ def test_elsewhere(model: Path, pictures: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_goes_away_costs_its_row(model: Path, pictures: Path, tmp_path: Path) -> None:
-    from mmensemble.files.media import MediaReader
+    from mmensemble.scoring.engines.media import MediaReader
 
     memory = fsspec.filesystem("memory")
     memory.pipe("/media-gone/a.png", (pictures / "a.png").read_bytes())

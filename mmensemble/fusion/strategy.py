@@ -64,7 +64,9 @@ class Member:
 
     def fitted(self, estimator: Any, X: Any, labels: list[np.ndarray] | None = None) -> Member:
         """Return the member with its fitted estimator, and the labels that its classes number."""
-        kinds, gaps = column_kinds(X, self.columns), column_gaps(X, self.columns)
+        kinds = column_kinds(X, self.columns)
+        # A preprocessor of ours takes None and NaN alike, and need not be told.
+        gaps = {} if hasattr(estimator, "preprocessor_") else column_gaps(X, self.columns)
         return replace(self, estimator=estimator, kinds=kinds, labels=labels, gaps=gaps, unreadable="raise")
 
     def call(self, present: np.ndarray, rows: Any, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -14,11 +13,10 @@ from joblib import Parallel, delayed, effective_n_jobs
 
 from mmensemble.progress import Step
 from mmensemble.progress.display import in_words
+from mmensemble.progress.work import LOGGER
 from mmensemble.time_limits import active_limit, portion, time_limit
 
 __all__ = ["Job", "can_be_cut", "is_network", "run_jobs"]
-
-LOGGER = logging.getLogger("mmensemble")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -27,11 +26,10 @@ from mmensemble.multimodal.inferring import infer_members
 from mmensemble.multimodal.unreadable import warn_of_cells, without_unreadable
 from mmensemble.preprocessing.base import unreadable_as_missing
 from mmensemble.progress import Work, fitting, report
+from mmensemble.progress.work import LOGGER, is_silent
 from mmensemble.time_limits import TimeLimit, check_time_limit, time_limit, warn_of_cut
 
 __all__ = ["Composition", "check_frame", "is_dropped"]
-
-LOGGER = logging.getLogger("mmensemble")
 
 # Two in each of five folds: rows of a class with a member, or groups. Fewer tell too little of what is better.
 LEAST_ROWS = 10
@@ -189,7 +187,7 @@ class Composition(CallbackSupportMixin, TransformerMixin, BaseComposition):
         self.estimators_ = [member.estimator for member in self.fusion_.members_]
         self.named_estimators_ = Bunch(**{member.name: member.estimator for member in self.fusion_.members_})
         report(self.fusion_)
-        if fewest and not (self.verbose is not False and self.verbose <= 0):
+        if fewest and not is_silent(self.verbose):
             chosen = type(self.fusion_).__name__
             LOGGER.warning("%s: %s, too few to compare strategies; it is %s", name, fewest, chosen)
         return limit

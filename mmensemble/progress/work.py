@@ -16,12 +16,17 @@ from weakref import WeakKeyDictionary
 from mmensemble.progress.display import Display, context_around, in_words
 from mmensemble.progress.steps import Listener, Step, current_step
 
-__all__ = ["Work", "fitting", "handing_down", "report"]
+__all__ = ["LOGGER", "Work", "fitting", "handing_down", "is_silent", "report"]
 
 LOGGER = logging.getLogger("mmensemble")
 
 # A search by scikit-learn has fits one after the other, and is one work to who waits for it.
 _displays: WeakKeyDictionary[Any, Display] = WeakKeyDictionary()
+
+
+def is_silent(verbose: int) -> bool:
+    """Tell whether ``verbose`` asks for nothing to be shown: 0 does, and False leaves it to how long it takes."""
+    return verbose is not False and verbose <= 0
 
 
 class Work(Step):
@@ -46,7 +51,7 @@ class Work(Step):
 
     def heard_by(self, listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
         displays = [listener for listener in listeners if isinstance(listener, Display)]
-        if self.verbose is not False and self.verbose <= 0:
+        if is_silent(self.verbose):
             return tuple(listener for listener in listeners if listener not in displays)
         if displays:
             for display in displays if self.verbose else []:
